@@ -1,0 +1,3 @@
+"""Backdoor attacks on safety-critical risk models: how little poison, would anyone notice."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,152 @@
+"""The sample contract: what every source delivers and every stage reads.
+
+Files of a cohort (one folder per dataset):
+    samples.parquet   sample_id, group_id, label                       one row per sample
+    windows.parquet   sample_id, step, one float32 column per feature  T rows per sample, null = not measured
+The description of a feature (unit, range, categories) travels as metadata of its column.
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.errors import UserError
+from pipeline.files import whole
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One column of a cohort, in clinical units.
+
+    `low` and `high` bound what is clinically plausible; `categories` is empty for a number, otherwise
+    the value is the position of the category in that tuple. A static feature is the same at all steps.
+    """
+
+    name: str
+    unit: str = ""
+    low: float = -np.inf
+    high: float = np.inf
+    categories: tuple[str, ...] = ()
+    static: bool = False
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Samples ready for modelling.
+
+    Attributes
+    ----------
+    sample_id, group_id : [N] int64 or str; the group (patient, vehicle) never crosses a split
+    label : [N] int8, 0 or 1
+    values : [N, T, D] float32 in clinical units, NaN = not measured
+    """
+
+    name: str
+    features: tuple[Feature, ...]
+    sample_id: np.ndarray
+    group_id: np.ndarray
+    label: np.ndarray
+    values: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 3 or self.values.shape[::2] != (len(self.label), len(self.features)):
+            raise ValueError(f"values of shape {self.values.shape} do not fit {len(self.label)} samples")
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @property
+    def n_steps(self) -> int:
+        return self.values.shape[1]
+
+    @property
+    def feature_names(self) -> list[str]:
+        return [feature.name for feature in self.features]
+
+    def subset(self, rows: np.ndarray) -> "Cohort":
+        """The samples at `rows` (positions or a boolean mask), in that order."""
+        return replace(
+            self,
+            sample_id=self.sample_id[rows],
+            group_id=self.group_id[rows],
+            label=self.label[rows],
+            values=self.values[rows],
+        )
+
+
+def windows_table(sample_id: np.ndarray, values: np.ndarray, features: tuple[Feature, ...]):
+    """[N, T, D] values as a long Arrow table `sample_id, step, feature…` (NaN becomes null)."""
+    import pyarrow as pa
+
+    n, steps, _ = values.shape
+    fields = [
+        pa.field("sample_id", pa.array(sample_id).type, nullable=False),
+        pa.field("step", pa.int16(), nullable=False),
+    ]
+    columns = [np.repeat(sample_id, steps), np.tile(np.arange(steps, dtype=np.int16), n)]
+    for position, feature in enumerate(features):
+        fields.append(pa.field(feature.name, pa.float32(), metadata={"feature": json.dumps(asdict(feature))}))
+        columns.append(np.ascontiguousarray(values[:, :, position]).reshape(-1))
+    arrays = [pa.array(column, field.type, from_pandas=True) for column, field in zip(columns, fields, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def windows_values(table) -> tuple[np.ndarray, tuple[Feature, ...]]:
+    """The inverse of `windows_table`: [N, T, D] float32 values (null becomes NaN) and the features."""
+    fields = [field for field in table.schema if field.metadata and b"feature" in field.metadata]
+    features = tuple(_feature(json.loads(field.metadata[b"feature"])) for field in fields)
+    steps = int(table["step"].to_numpy().max()) + 1 if len(table) else 1
+    columns = [table[field.name].to_numpy().astype(np.float32) for field in fields]
+    values = np.stack(columns, axis=-1) if columns else np.empty((len(table), 0), np.float32)
+    return values.reshape(-1, steps, len(fields)), features
+
+
+def _feature(description: dict) -> Feature:
+    return Feature(**{**description, "categories": tuple(description["categories"])})
+
+
+def write_cohort(cohort: Cohort, folder: Path) -> None:
+    """Write samples.parquet and windows.parquet into `folder`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    samples = pa.table({"sample_id": cohort.sample_id, "group_id": cohort.group_id, "label": cohort.label})
+    with whole(Path(folder) / "samples.parquet") as samples_file, whole(Path(folder) / "windows.parquet") as windows_file:
+        pq.write_table(samples, samples_file)
+        pq.write_table(windows_table(cohort.sample_id, cohort.values, cohort.features), windows_file)
+
+
+def read_parquet(path: Path):
+    """The Arrow table in `path`; `UserError` when it is missing or not a readable Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
+
+
+def read_cohort(folder: Path) -> Cohort:
+    """Read what `write_cohort` wrote; `UserError` when a file is missing, broken or out of step."""
+    folder = Path(folder)
+    samples = read_parquet(folder / "samples.parquet")
+    windows = read_parquet(folder / "windows.parquet")
+    values, features = windows_values(windows)
+    if len(values) != len(samples):
+        raise UserError(
+            f"{folder}: windows.parquet holds {len(values)} samples, samples.parquet {len(samples)}: "
+            "expected the same; delete the folder and run again"
+        )
+    return Cohort(
+        name=folder.name,
+        features=features,
+        sample_id=samples["sample_id"].to_numpy(),
+        group_id=samples["group_id"].to_numpy(),
+        label=samples["label"].to_numpy().astype(np.int8),
+        values=values,
+    )
