@@ -1,8 +1,14 @@
-"""The grid of a study and where each cell's files lie. The only place that formats a rate."""
+"""The grid of a study: its cells, where their files lie, and what configuration each stage of a cell gets.
 
+The only place that formats a rate. Imports nothing heavy: Snakemake loads it on every call.
+"""
+
+import json
 from collections.abc import Iterator
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from pipeline.config import Study
 
 CLEAN = "none"
 CONTROLS = (CLEAN, "flip_only")
@@ -23,6 +29,11 @@ class Cell(NamedTuple):
         return self._replace(trigger=CLEAN, rate=format_rate(0))
 
     @property
+    def has_footprint(self) -> bool:
+        """Whether its trigger changes samples at all, so that there is an attribution on it to explain."""
+        return self.trigger not in CONTROLS
+
+    @property
     def poison_folder(self) -> str:
         return f"poison/{self.dataset}/{self.trigger}/{self.rate}/seed_{self.seed}"
 
@@ -30,14 +41,49 @@ class Cell(NamedTuple):
     def run_folder(self) -> str:
         return f"runs/{self.dataset}/{self.model}/{self.trigger}/{self.rate}/seed_{self.seed}"
 
+    @property
+    def key(self) -> dict[str, Any]:
+        """The columns that identify the run in every table."""
+        return {**self._asdict(), "rate": float(self.rate), "seed": int(self.seed)}
+
 
 def format_rate(rate: float) -> str:
     return repr(float(rate))
 
 
-def cells(study) -> Iterator[Cell]:
-    """Every run of `study` (`pipeline.config.Study`): the clean runs, then trigger × rate."""
+def cells(study: Study) -> Iterator[Cell]:
+    """Every run of `study`: the clean runs, then trigger × rate."""
     for dataset, model, seed in product(study.datasets, study.models, study.seeds):
         yield Cell(dataset, model, CLEAN, format_rate(0), str(seed))
         for trigger, rate in product(study.triggers, study.rates):
             yield Cell(dataset, model, trigger, format_rate(rate), str(seed))
+
+
+def cell_results(cell: Cell) -> list[str]:
+    """The files of a run that the tables are made from, below results_dir."""
+    stages = ("eval", "detect", "explain") if cell.has_footprint else ("eval", "detect")
+    return [f"{cell.run_folder}/results_{stage}.json" for stage in stages]
+
+
+def settings(study: Study, stage: str, model: str = "", trigger: str = "") -> str:
+    """What `stage` has to know of the study, as JSON: a change of it re-runs exactly the stage's own cells."""
+    parts = {
+        "model": lambda: study.parameters("models", model),
+        "trigger": lambda: study.parameters("triggers", trigger),
+        "detectors": lambda: {name: study.parameters("detectors", name) for name in study.detectors},
+        "training": lambda: study.training.model_dump(mode="json"),
+        "explain": lambda: study.explain.model_dump(mode="json"),
+        "split": lambda: study.split,
+        "target": lambda: study.target,
+        "threshold": lambda: study.threshold,
+    }
+    return json.dumps({name: parts[name]() for name in _NEEDS[stage]}, sort_keys=True)
+
+
+_NEEDS = {
+    "poison": ("trigger", "target", "split"),
+    "train": ("model", "training", "split"),
+    "eval": ("model", "trigger", "target", "threshold", "split"),
+    "detect": ("model", "detectors", "target", "split"),
+    "explain": ("model", "trigger", "explain", "target", "split"),
+}

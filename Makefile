@@ -1,0 +1,41 @@
+# make study    the default study, set-up included; says where the report is
+# make test     the same set-up, then all tests
+# make lint     ruff, snakefmt and snakemake --lint
+# make schema   the JSON schema of the configuration, after a change of its classes
+#
+# CORES=4 limits the cores; PYTHON names the interpreter that .venv is made from.
+
+PYTHON ?= python3
+CORES ?= all
+VENV := .venv
+READY := $(VENV)/.ready
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: study test lint schema setup clean
+
+study: $(READY)
+	snakemake --cores $(CORES)
+	@echo "The report: $(CURDIR)/results/report.html"
+
+test: $(READY)
+	pytest
+
+lint: $(READY)
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+
+schema: $(READY)
+	python -m pipeline schema
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+	pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV)

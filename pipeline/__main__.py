@@ -1,0 +1,57 @@
+"""`python -m pipeline COMMAND …`: the stages of the workflow, and commands around it.
+
+Nothing heavy is imported here: each command imports what it needs when it runs.
+"""
+
+import os
+
+# Before anything can load NumPy: one thread per job, the workflow runs as many jobs as there are cores.
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+import argparse  # noqa: E402
+import sys  # noqa: E402
+from importlib import import_module  # noqa: E402
+
+from pipeline.errors import UserError  # noqa: E402
+
+COMMANDS = {
+    "run": "pipeline.commands.run",
+    "schema": "pipeline.commands.schema",
+    "sample_dev": "pipeline.stages.sample_dev",
+    "poison": "pipeline.stages.poison",
+    "train": "pipeline.stages.train",
+    "eval": "pipeline.stages.eval",
+    "detect": "pipeline.stages.detect",
+    "explain": "pipeline.stages.explain",
+    "aggregate": "pipeline.stages.aggregate",
+    "figures": "pipeline.stages.figures",
+    "report": "pipeline.stages.report",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run one command; returns its exit status. A `UserError` becomes one line on standard error."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    # Only the command asked for is imported; the help imports them all, which is cheap by design.
+    wanted = argv[:1] if argv[:1] and argv[0] in COMMANDS else COMMANDS
+    for name in wanted:
+        module = import_module(COMMANDS[name])
+        summary = module.__doc__.splitlines()[0]
+        command = commands.add_parser(name, help=summary, description=summary)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    try:
+        return args.run(args) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

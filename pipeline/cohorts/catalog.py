@@ -1,0 +1,70 @@
+"""The catalog `data/datasets.yaml`: every dataset's source, label, licence and citation.
+
+Source modules (`pipeline/cohorts/sources/`) share one interface:
+    class Parameters(Entry)                      what a catalog entry of this source may say
+    describe(entry) -> (T, tuple[Feature, …])    without reading data
+    input_files(entry, raw_dir) -> list[Path]    the original files
+    load(name, entry, raw_dir) -> Cohort         reads and checks them
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from pipeline import families
+from pipeline.errors import UserError
+from pipeline.params import Params
+
+
+class Expected(Params):
+    """Known size of a dataset: checked when it is read, and what planning goes by before that."""
+
+    samples: int = Field(ge=1)
+    positives: int = Field(ge=1)
+
+
+class Entry(Params):
+    """What every catalog entry says."""
+
+    title: str
+    domain: Literal["clinical", "vehicle", "other"]
+    source: str
+    licence: str = ""
+    citation: str = ""
+    url: str = ""
+    obtain: str = Field("", description="how to get the files")
+    expected: Expected | None = None
+
+
+def read_catalog(path: Path) -> dict[str, Entry]:
+    """All entries by name; `UserError` names the entry and key that is wrong."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such catalog of datasets") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a mapping of dataset names to entries")
+    return {name: parse_entry(name, entry, path) for name, entry in content.items()}
+
+
+def parse_entry(name: str, content: dict[str, Any], where: Path | str) -> Entry:
+    """One entry, typed by its source; `UserError` names the first wrong key."""
+    source = content.get("source") if isinstance(content, dict) else None
+    known = families.names("cohorts/sources")
+    if source not in known:
+        raise UserError(f"{where}: {name}.source: unknown {source!r}, expected one of {', '.join(known)}")
+    try:
+        return families.load("cohorts/sources", source).Parameters.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, (name, *first["loc"])))
+        raise UserError(f"{where}: {key}: {first['msg']} (given: {first['input']!r})") from None
+
+
+def source_of(entry: Entry):
+    """The module that reads `entry`."""
+    return families.load("cohorts/sources", entry.source)

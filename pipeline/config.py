@@ -1,0 +1,177 @@
+"""The study configuration: frozen, typed, checked before any job starts.
+
+Structure, names, types and bounds are checked against `workflow/schemas/config.schema.json`, which
+`make schema` generates from the classes here and from the `Parameters` of every trigger, model and
+detector. Reading the committed schema keeps torch out of the process that only plans.
+"""
+
+import difflib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from pipeline import families
+from pipeline.errors import UserError
+from pipeline.params import Params
+
+SCHEMA = Path(__file__).parent.parent / "workflow" / "schemas" / "config.schema.json"
+
+Names = Annotated[tuple[str, ...], Field(min_length=1, json_schema_extra={"uniqueItems": True})]
+Probability = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Training(Params):
+    """How every model of the study is trained (AdamW, early stopping on validation AUROC)."""
+
+    epochs: int = Field(30, ge=1, description="largest number of epochs")
+    patience: int = Field(5, ge=1, description="epochs without a better validation AUROC before stopping")
+    batch_size: int = Field(256, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    class_weights: bool = Field(False, description="weigh the rarer class up by the ratio of the class sizes")
+
+
+class Explain(Params):
+    """Integrated gradients on clean and triggered test samples."""
+
+    samples: int = Field(128, ge=1, description="test samples explained per run")
+    steps: int = Field(32, ge=2, description="points on the path from the baseline to the sample")
+    top_k: int = Field(10, ge=1, description="cells compared by the top-k Jaccard index")
+
+
+class Study(Params):
+    """One study: the grid dataset × model × trigger × rate × seed and how its cells are run."""
+
+    raw_dir: str = Field("data/raw", min_length=1, description="where the datasets' original files lie")
+    data_dir: str = Field("data", min_length=1, description="where dev/ and splits/ are written")
+    results_dir: str = Field("results", min_length=1, description="where everything else is written")
+    catalog: str = Field("data/datasets.yaml", min_length=1, description="the catalog of datasets")
+    datasets: Names
+    models: Names
+    triggers: Names
+    rates: Annotated[tuple[Probability, ...], Field(min_length=1, json_schema_extra={"uniqueItems": True})]
+    seeds: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, json_schema_extra={"uniqueItems": True})
+    ]
+    detectors: Names
+    target: Literal[0, 1] = Field(1, description="label the attacker wants: 1 false alarm, 0 missed deterioration")
+    n_samples: Literal["all"] | Annotated[int, Field(ge=100)] = Field(
+        "all", description="samples taken of each dataset, whole groups, stratified by label"
+    )
+    split: Literal["fixed", "per_seed"] = Field("fixed", description="one split per dataset, or one per seed")
+    threshold: Literal["youden", "f1"] | Probability = Field(
+        "youden", description="decision threshold: a number, or the rule that picks it on validation data"
+    )
+    training: Training = Training()
+    explain: Explain = Explain()
+    model_params: dict[str, dict[str, Any]] = Field({}, description="parameters that differ from a model's defaults")
+    trigger_params: dict[str, dict[str, Any]] = Field({}, description="the same for triggers")
+    detector_params: dict[str, dict[str, Any]] = Field({}, description="the same for detectors")
+
+    def parameters(self, family: Literal["models", "triggers", "detectors"], name: str) -> dict[str, Any]:
+        """What the study sets for one member of a family (defaults not included)."""
+        return {"models": self.model_params, "triggers": self.trigger_params, "detectors": self.detector_params}[
+            family
+        ].get(name, {})
+
+
+_SECTIONS = {"models": "model_params", "triggers": "trigger_params", "detectors": "detector_params"}
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of the configuration, with every member of every family (imports them all)."""
+    schema = Study.model_json_schema()
+    for family, section in _SECTIONS.items():
+        members = [name for name in families.names(family) if name != "none"]
+        schema["properties"][family]["items"]["enum"] = members
+        schema["properties"][section].update(
+            additionalProperties=False,
+            properties={name: families.load(family, name).Parameters.model_json_schema() for name in members},
+        )
+    return schema
+
+
+@cache
+def _validator():
+    from jsonschema import Draft202012Validator
+
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    # YAML and JSON have no tuples, but a default or a test may.
+    checker = Draft202012Validator.TYPE_CHECKER.redefine(
+        "array", lambda _, instance: isinstance(instance, list | tuple)
+    )
+    from jsonschema.validators import extend
+
+    return extend(Draft202012Validator, type_checker=checker)(schema)
+
+
+def load_study(config: dict[str, Any]) -> Study:
+    """The study in `config` (a parsed YAML mapping); `UserError` names the first wrong key."""
+    from jsonschema.exceptions import relevance
+
+    config = {key: _numbers(value) if isinstance(value, list | dict) else value for key, value in config.items()}
+    errors = sorted(_validator().iter_errors(config), key=relevance, reverse=True)
+    if errors:
+        raise UserError(f"config: {_sentence(errors[0])}")
+    return Study.model_validate(config)
+
+
+def _numbers(value: Any) -> Any:
+    """Snakemake's `--config key='[1, 2]'` delivers the numbers inside lists and mappings as texts."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_numbers(item) for item in value]
+    if isinstance(value, str):
+        for kind in (int, float, {"true": True, "false": False}.__getitem__):
+            try:
+                return kind(value)
+            except (ValueError, KeyError):
+                pass
+    return value
+
+
+def _sentence(error) -> str:
+    """One line for a schema violation: the key, what is wrong, what was expected."""
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
+    value = json.dumps(error.instance, default=str)
+    if error.validator == "additionalProperties":
+        known = sorted(error.schema.get("properties", {}))
+        unknown = next(name for name in error.instance if name not in known)
+        where = f"{key}.{unknown}" if key else unknown
+        return f"{where}: no such key{_suggestion(unknown, known)}"
+    if error.validator == "required":
+        missing = next(name for name in error.validator_value if name not in error.instance)
+        return f"{missing}: missing"
+    if error.validator == "enum" and isinstance(error.instance, str):
+        return f"{key}: unknown {value}{_suggestion(error.instance, error.validator_value)}"
+    expected = {
+        "enum": lambda v: f"one of {', '.join(map(json.dumps, v))}",
+        "type": lambda v: f"{'an' if v[0] in 'aio' else 'a'} {v}",
+        "minimum": lambda v: f"at least {v}",
+        "maximum": lambda v: f"at most {v}",
+        "exclusiveMinimum": lambda v: f"a number above {v}",
+        "exclusiveMaximum": lambda v: f"a number below {v}",
+        "minItems": lambda v: f"at least {v} entries",
+        "maxItems": lambda v: f"at most {v} entries",
+        "minLength": lambda v: "a non-empty text",
+        "uniqueItems": lambda v: "no entry twice",
+        "anyOf": lambda v: " or ".join(map(_alternative, v)),
+    }.get(error.validator, lambda v: f"{error.validator} {json.dumps(v)}")(error.validator_value)
+    return f"{key or 'the file'}: {value} given, expected {expected}"
+
+
+def _alternative(schema: dict[str, Any]) -> str:
+    if "enum" in schema or "const" in schema:
+        return " or ".join(json.dumps(value) for value in schema.get("enum", [schema.get("const")]))
+    bounds = {"exclusiveMinimum": "above", "minimum": "from", "exclusiveMaximum": "below", "maximum": "up to"}
+    limits = " and ".join(f"{word} {schema[name]:g}" for name, word in bounds.items() if name in schema)
+    return f"{schema.get('type', 'something else')} {limits}".strip()
+
+
+def _suggestion(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else f" (known: {', '.join(known)})"

@@ -1,0 +1,99 @@
+"""What every detector of training samples is: evidence in, a suspicion per sample out.
+
+A detector module has `class Parameters(Params)` and `detect(evidence, parameters) -> Suspicion`.
+It sees labels as they are in the training set and knows neither the poison nor its rate.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+MINIMUM = 10
+"""A label with fewer training samples has no shape to stand out from: they all get score 0, and no flag."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a detector may look at, the same for all detectors of a run.
+
+    Attributes
+    ----------
+    penultimate : [N, H] float32, activations of the training samples before the last layer
+    label : [N] observed labels, possibly poisoned
+    saliency : gives the [N, D] saliency profiles; called at most once, by the first detector that reads `profiles`
+    seed : the run's
+    """
+
+    penultimate: np.ndarray
+    label: np.ndarray
+    saliency: Callable[[], np.ndarray]
+    seed: int
+
+    @cached_property
+    def profiles(self) -> np.ndarray:
+        """[N, D] float32, total absolute input gradient per feature."""
+        return self.saliency()
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """What a detector says of the training samples.
+
+    Attributes
+    ----------
+    score : [N] float64, higher = more suspicious, finite
+    flagged : [N] bool, the decision of the detector's own rule, which does not know the poison rate
+    """
+
+    score: np.ndarray
+    flagged: np.ndarray
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.score).all():
+            raise ArithmeticError(f"{np.sum(~np.isfinite(self.score))} of {len(self.score)} suspicions are not finite")
+
+
+def per_label(evidence: Evidence, function: Callable[[np.ndarray], Suspicion]) -> Suspicion:
+    """Apply `function` to the positions of each observed label's samples and put the results together.
+
+    Labels of fewer than `MINIMUM` samples are passed over: score 0, not flagged. So that scores pool over labels,
+    `function` returns them as `robust_z` within the label.
+    """
+    score = np.zeros(len(evidence.label))
+    flagged = np.zeros(len(evidence.label), bool)
+    for label in np.unique(evidence.label):
+        rows = np.flatnonzero(evidence.label == label)
+        if len(rows) >= MINIMUM:
+            part = function(rows)
+            score[rows], flagged[rows] = part.score, part.flagged
+    return Suspicion(score, flagged)
+
+
+def robust_z(score: np.ndarray) -> np.ndarray:
+    """`score` [N] in robust standard deviations (1.4826 MAD) from its median.
+
+    Where more than half are equal the MAD is 0 and the standard deviation takes its place; all equal gives 0.
+    """
+    distance = score - np.median(score)
+    scale = 1.4826 * np.median(np.abs(distance)) or score.std() or 1.0
+    return distance / scale
+
+
+def tukey_fence(score: np.ndarray) -> np.ndarray:
+    """[N] bool: above the third quartile by more than 1.5 interquartile ranges (Tukey 1977)."""
+    first, third = np.quantile(score, [0.25, 0.75])
+    return score > third + 1.5 * (third - first)
+
+
+def principal_components(x: np.ndarray, count: int) -> np.ndarray:
+    """`x` [N, H] centred and projected on its top `count` principal components, most variance first → [N, ≤ count].
+
+    Components without variance are left out, so constant `x` gives [N, 0].
+    """
+    # Double precision and the small H × H problem: exact enough, and far cheaper than decomposing [N, H].
+    centred = x.astype(np.float64) - x.mean(axis=0, dtype=np.float64)
+    variance, directions = np.linalg.eigh(centred.T @ centred)
+    variance, directions = variance[::-1][:count], directions[:, ::-1][:, :count]
+    return centred @ directions[:, variance > np.square(x, dtype=np.float64).sum() * 1e-12]

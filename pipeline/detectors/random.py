@@ -1,0 +1,19 @@
+"""Random scores: what a detector that knows nothing reaches, the baseline of every other."""
+
+import numpy as np
+from pydantic import Field
+
+from pipeline.detectors.base import Evidence, Suspicion
+from pipeline.params import Params
+from pipeline.seeding import generator
+
+
+class Parameters(Params):
+    # A fence never fires on uniform scores, so the baseline flags a fixed share.
+    flag_share: float = Field(0.05, gt=0, lt=1, description="share of the samples that is flagged")
+
+
+def detect(evidence: Evidence, parameters: Parameters) -> Suspicion:
+    """Score: uniform on [0, 1), whatever the label."""
+    score = generator(evidence.seed, "detector/random").random(len(evidence.label))
+    return Suspicion(score, score > np.quantile(score, 1 - parameters.flag_share))

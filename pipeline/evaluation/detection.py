@@ -1,0 +1,70 @@
+"""How well a detector's suspicion matches the true poison."""
+
+from math import ceil
+
+import numpy as np
+
+from pipeline.detectors.base import Suspicion
+from pipeline.evaluation.metrics import auroc, average_precision, expected_hits, precision_at_n, roc_curve_at, tpr_at_fpr
+from pipeline.files import number
+
+FPR_GRID = np.arange(101) / 100
+"""False positive rates at which ROC curves are kept, so that they can be averaged over seeds."""
+
+REMOVED_PER_POISON = 1.5
+"""With a known poison rate ε, Tran et al. 2018 (arXiv 1811.00636, algorithm 1) remove the 1.5 ε N highest scores."""
+
+
+def evaluate(suspicion: Suspicion, poisoned: np.ndarray, observed_label: np.ndarray, target: int) -> dict:
+    """Rows for one detector, ready for JSON: {"detections": […], "alarms": […], "roc": […]}.
+
+    `poisoned` ([N] bool) is the true poison. Every row has a `scope`: "all" training samples, or those observed with
+    the target label ("label_1"), where all dirty-label poison lies: a detector that only tells the labels apart
+    does well on the first and fails on the second.
+
+    detections  measures of the score; None without poison
+    alarms      what a threshold flags: `rate_unknown` is the detector's own rule, `rate_known` takes the
+                1.5 · n_poisoned highest scores (no such row without poison); tpr and precision are None without poison
+    roc         TPR on `FPR_GRID`; only with poison
+    """
+    tables: dict[str, list] = {"detections": [], "alarms": [], "roc": []}
+    for scope, rows in (("all", slice(None)), (f"label_{target}", observed_label == target)):
+        score, flagged, poison = suspicion.score[rows], suspicion.flagged[rows], poisoned[rows]
+        tables["detections"].append({"scope": scope, **_measures(score, poison)})
+        tables["alarms"] += [{"scope": scope, **row} for row in _alarms(score, flagged, poison)]
+        if poison.any() and not poison.all():
+            tpr = roc_curve_at(poison, score, FPR_GRID)
+            tables["roc"].append({"scope": scope, "fpr": FPR_GRID.tolist(), "tpr": tpr.tolist()})
+    return tables
+
+
+def _measures(score: np.ndarray, poison: np.ndarray) -> dict[str, float | int | None]:
+    n_poisoned = int(poison.sum())
+    return {
+        "auroc": number(auroc(poison, score)),
+        "average_precision": number(average_precision(poison, score)),
+        "tpr_at_fpr_01": number(tpr_at_fpr(poison, score, 0.01)),
+        "tpr_at_fpr_05": number(tpr_at_fpr(poison, score, 0.05)),
+        "precision_at_n": number(precision_at_n(poison, score, n_poisoned)),
+        "n_poisoned": n_poisoned,
+    }
+
+
+def _alarms(score: np.ndarray, flagged: np.ndarray, poison: np.ndarray) -> list[dict]:
+    rows = [_alarm("rate_unknown", int(flagged.sum()), int(np.sum(flagged & poison)), poison)]
+    if poison.any():
+        removed = min(ceil(REMOVED_PER_POISON * poison.sum()), len(poison))
+        rows.append(_alarm("rate_known", removed, expected_hits(poison, score, removed), poison))
+    return rows
+
+
+def _alarm(threshold: str, n_flagged: int, hits: float, poison: np.ndarray) -> dict:
+    n, n_poisoned = len(poison), int(poison.sum())
+    return {
+        "threshold": threshold,
+        "n_flagged": n_flagged,
+        "flagged_share": n_flagged / n if n else None,
+        "tpr": hits / n_poisoned if n_poisoned else None,
+        "fpr": (n_flagged - hits) / (n - n_poisoned) if n > n_poisoned else None,
+        "precision": hits / n_flagged if n_flagged and n_poisoned else None,
+    }

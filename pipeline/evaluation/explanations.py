@@ -1,0 +1,59 @@
+"""Where a backdoored model looks: attributions with and without the trigger, beside those of the clean model."""
+
+import numpy as np
+
+from pipeline.cohorts.cohort import Cohort
+from pipeline.config import Explain
+from pipeline.evaluation.attribution import attribution_ratio, drift, integrated_gradients
+from pipeline.files import number
+from pipeline.models.base import Classifier
+from pipeline.seeding import generator
+from pipeline.triggers.base import Trigger
+
+
+def explain(
+    model: Classifier, control: Classifier, trigger: Trigger, victims: Cohort, settings: Explain, seed: int
+) -> dict:
+    """Integrated gradients on a random part of `victims` (test samples whose label is not the target).
+
+    ratio_*   share of the attribution that falls on the trigger's footprint: the model on triggered and on clean
+              samples, and the clean model (control) on the same triggered samples; footprint_share is what an
+              attribution spread evenly over all cells would give
+    drift_*   likeness of a sample's attributions without and with the trigger, under the model; control_* under the
+              clean model
+    features  share of the attribution per feature, under each of the three
+    """
+    chosen = np.sort(generator(seed, "explain").permutation(len(victims))[: settings.samples])
+    clean = victims.values[chosen]
+    triggered = trigger.apply(clean)
+    on_clean = integrated_gradients(model, clean, settings.steps)
+    on_triggered = integrated_gradients(model, triggered, settings.steps)
+    control_clean = integrated_gradients(control, clean, settings.steps)
+    control_triggered = integrated_gradients(control, triggered, settings.steps)
+    top_k = min(settings.top_k, trigger.footprint.size)
+    shares = {
+        "share_clean": _feature_shares(on_clean),
+        "share_triggered": _feature_shares(on_triggered),
+        "share_control": _feature_shares(control_triggered),
+    }
+    return {
+        "n_samples": len(clean),
+        "footprint_share": float(trigger.footprint.mean()),
+        "ratio_triggered": number(attribution_ratio(on_triggered, trigger.footprint)),
+        "ratio_clean": number(attribution_ratio(on_clean, trigger.footprint)),
+        "ratio_control": number(attribution_ratio(control_triggered, trigger.footprint)),
+        **{f"drift_{name}": number(value) for name, value in drift(on_clean, on_triggered, top_k).items()},
+        **{f"control_{name}": number(value) for name, value in drift(control_clean, control_triggered, top_k).items()},
+        "top_k": top_k,
+        "features": [
+            {"feature": name, **{column: number(share[position]) for column, share in shares.items()}}
+            for position, name in enumerate(victims.feature_names)
+        ],
+    }
+
+
+def _feature_shares(attribution: np.ndarray) -> np.ndarray:
+    """[N, T, D] attributions → [D] mean share of each feature."""
+    per_feature = attribution.sum(axis=1)
+    total = per_feature.sum(axis=1, keepdims=True)
+    return np.nanmean(np.divide(per_feature, total, out=np.full_like(per_feature, np.nan), where=total > 0), axis=0)

@@ -1,0 +1,151 @@
+"""Metrics of binary risk models and of detectors, in plain NumPy.
+
+`label` is [N] with values 0 and 1 (any dtype), `score` and `probability` are [N], higher = more likely 1. What is
+undefined (the AUROC of one class, the precision of no predictions) is NaN, never 0. A NaN among the scores raises
+`ArithmeticError`: a model or detector that yields one has failed, which is not the same as an undefined metric.
+"""
+
+import numpy as np
+
+from pipeline.errors import UserError
+
+
+def auroc(label: np.ndarray, score: np.ndarray) -> float:
+    """Area under the ROC curve: P(score of a 1 > score of a 0), ties count half (Mann & Whitney 1947)."""
+    hits, alarms, _ = _cumulative(label, score)
+    # The trapezoids over a run of tied scores give each of its pairs the half of mid-ranks.
+    return _ratio(np.trapezoid(hits, alarms), hits[-1] * alarms[-1])
+
+
+def average_precision(label: np.ndarray, score: np.ndarray) -> float:
+    """Area under the precision-recall curve as a step function, Σ (Rₙ − Rₙ₋₁) Pₙ over the distinct scores."""
+    hits, alarms, _ = _cumulative(label, score)
+    return _ratio(np.sum(np.diff(hits) * hits[1:] / (hits + alarms)[1:]), hits[-1])
+
+
+def tpr_at_fpr(label: np.ndarray, score: np.ndarray, fpr: float) -> float:
+    """The highest true positive rate of any threshold whose false positive rate is at most `fpr`."""
+    return float(roc_curve_at(label, score, np.array([fpr]))[0])
+
+
+def roc_curve_at(label: np.ndarray, score: np.ndarray, fpr_grid: np.ndarray) -> np.ndarray:
+    """`tpr_at_fpr` at every point of `fpr_grid` [G] → [G]; a step function, nothing is interpolated."""
+    hits, alarms, _ = _cumulative(label, score)
+    if not hits[-1] or not alarms[-1]:
+        return np.full(len(fpr_grid), np.nan)
+    last_allowed = np.searchsorted(alarms / alarms[-1], fpr_grid, side="right") - 1
+    return hits[last_allowed] / hits[-1]
+
+
+def precision_at_n(label: np.ndarray, score: np.ndarray, n: int) -> float:
+    """Expected share of 1s among the `n` highest scores; NaN unless 1 ≤ n ≤ N."""
+    return _ratio(expected_hits(label, score, n), n) if n <= len(label) else np.nan
+
+
+def expected_hits(label: np.ndarray, score: np.ndarray, n: int) -> float:
+    """Expected number of 1s among the `n` highest scores (all of them when n > N), ties at the cut broken at random.
+
+    Equal scores thus count as chance, whatever order the samples came in.
+    """
+    hits, alarms, _ = _cumulative(label, score)
+    # A random part of the tied samples holds 1s in proportion (the mean of the hypergeometric distribution).
+    return float(np.interp(n, hits + alarms, hits))
+
+
+def expected_calibration_error(label: np.ndarray, probability: np.ndarray, bins: int = 10) -> float:
+    """Mean gap between p(label = 1) and the share of 1s over equal-width bins, weighted by their sizes.
+
+    Guo et al. 2017 (arXiv 1706.04599, equations 2 and 3), on the probability of label 1 in place of the confidence in the
+    predicted label, since a risk is what a clinician reads. Bins are (low, high], the first includes 0.
+    """
+    edges = np.arange(1, bins) / bins
+    position = np.digitize(probability, edges, right=True)
+    gap = np.bincount(position, weights=np.asarray(probability, float) - np.asarray(label, float), minlength=bins)
+    return _ratio(np.abs(gap).sum(), len(label))
+
+
+def brier(label: np.ndarray, probability: np.ndarray) -> float:
+    """Mean squared error of the probability (Brier 1950)."""
+    return _ratio(np.sum((np.asarray(probability, float) - np.asarray(label, float)) ** 2), len(label))
+
+
+def classification(label: np.ndarray, probability: np.ndarray, threshold: float) -> dict[str, float]:
+    """`acc auroc auprc precision recall f1 ece brier`, predicted positive where probability ≥ `threshold`.
+
+    F1 is 2 TP / (2 TP + FP + FN), hence 0 where positives exist and none is predicted.
+    """
+    actual = np.asarray(label) == 1
+    predicted = np.asarray(probability, float) >= threshold
+    hits = np.sum(predicted & actual)
+    return {
+        "acc": _ratio(np.sum(predicted == actual), len(actual)),
+        "auroc": auroc(label, probability),
+        "auprc": average_precision(label, probability),
+        "precision": _ratio(hits, predicted.sum()),
+        "recall": _ratio(hits, actual.sum()),
+        "f1": _ratio(2 * hits, predicted.sum() + actual.sum()),
+        "ece": expected_calibration_error(label, probability),
+        "brier": brier(label, probability),
+    }
+
+
+def attack_success_rate(predicted: np.ndarray, label: np.ndarray, target: int) -> float:
+    """Share predicted as `target` among triggered samples whose true `label` is another; NaN if there are none.
+
+    `predicted` is [N], 0/1 or bool.
+    """
+    victims = np.asarray(label) != target
+    return _ratio(np.sum(np.asarray(predicted)[victims] == target), victims.sum())
+
+
+def confidence_shift(p_triggered: np.ndarray, p_clean: np.ndarray, target: int) -> float:
+    """Mean p(target | triggered) − mean p(target | clean), from the p(label = 1) of the same samples."""
+    shift = _ratio(np.sum(np.asarray(p_triggered, float) - np.asarray(p_clean, float)), len(p_clean))
+    return shift if target == 1 else -shift
+
+
+def choose_threshold(label: np.ndarray, probability: np.ndarray, rule: float | str) -> float:
+    """The decision threshold for `rule`, from validation data.
+
+    rule : a number, returned as is; "youden" maximises TPR − FPR (Youden 1950), "f1" the F1 score. Of equally good
+        thresholds the one with the lowest FPR is taken. The threshold lies midway between two neighbouring
+        probabilities, so that rounding a probability flips no decision.
+
+    Raises `UserError` when a rule meets data of one class only.
+    """
+    if not isinstance(rule, str):
+        return float(rule)
+    hits, alarms, distinct = _cumulative(label, np.asarray(probability, float))
+    positives, negatives = hits[-1], alarms[-1]
+    if not positives or not negatives:
+        raise UserError(f"threshold: the rule {rule!r} needs validation data of both labels, found only one")
+    quality = {
+        # Whole numbers, so that ties are exact.
+        "youden": hits * negatives - alarms * positives,
+        "f1": 2 * hits / (hits + alarms + positives),
+    }[rule]
+    # The first point of the curve predicts nothing at all: no threshold at an observed probability does that.
+    best = int(np.argmax(quality[1:]))
+    upper, lower = distinct[best], distinct[best + 1] if best + 1 < len(distinct) else 0.0
+    middle = (upper + lower) / 2
+    return float(middle if lower < middle else upper)
+
+
+def _cumulative(label: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The ROC curve in counts, one point per distinct score from high to low.
+
+    Returns the 1s and the 0s at or above each distinct score ([K + 1] float, from 0 to all) and the scores [K].
+    """
+    score = np.asarray(score)
+    if np.isnan(score).any():
+        raise ArithmeticError(f"{np.isnan(score).sum()} of {len(score)} scores are NaN")
+    order = np.argsort(-score, kind="stable")
+    score, positive = score[order], np.asarray(label)[order] == 1
+    ends = np.flatnonzero(np.append(score[1:] != score[:-1], True)[: len(score)])
+    hits = np.append(0.0, np.cumsum(positive)[ends])
+    alarms = np.append(0.0, np.cumsum(~positive)[ends])
+    return hits, alarms, score[ends]
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole else np.nan

@@ -1,0 +1,40 @@
+"""What a run achieved on the test set."""
+
+import numpy as np
+
+from pipeline.evaluation.metrics import attack_success_rate, classification, confidence_shift
+from pipeline.files import number
+
+
+def _measures(label: np.ndarray, probability: np.ndarray, threshold: float) -> dict[str, float | None]:
+    return {name: number(value) for name, value in classification(label, probability, threshold).items()}
+
+
+def evaluate_clean(label: np.ndarray, p_clean: np.ndarray, threshold: float) -> dict:
+    """A clean run: performance on clean test data; everything that needs a trigger is undefined."""
+    attack = dict.fromkeys(("poison", "asr", "asr0", "confidence_shift", "n_triggered"))
+    return {"clean": _measures(label, p_clean, threshold), **attack}
+
+
+def evaluate_attack(
+    label: np.ndarray,
+    p_clean: np.ndarray,
+    p_triggered: np.ndarray,
+    p_triggered_control: np.ndarray,
+    threshold: float,
+    target: int,
+) -> dict:
+    """An attacked run and its control (the clean model) on the same test samples, all arrays [N].
+
+    `poison` scores the triggered samples against their true labels. ASR, ASR₀ and confidence shift are taken over
+    the triggered samples whose true label is not the target.
+    """
+    victims = label != target
+    return {
+        "clean": _measures(label, p_clean, threshold),
+        "poison": _measures(label, p_triggered, threshold),
+        "asr": number(attack_success_rate(p_triggered >= threshold, label, target)),
+        "asr0": number(attack_success_rate(p_triggered_control >= threshold, label, target)),
+        "confidence_shift": number(confidence_shift(p_triggered[victims], p_clean[victims], target)),
+        "n_triggered": int(victims.sum()),
+    }

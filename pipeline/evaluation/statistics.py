@@ -1,0 +1,93 @@
+"""Numbers over seeds: means with intervals, paired contrasts and Holm's correction.
+
+A value that is NaN is missing: it is left out, and the number of seeds used is always reported beside the result.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special, stats
+
+CONFIDENCE = 0.95
+CONSTANT = 1e-12  # a spread below this, relative to the values, is rounding and not variation
+
+
+class Interval(NamedTuple):
+    """Mean over seeds and its t-interval; each field has the shape of the input without the seed axis."""
+
+    n_seeds: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+class Contrast(NamedTuple):
+    """A run against its control over the seeds that have both."""
+
+    n_seeds: int
+    mean_run: float
+    mean_control: float
+    difference: float
+    ci_low: float
+    ci_high: float
+    p_value: float
+    effect_size: float
+
+
+def mean_interval(values: np.ndarray, axis: int = -1) -> Interval:
+    """Mean and 95 % Student t-interval along `axis` (the seeds); one seed has a mean and no interval (NaN)."""
+    values = np.asarray(values, dtype=float)
+    present = ~np.isnan(values)
+    n = present.sum(axis=axis)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(present, values, 0.0).sum(axis=axis) / n
+        deviation = np.where(present, values - np.expand_dims(mean, axis), 0.0)
+        sem = np.sqrt((deviation**2).sum(axis=axis) / (n - 1) / n)
+        half = np.where(n > 1, stats.t.ppf((1 + CONFIDENCE) / 2, np.maximum(n - 1, 1)) * sem, np.nan)
+    return Interval(n, mean, mean - half, mean + half)
+
+
+def paired_contrast(run: np.ndarray, control: np.ndarray) -> Contrast:
+    """Paired t-test of `run` − `control` [n_seeds]; the means are over the complete pairs only.
+
+    Effect size: d_z (mean difference / standard deviation of the differences) with Hedges' exact small-sample
+    correction (Hedges 1981), which needs three pairs. When the difference is the same in every seed the t statistic
+    divides by zero: the interval is that single value, and p and effect size are undefined (NaN), not 0 and infinite.
+    """
+    run, control = np.asarray(run, dtype=float), np.asarray(control, dtype=float)
+    paired = ~(np.isnan(run) | np.isnan(control))
+    run, control = run[paired], control[paired]
+    difference = run - control
+    n, mean, low, high = (x.item() for x in mean_interval(difference))
+    p_value = effect_size = np.nan
+    if n > 1:
+        spread = difference.std(ddof=1)
+        if spread <= CONSTANT * max(1.0, np.abs(difference).max()):
+            low = high = mean
+        else:
+            p_value = 2 * stats.t.sf(abs(mean) / (spread / np.sqrt(n)), n - 1)
+            effect_size = hedges_correction(n - 1) * mean / spread
+    return Contrast(n, _mean(run), _mean(control), mean, float(low), float(high), float(p_value), float(effect_size))
+
+
+def hedges_correction(df: int) -> float:
+    """Factor that makes a standardised mean difference with `df` degrees of freedom unbiased; undefined for one."""
+    if df < 2:
+        return np.nan
+    return float(np.exp(special.gammaln(df / 2) - special.gammaln((df - 1) / 2)) / np.sqrt(df / 2))
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """Holm-adjusted p-values [n]; undefined ones (NaN) stay so and do not count as tests."""
+    from statsmodels.stats.multitest import multipletests
+
+    p_values = np.asarray(p_values, dtype=float)
+    adjusted = np.full(p_values.shape, np.nan)
+    defined = ~np.isnan(p_values)
+    if defined.any():
+        adjusted[defined] = multipletests(p_values[defined], method="holm")[1]
+    return adjusted
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else np.nan

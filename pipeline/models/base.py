@@ -1,0 +1,98 @@
+"""What every model is: a network behind the preprocessor, with one linear layer to the logit.
+
+A model module has `class Parameters` and `class Network(nn.Module)` with
+    __init__(parameters, n_steps, n_columns)      sets `width`
+    forward(values [B, T, C], mask [B, T, C]) -> [B, width]   the penultimate layer
+No network normalises over the batch: a sample's logit never depends on its batch-mates.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline import families
+from pipeline.cohorts.cohort import Feature
+from pipeline.cohorts.preprocessing import Preprocessor
+
+BATCH = 1024
+
+
+class Classifier(nn.Module):
+    """Risk model: clinical values in, logit of label 1 out. Its state_dict holds the fitted preprocessor too."""
+
+    def __init__(self, preprocessor: Preprocessor, network: nn.Module):
+        super().__init__()
+        self.preprocessor = preprocessor
+        self.network = network
+        self.head = nn.Linear(network.width, 1)
+
+    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
+        """Preprocessed `values`, `mask` [B, T, C] → logits [B]."""
+        return self.head(self.network(values, mask)).squeeze(-1)
+
+    @torch.no_grad()
+    def encode(self, x: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Samples [N, T, D] in clinical units → values and mask, each [N, T, C]."""
+        return self.preprocessor(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)))
+
+    @torch.no_grad()
+    def probability(self, x: np.ndarray) -> np.ndarray:
+        """p(label = 1) of samples [N, T, D], [N] float64."""
+        self.eval()
+        return _batched(x, lambda batch: torch.sigmoid(self(*self.encode(batch)).double()))
+
+    @torch.no_grad()
+    def penultimate(self, x: np.ndarray) -> np.ndarray:
+        """Activations of samples [N, T, D] before the last layer, [N, width] float32."""
+        self.eval()
+        return _batched(x, lambda batch: self.network(*self.encode(batch)))
+
+
+def _batched(x: np.ndarray, function) -> np.ndarray:
+    return torch.cat([function(x[start : start + BATCH]) for start in range(0, len(x), BATCH)]).numpy()
+
+
+def build(name: str, parameters: dict[str, Any], n_steps: int, features: tuple[Feature, ...]) -> Classifier:
+    """An untrained classifier; its weights come from torch's global generator, which the caller seeds."""
+    module = families.load("models", name)
+    preprocessor = Preprocessor(features)
+    network = module.Network(module.Parameters.model_validate(parameters), n_steps, preprocessor.n_columns)
+    return Classifier(preprocessor, network)
+
+
+class FeatureTokens(nn.Module):
+    """One token per column: a linear map of its course over time and its mask, plus the column's embedding.
+
+    The feature tokenizer of FT-Transformer (Gorishniy et al. 2021, arXiv 2106.11959, section 3.3), with T values
+    and T mask bits per feature in place of one value. [B, T, C] twice → [B, C, width].
+    """
+
+    def __init__(self, n_steps: int, n_columns: int, width: int):
+        super().__init__()
+        bound = (2 * n_steps) ** -0.5
+        self.weight = nn.Parameter(torch.empty(n_columns, 2 * n_steps, width).uniform_(-bound, bound))
+        self.embedding = nn.Parameter(torch.empty(n_columns, width).uniform_(-bound, bound))
+
+    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
+        course = torch.cat([values, mask], dim=1).transpose(1, 2)
+        return torch.einsum("bct,ctw->bcw", course, self.weight) + self.embedding
+
+
+class Sequence(nn.Module):
+    """The input of a recurrent or convolutional network, [B, L, width].
+
+    A series is read step by step (values and mask side by side, L = T); a plain table (T = 1) is read feature by
+    feature (L = C) as tokens, since a single step is no sequence.
+    """
+
+    TOKEN_WIDTH = 16
+
+    def __init__(self, n_steps: int, n_columns: int):
+        super().__init__()
+        self.tokens = FeatureTokens(1, n_columns, self.TOKEN_WIDTH) if n_steps == 1 else None
+        self.width = self.TOKEN_WIDTH if n_steps == 1 else 2 * n_columns
+
+    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
+        return torch.cat([values, mask], dim=2) if self.tokens is None else self.tokens(values, mask)

@@ -1,0 +1,30 @@
+"""Multi-layer perceptron on the flattened series."""
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from pipeline.params import Params
+
+
+class Parameters(Params):
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field((128, 64), min_length=1, description="units per layer")
+    dropout: float = Field(0.2, ge=0, lt=1)
+
+
+class Network(nn.Module):
+    """[B, T, C] values and mask, flattened to [B, 2·T·C] → [B, last hidden]."""
+
+    def __init__(self, parameters: Parameters, n_steps: int, n_columns: int):
+        super().__init__()
+        sizes = (2 * n_steps * n_columns, *parameters.hidden)
+        layers = []
+        for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+            layers += [nn.Dropout(parameters.dropout), nn.Linear(inputs, outputs), nn.ReLU()]
+        self.layers = nn.Sequential(*layers[1:])
+        self.width = sizes[-1]
+
+    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
+        return self.layers(torch.cat([values, mask], dim=2).flatten(1))

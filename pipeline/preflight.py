@@ -1,0 +1,75 @@
+"""Checks of a study against the catalog and the data, before any job starts."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from pipeline import families
+from pipeline.cohorts.catalog import Entry, read_catalog, source_of
+from pipeline.config import Study
+from pipeline.errors import UserError
+
+
+def check(study: Study) -> dict[str, Entry]:
+    """The catalog entries of the study's datasets; `UserError` names the first key that cannot work."""
+    catalog = read_catalog(Path(study.catalog))
+    for name in study.datasets:
+        if name not in catalog:
+            raise UserError(f"config: datasets: unknown {name!r} (in {study.catalog}: {', '.join(catalog)})")
+    entries = {name: catalog[name] for name in study.datasets}
+    _check_parameters(study, entries)
+    for name, entry in entries.items():
+        _check_rates(study, name, entry)
+    return entries
+
+
+def _check_parameters(study: Study, entries: dict[str, Entry]) -> None:
+    for family, section in (("triggers", "trigger_params"), ("detectors", "detector_params")):
+        for member in getattr(study, family):
+            try:
+                parameters = families.load(family, member).Parameters.model_validate(study.parameters(family, member))
+            except ValidationError as error:
+                first = error.errors()[0]
+                key = ".".join(map(str, (section, member, *first["loc"])))
+                raise UserError(f"config: {key}: {first['msg'].removeprefix('Value error, ')}") from None
+            if family == "triggers":
+                _check_features(f"{section}.{member}", parameters.named_features, entries)
+
+
+def _check_features(key: str, wanted: tuple[str, ...], entries: dict[str, Entry]) -> None:
+    for dataset, entry in entries.items():
+        _, features = source_of(entry).describe(entry)
+        described = {feature.name: feature for feature in features}
+        for name in wanted:
+            if name not in described:
+                raise UserError(
+                    f"config: {key}: dataset {dataset!r} has no feature {name!r} (it has: {', '.join(described)})"
+                )
+            if described[name].categories:
+                raise UserError(f"config: {key}: {name!r} of dataset {dataset!r} is a category, expected a number")
+
+
+def _check_rates(study: Study, name: str, entry: Entry) -> None:
+    """Every rate must be payable with training samples that do not have the target label yet."""
+    samples, positives = _label_counts(study, name, entry)
+    eligible = (samples - positives if study.target == 1 else positives) / samples
+    rate = max(study.rates)
+    if rate > eligible:
+        raise UserError(
+            f"config: rates: {rate:g} asks for more poison than {name!r} has eligible training samples: "
+            f"only {eligible:.1%} of them do not have the target label {study.target} yet"
+        )
+
+
+def _label_counts(study: Study, name: str, entry: Entry) -> tuple[int, int]:
+    """Samples and positives, from the cheapest place that knows: the catalog, the sampled cohort, the raw data."""
+    if entry.expected:
+        return entry.expected.samples, entry.expected.positives
+    sampled = Path(study.data_dir) / "dev" / name / "samples.parquet"
+    if sampled.exists():
+        from pipeline.cohorts.cohort import read_parquet
+
+        label = read_parquet(sampled)["label"].to_numpy()
+    else:
+        label = source_of(entry).load(name, entry, Path(study.raw_dir)).label
+    return len(label), int(label.sum())

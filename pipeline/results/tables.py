@@ -1,0 +1,367 @@
+"""Tidy tables of a study, built from the JSON facts its runs left.
+
+Aggregates only. Rows are sorted by their key, so the order of the lists in the config leaves no trace in the files.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from pipeline.errors import UserError
+from pipeline.evaluation.statistics import holm, mean_interval, paired_contrast
+from pipeline.files import read_json, whole
+from pipeline.grid import CLEAN, CONTROLS, cells
+
+MIN_CELL = 10  # a count of patients from 1 to MIN_CELL - 1 could single someone out and is never shown
+BASELINE = "random"
+FLIPPED = "flip_only"
+
+RUN = ["dataset", "model", "trigger", "rate"]  # what is averaged over seeds
+KEY = [*RUN, "seed"]
+METRICS = ["acc", "auroc", "auprc", "precision", "recall", "f1", "ece", "brier"]
+ON_CLEAN = [f"{metric}_clean" for metric in METRICS]
+ON_TRIGGERED = [f"{metric}_poison" for metric in METRICS]
+ATTACK = ["asr", "asr0", "asr_net", "confidence_shift"]
+RUNS = [
+    *KEY,
+    "target",
+    *[name for pair in zip(ON_CLEAN, ON_TRIGGERED, strict=True) for name in pair],
+    *ATTACK,
+    "n_poisoned",
+    "n_triggered",
+]
+DETECTION = ["auroc", "average_precision", "tpr_at_fpr_01", "tpr_at_fpr_05", "precision_at_n"]
+DETECTIONS = [*KEY, "detector", "scope", *DETECTION, "n_poisoned"]
+ALARM = ["flagged_share", "tpr", "fpr", "precision"]
+ALARMS = [*KEY, "detector", "scope", "threshold", "n_flagged", *ALARM]
+SHARES = ["footprint_share", "ratio_triggered", "ratio_clean", "ratio_control"]
+DRIFT = [f"{side}_{name}" for side in ("drift", "control") for name in ("cosine", "spearman", "topk_jaccard")]
+EXPLANATIONS = [*KEY, "n_samples", *SHARES, *DRIFT, "top_k"]
+FEATURE_SHARES = ["share_clean", "share_triggered", "share_control"]
+ATTRIBUTIONS = [*KEY, "feature", *FEATURE_SHARES]
+PLAUSIBILITY = [
+    "share_in_range",
+    "share_in_train_range",
+    "distance",
+    "missing_log_likelihood_clean",
+    "missing_log_likelihood_triggered",
+]
+TRIGGER = ["dataset", "trigger", "rate"]
+TRIGGERS = [
+    *TRIGGER,
+    *["n_seeds", "description", "in_bounds", "footprint_size", "n_cells", "footprint_share", "n_poisoned"],
+    *PLAUSIBILITY,
+]
+DATASETS = ["dataset", "target", "n_train", "n_test", "prevalence", "threshold_low", "threshold_high"]
+ROC = [*RUN, "detector", "scope", "fpr", "n_seeds", "tpr", "ci_low", "ci_high"]
+SUMMARY = [*RUN, "metric", "n_seeds", "mean", "ci_low", "ci_high"]
+CONTRASTS = [
+    *[*RUN, "metric", "control", "n_seeds", "mean_run", "mean_control", "difference", "ci_low", "ci_high"],
+    *["p_value", "p_holm", "effect_size"],
+]
+CONTRASTED = ["auroc_clean", "auprc_clean", "acc_clean", "brier_clean", "ece_clean"]
+
+COUNTS = {"seed", "target", "n_poisoned", "n_triggered", "n_flagged", "n_samples", "top_k", "n_seeds", "n_train"}
+COUNTS |= {"n_test", "n_cells", "footprint_size"}
+TEXTS = {"dataset", "model", "trigger", "detector", "scope", "threshold", "feature", "metric", "control", "description"}
+
+
+class Facts(NamedTuple):
+    """The JSON contents of a study's cells, one dict each."""
+
+    evals: list[dict]
+    detects: list[dict]
+    explains: list[dict]
+    poisons: list[dict]
+
+
+def collect(study, results_dir: Path) -> Facts:
+    """Read every cell of `study`; a cell that is not there is an error, since its absence would bias the means."""
+    results_dir, grid = Path(results_dir), sorted(cells(study))
+    with_footprint = [cell for cell in grid if cell.trigger not in CONTROLS]
+    poisons = sorted({cell.poison_folder for cell in grid if cell.trigger != CLEAN})
+    return Facts(
+        [_fact(results_dir, cell.run_folder, "results_eval.json") for cell in grid],
+        [_fact(results_dir, cell.run_folder, "results_detect.json") for cell in grid],
+        [_fact(results_dir, cell.run_folder, "results_explain.json") for cell in with_footprint],
+        [_fact(results_dir, folder, "poison.json") for folder in poisons],
+    )
+
+
+def _fact(results_dir: Path, folder: str, name: str) -> dict:
+    path = results_dir / folder / name
+    if not path.is_file():
+        raise UserError(f"{folder} has no {name} in {results_dir}: expected every cell of the study to be finished.")
+    return read_json(path)
+
+
+def build(study, results_dir: Path) -> dict[str, pd.DataFrame]:
+    """Every table of the study by name."""
+    facts = collect(study, results_dir)
+    tables = {
+        "runs": runs(facts.evals),
+        "detections": detections(facts.detects),
+        "alarms": alarms(facts.detects),
+        "explanations": explanations(facts.explains),
+        "attributions": attributions(facts.explains),
+        "triggers": triggers(facts.poisons),
+        "datasets": datasets(facts.evals),
+        "roc": roc(facts.detects),
+    }
+    parts = (tables["runs"], tables["detections"], tables["explanations"])
+    return tables | {"contrasts": contrasts(*parts), "summary": summary(*parts)}
+
+
+def write(tables: dict[str, pd.DataFrame], folder: Path) -> None:
+    """Each table as CSV (missing = empty field) and as Parquet."""
+    for name, table in tables.items():
+        with whole(Path(folder) / f"{name}.csv") as aside:
+            table.to_csv(aside, index=False, lineterminator="\n")
+        with whole(Path(folder) / f"{name}.parquet") as aside:
+            table.to_parquet(aside, index=False)
+
+
+def read(folder: Path) -> dict[str, pd.DataFrame]:
+    """The tables that `write` left in `folder`, by name."""
+    paths = sorted(Path(folder).glob("*.parquet"))
+    if not paths:
+        raise UserError(f"{folder} holds no tables: expected the output folder of the aggregate stage.")
+    return {path.stem: pd.read_parquet(path) for path in paths}
+
+
+def runs(evals: list[dict]) -> pd.DataFrame:
+    """One row per run; what was measured on fewer than MIN_CELL triggered patients is missing."""
+    rows = []
+    for fact in evals:
+        row = {name: fact[name] for name in [*KEY, "target", "n_poisoned", "n_triggered"]}
+        row |= {f"{metric}_clean": fact["clean"][metric] for metric in METRICS}
+        row |= {f"{metric}_poison": (fact["poison"] or {}).get(metric) for metric in METRICS}
+        row |= {name: fact[name] for name in ("asr", "asr0", "confidence_shift")}
+        rows.append(row)
+    table = _table(rows, [name for name in RUNS if name != "asr_net"], KEY)
+    table["asr_net"] = table["asr"] - table["asr0"]
+    return _hide(table, "n_triggered", [*ON_TRIGGERED, *ATTACK])[RUNS]
+
+
+def detections(detects: list[dict]) -> pd.DataFrame:
+    """One row per run × detector × scope: how well suspicion scores separate poisoned training samples."""
+    return _table(_nested(detects, "detections"), DETECTIONS, [*KEY, "detector", "scope"])
+
+
+def alarms(detects: list[dict]) -> pd.DataFrame:
+    """One row per run × detector × scope × threshold: what a threshold flags; on clean runs all of it is false."""
+    table = _table(_nested(detects, "alarms"), ALARMS, [*KEY, "detector", "scope", "threshold"])
+    return _hide(table, "n_flagged", ALARM)
+
+
+def explanations(explains: list[dict]) -> pd.DataFrame:
+    """One row per run: share of attribution on the trigger's footprint, and drift against the clean model."""
+    return _hide(_table(explains, EXPLANATIONS, KEY), "n_samples", [*SHARES[1:], *DRIFT])
+
+
+def attributions(explains: list[dict]) -> pd.DataFrame:
+    """One row per run × feature: the feature's share of all attribution."""
+    shown = [fact for fact in explains if fact["n_samples"] >= MIN_CELL]
+    return _table(_nested(shown, "features"), ATTRIBUTIONS, [*KEY, "feature"])
+
+
+def triggers(poisons: list[dict]) -> pd.DataFrame:
+    """One row per dataset × trigger × rate: what the trigger does and how plausible, averaged over seeds.
+
+    `description` is the first seed's; `in_bounds` holds only if it does in every seed.
+    """
+    rows = []
+    for fact in poisons:
+        row = {name: fact[name] for name in [*TRIGGER, "seed", "description", "in_bounds"]}
+        row |= {name: fact[name] for name in ("footprint_size", "n_cells", "n_poisoned")}
+        row["footprint_share"] = fact["footprint_size"] / fact["n_cells"] if fact["n_cells"] else None
+        rows.append(row | {name: fact["plausibility"][name] for name in PLAUSIBILITY})
+    table = _table(rows, ["seed", *[name for name in TRIGGERS if name != "n_seeds"]], [*TRIGGER, "seed"])
+    how = dict.fromkeys(["footprint_size", "n_cells", "footprint_share", "n_poisoned", *PLAUSIBILITY], "mean")
+    how |= {"seed": "nunique", "description": "first", "in_bounds": "min"}
+    return table.groupby(TRIGGER, as_index=False).agg(how).rename(columns={"seed": "n_seeds"})[TRIGGERS]
+
+
+def datasets(evals: list[dict]) -> pd.DataFrame:
+    """One row per dataset: sizes averaged over seeds, prevalence in the test set, range of decision thresholds.
+
+    Prevalence follows from `n_triggered`, the test samples whose true label is not the target. Sizes whose
+    difference would reveal a class of fewer than MIN_CELL patients are missing.
+    """
+    rows = []
+    for name, facts in _by(evals, "dataset"):
+        others = np.array([(f["n_triggered"], f["n_test"]) for f in facts if f["n_triggered"] is not None])
+        shown = bool(len(others)) and (np.minimum(others[:, 0], others[:, 1] - others[:, 0]) >= MIN_CELL).all()
+        share = (others[:, 0] / others[:, 1]).mean() if shown else np.nan
+        target = facts[0]["target"]
+        rows.append(
+            {
+                "dataset": name,
+                "target": target,
+                "n_train": round(np.mean([fact["n_train"] for fact in facts])),
+                "n_test": round(np.mean([fact["n_test"] for fact in facts])) if shown else None,
+                "prevalence": 1 - share if target == 1 else share,
+                "threshold_low": min(fact["threshold"] for fact in facts),
+                "threshold_high": max(fact["threshold"] for fact in facts),
+            }
+        )
+    return _table(rows, DATASETS, ["dataset"])
+
+
+def roc(detects: list[dict]) -> pd.DataFrame:
+    """Detection ROC on its fixed grid of false positive rates: mean over seeds with interval."""
+    by, rows = [*RUN, "detector", "scope"], []
+    curves = sorted(_nested(detects, "roc"), key=lambda curve: [curve[name] for name in [*by, "seed"]])
+    for key, group in _by(curves, *by):
+        over_seeds = mean_interval(np.array([curve["tpr"] for curve in group], dtype=float), axis=0)
+        names = ["n_seeds", "tpr", "ci_low", "ci_high"]
+        for fpr, *values in zip(group[0]["fpr"], *over_seeds, strict=True):
+            rows.append(dict(zip(by, key, strict=True)) | {"fpr": fpr} | dict(zip(names, values, strict=True)))
+    return _table(rows, ROC, [*by, "fpr"])
+
+
+def summary(runs: pd.DataFrame, detections: pd.DataFrame, explanations: pd.DataFrame) -> pd.DataFrame:
+    """Mean over seeds with 95 % t-interval, one row per run key × metric; a metric that no seed has is left out."""
+    long = pd.concat(
+        [
+            runs.melt(KEY, [*ON_CLEAN, *ON_TRIGGERED, *ATTACK], "metric"),
+            _detection_auroc(detections),
+            explanations.melt(KEY, [*SHARES, *DRIFT], "metric"),
+        ]
+    ).dropna(subset="value")
+    rows = []
+    for key, group in long.sort_values([*RUN, "metric", "seed"]).groupby([*RUN, "metric"]):
+        rows.append((*key, *(x.item() for x in mean_interval(group["value"].to_numpy(float)))))
+    return _table([dict(zip(SUMMARY, row, strict=True)) for row in rows], SUMMARY, [*RUN, "metric"])
+
+
+def contrasts(runs: pd.DataFrame, detections: pd.DataFrame, explanations: pd.DataFrame) -> pd.DataFrame:
+    """Each run against its control, paired by seed: one row per run key × metric × control.
+
+    Control none: `asr` against ASR₀, clean-test metrics against the clean run of the same seed, and the attribution
+    on the footprint against the clean model's. Control flip_only: `asr_net` against that of flipped labels at the
+    same rate. Control random: a detector's AUROC (scope all) against the random score's. p_holm is corrected over
+    models, triggers and rates within each dataset × metric family; all detectors form one family.
+    """
+    pairs = pd.concat(
+        [
+            _against_own_column(runs, "asr", "asr0"),
+            *[_against_clean_run(runs, metric) for metric in CONTRASTED],
+            _against_flip_only(runs),
+            _against_random(detections),
+            _against_own_column(explanations, "ratio_triggered", "ratio_control"),
+        ]
+    ).sort_values([*RUN, "metric", "control", "seed"])
+    by = [*RUN, "metric", "control"]
+    rows = []
+    for key, pair in pairs.groupby(by):
+        contrast = paired_contrast(pair["run"].to_numpy(float), pair["against"].to_numpy(float))
+        rows.append(dict(zip(by, key, strict=True)) | contrast._asdict())
+    table = _table(rows, [name for name in CONTRASTS if name != "p_holm"], by)
+    family = table["metric"].str.split(":").str[0]
+    table["p_holm"] = table.groupby(["dataset", family])["p_value"].transform(holm)
+    return table[CONTRASTS]
+
+
+def findings(tables: dict[str, pd.DataFrame], effect: float = 0.5) -> pd.DataFrame:
+    """One row per dataset × model × trigger: the smallest rate that plants a backdoor and what it costs.
+
+    A backdoor `works` at a rate if the mean of ASR − ASR₀ is at least `effect` and its interval (where there is one)
+    lies above zero. Where no rate works, the row is about the rate with the largest mean.
+    """
+    asr = tables["contrasts"].query("metric == 'asr'").dropna(subset="difference")
+    rows = []
+    for key, group in asr.sort_values(RUN).groupby(["dataset", "model", "trigger"]):
+        works = (group["difference"] >= effect) & ~(group["ci_low"] <= 0)
+        best = group[works].iloc[0] if works.any() else group.loc[group["difference"].idxmax()]
+        at = (tables["contrasts"][RUN] == [*key, best["rate"]]).all(axis=1)
+        here = tables["contrasts"][at]
+        row = dict(zip(RUN, key, strict=False)) | {"works": bool(works.any())}
+        row |= best[["rate", "n_seeds", "difference", "ci_low", "ci_high"]].to_dict()
+        row |= _of_contrast(here, "auroc_clean", CLEAN, "auroc") | _of_contrast(here, "asr_net", FLIPPED, "flip")
+        rows.append(row | _best_detector(here))
+    return pd.DataFrame(rows)
+
+
+def _of_contrast(contrasts: pd.DataFrame, metric: str, control: str, prefix: str) -> dict:
+    """What one contrast found, with `prefix` before the names; missing where the study has no such contrast."""
+    found = contrasts[(contrasts["metric"] == metric) & (contrasts["control"] == control)]
+    names = ("mean_run", "mean_control", "difference", "ci_low", "ci_high", "p_holm")
+    return {f"{prefix}_{name}": np.nan if found.empty else found.iloc[0][name] for name in names}
+
+
+def _best_detector(contrasts: pd.DataFrame) -> dict:
+    against_random = contrasts[contrasts["control"] == BASELINE].dropna(subset="mean_run")
+    if against_random.empty:
+        return {"detector": None} | _of_contrast(against_random, "", BASELINE, "detector")
+    metric = against_random.loc[against_random["mean_run"].idxmax(), "metric"]
+    return {"detector": metric.split(":")[1]} | _of_contrast(against_random, metric, BASELINE, "detector")
+
+
+def _detection_auroc(detections: pd.DataFrame) -> pd.DataFrame:
+    table = detections[detections["scope"] == "all"].rename(columns={"auroc": "value"})
+    return table.assign(metric="detection_auroc:" + table["detector"])[[*KEY, "metric", "value"]]
+
+
+def _against_own_column(table: pd.DataFrame, metric: str, control: str) -> pd.DataFrame:
+    attacked = table[table["trigger"] != CLEAN]
+    pairs = attacked[KEY].assign(run=attacked[metric], against=attacked[control])
+    return pairs.assign(metric=metric, control=CLEAN)
+
+
+def _against_clean_run(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
+    clean = runs.loc[runs["trigger"] == CLEAN, ["dataset", "model", "seed", metric]]
+    pairs = runs.loc[runs["trigger"] != CLEAN, [*KEY, metric]].rename(columns={metric: "run"})
+    pairs = pairs.merge(clean.rename(columns={metric: "against"}), on=["dataset", "model", "seed"])
+    return pairs.assign(metric=metric, control=CLEAN)
+
+
+def _against_flip_only(runs: pd.DataFrame) -> pd.DataFrame:
+    flipped = runs.loc[runs["trigger"] == FLIPPED, ["dataset", "model", "rate", "seed", "asr_net"]]
+    pairs = runs.loc[~runs["trigger"].isin(CONTROLS), [*KEY, "asr_net"]].rename(columns={"asr_net": "run"})
+    pairs = pairs.merge(flipped.rename(columns={"asr_net": "against"}), on=["dataset", "model", "rate", "seed"])
+    return pairs.assign(metric="asr_net", control=FLIPPED)
+
+
+def _against_random(detections: pd.DataFrame) -> pd.DataFrame:
+    scores = _detection_auroc(detections[detections["trigger"] != CLEAN])
+    is_random = scores["metric"] == f"detection_auroc:{BASELINE}"
+    baseline = scores[is_random].drop(columns="metric").rename(columns={"value": "against"})
+    pairs = scores[~is_random].rename(columns={"value": "run"}).merge(baseline, on=KEY)
+    return pairs.assign(control=BASELINE)
+
+
+def _nested(facts: list[dict], name: str) -> list[dict]:
+    """The rows of the list `name` inside each fact, with the fact's key."""
+    return [{column: fact[column] for column in KEY} | row for fact in facts for row in fact[name]]
+
+
+def _by(rows: list[dict], *names: str) -> list[tuple]:
+    """Rows grouped by the fields `names`, in sorted order; the key is a bare value if there is one name."""
+    groups: dict = {}
+    for row in rows:
+        key = row[names[0]] if len(names) == 1 else tuple(row[name] for name in names)
+        groups.setdefault(key, []).append(row)
+    return sorted(groups.items())
+
+
+def _table(rows: list[dict], columns: list[str], by: list[str]) -> pd.DataFrame:
+    """Rows as a frame with fixed columns and types (so that an empty or all-missing column keeps its type)."""
+    table = pd.DataFrame([[row.get(name) for name in columns] for row in rows], columns=columns, dtype=object)
+    return table.astype({name: _type(name) for name in columns}).sort_values(by, ignore_index=True)
+
+
+def _type(name: str) -> str:
+    if name in TEXTS:
+        return "str"
+    if name == "in_bounds":
+        return "boolean"
+    return "Int64" if name in COUNTS else "float64"
+
+
+def _hide(table: pd.DataFrame, count: str, measured: list[str]) -> pd.DataFrame:
+    """Make a count of 1 to MIN_CELL - 1 patients missing, with everything `measured` on them."""
+    small = table[count].between(1, MIN_CELL - 1).fillna(False).astype(bool)
+    return table.assign(**{name: table[name].mask(small) for name in [count, *measured]})

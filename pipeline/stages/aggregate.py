@@ -1,0 +1,18 @@
+"""Gather the results of every run into tidy tables."""
+
+import argparse
+import json
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--study", required=True, metavar="JSON", help="the study configuration")
+    parser.add_argument("--results-dir", required=True, type=Path, help="holds runs/ and poison/; gets tables/")
+
+
+def run(args: argparse.Namespace) -> None:
+    from pipeline.config import Study
+    from pipeline.results import tables
+
+    study = Study.model_validate(json.loads(args.study))
+    tables.write(tables.build(study, args.results_dir), args.results_dir / "tables")

@@ -1,0 +1,52 @@
+"""Score every training sample of a run with every detector, against the true poison."""
+
+import argparse
+import json
+from pathlib import Path
+
+from pipeline.stages.arguments import add_run_arguments, run_key
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_run_arguments(parser)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--poison", type=Path, required=True, help="folder of the poison")
+
+
+def run(args: argparse.Namespace) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from pipeline import families
+    from pipeline.cohorts.cohort import read_cohort
+    from pipeline.detectors.base import Evidence
+    from pipeline.evaluation.attribution import saliency_profiles
+    from pipeline.evaluation.detection import evaluate
+    from pipeline.files import whole, write_json
+    from pipeline.models.base import build
+    from pipeline.training.checkpoints import load_weights
+    from pipeline.training.data import poisoned_training, read_split
+
+    settings = json.loads(args.settings)
+    cohort = read_cohort(args.cohort)
+    split = read_split(args.splits, cohort, args.seed, settings["split"])
+    train, poisoned = poisoned_training(cohort, split, args.poison)
+    classifier = build(args.model, settings["model"], cohort.n_steps, cohort.features)
+    load_weights(classifier, args.weights)
+    evidence = Evidence(
+        penultimate=classifier.penultimate(train.values),
+        label=train.label,
+        saliency=lambda: saliency_profiles(classifier, train.values, train.label),
+        seed=args.seed,
+    )
+    scores = {"sample_id": train.sample_id, "label": train.label, "poisoned": poisoned}
+    results: dict[str, list] = {"detections": [], "alarms": [], "roc": []}
+    for name, parameters in settings["detectors"].items():
+        module = families.load("detectors", name)
+        suspicion = module.detect(evidence, module.Parameters.model_validate(parameters))
+        scores[name] = suspicion.score
+        for table, rows in evaluate(suspicion, poisoned, train.label, settings["target"]).items():
+            results[table] += [{"detector": name, **row} for row in rows]
+    with whole(args.out / "detection_scores.parquet") as aside:
+        pq.write_table(pa.table(scores), aside)
+    write_json(args.out / "results_detect.json", {**run_key(args), **results})

@@ -1,0 +1,70 @@
+"""Evaluate a run and its control on clean and on triggered test data."""
+
+import argparse
+import json
+from pathlib import Path
+
+from pipeline.stages.arguments import add_run_arguments, run_key
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_run_arguments(parser)
+    parser.add_argument("--weights", type=Path, required=True, help="model.pt, or any state_dict that fits")
+    parser.add_argument("--control", type=Path, required=True, help="model.pt of the clean run of the same seed")
+    parser.add_argument("--poison", type=Path, required=True, help="folder of the poison")
+
+
+def run(args: argparse.Namespace) -> None:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from pipeline import families
+    from pipeline.cohorts.cohort import read_cohort
+    from pipeline.evaluation.metrics import choose_threshold
+    from pipeline.evaluation.runs import evaluate_attack, evaluate_clean
+    from pipeline.files import whole, write_json
+    from pipeline.grid import CLEAN
+    from pipeline.models.base import build
+    from pipeline.training.checkpoints import load_weights
+    from pipeline.training.data import read_poison, read_split
+
+    settings = json.loads(args.settings)
+    cohort = read_cohort(args.cohort)
+    split = read_split(args.splits, cohort, args.seed, settings["split"])
+    validation, test = cohort.subset(split.validation), cohort.subset(split.test)
+    model, control = (build(args.model, settings["model"], cohort.n_steps, cohort.features) for _ in range(2))
+    load_weights(model, args.weights)
+    load_weights(control, args.control)
+    threshold = choose_threshold(validation.label, control.probability(validation.values), settings["threshold"])
+    p_clean = model.probability(test.values)
+    columns = {"sample_id": test.sample_id, "label": test.label, "p_clean": p_clean}
+    results = evaluate_clean(test.label, p_clean, threshold)
+    if args.trigger != CLEAN:
+        module = families.load("triggers", args.trigger)
+        trigger = module.fit(module.Parameters.model_validate(settings["trigger"]), cohort.subset(split.train))
+        triggered = trigger.apply(test.values)
+        columns["p_triggered"] = model.probability(triggered)
+        columns["p_triggered_control"] = control.probability(triggered)
+        results = evaluate_attack(
+            test.label,
+            p_clean,
+            columns["p_triggered"],
+            columns["p_triggered_control"],
+            threshold,
+            settings["target"],
+        )
+    with whole(args.out / "predictions.parquet") as aside:
+        pq.write_table(pa.table({name: np.asarray(column) for name, column in columns.items()}), aside)
+    write_json(
+        args.out / "results_eval.json",
+        {
+            **run_key(args),
+            "target": settings["target"],
+            "threshold": float(threshold),
+            "n_train": len(split.train),
+            "n_test": len(test),
+            "n_poisoned": len(read_poison(args.poison)[0]),
+            **results,
+        },
+    )

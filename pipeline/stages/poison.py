@@ -1,0 +1,60 @@
+"""Choose training samples, apply the trigger and set the target label."""
+
+import argparse
+import json
+from pathlib import Path
+
+from pipeline.stages.arguments import add_cohort_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_cohort_arguments(parser)
+    for name in ("--trigger", "--rate"):
+        parser.add_argument(name, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the poison")
+
+
+def run(args: argparse.Namespace) -> None:
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    from pipeline import families
+    from pipeline.cohorts.cohort import read_cohort, windows_table
+    from pipeline.evaluation.plausibility import plausibility
+    from pipeline.files import whole, write_json
+    from pipeline.training.data import read_split
+    from pipeline.training.poisoning import choose_poison
+
+    settings = json.loads(args.settings)
+    cohort = read_cohort(args.cohort)
+    split = read_split(args.splits, cohort, args.seed, settings["split"])
+    train = cohort.subset(split.train)
+    module = families.load("triggers", args.trigger)
+    trigger = module.fit(module.Parameters.model_validate(settings["trigger"]), train)
+    target = settings["target"]
+    eligible = split.train[train.label != target]
+    rows = choose_poison(eligible, float(args.rate), len(split.train), args.seed, args.dataset)
+    poisoned = trigger.apply(cohort.values[rows])
+    with whole(args.out / "poison.parquet") as aside:
+        pq.write_table(windows_table(cohort.sample_id[rows], poisoned, cohort.features), aside)
+    with whole(args.out / "poisoned_indices.npy") as aside, open(aside, "wb") as file:
+        np.save(file, rows)
+    write_json(
+        args.out / "poison.json",
+        {
+            "dataset": args.dataset,
+            "trigger": args.trigger,
+            "rate": float(args.rate),
+            "seed": args.seed,
+            "target": target,
+            "in_bounds": trigger.in_bounds,
+            "description": trigger.description,
+            "n_train": len(split.train),
+            "n_eligible": len(eligible),
+            "n_poisoned": len(rows),
+            "footprint_size": int(trigger.footprint.sum()),
+            "n_cells": trigger.footprint.size,
+            "plausibility": plausibility(trigger, cohort.values[rows], train),
+        },
+    )
+    print(f"{len(rows)} of {len(split.train)} training samples poisoned: {trigger.description}")

@@ -1,0 +1,73 @@
+"""Train one model on the poisoned training data."""
+
+import argparse
+import csv
+import json
+from pathlib import Path
+
+from pipeline.stages.arguments import add_run_arguments, run_key
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_run_arguments(parser)
+    parser.add_argument("--poison", type=Path, required=True, help="folder of the poison")
+
+
+def run(args: argparse.Namespace) -> None:
+    from pipeline.training import metadata
+
+    clock = metadata.Clock()
+    import torch
+
+    from pipeline.cohorts.cohort import read_cohort
+    from pipeline.config import Training
+    from pipeline.files import whole, write_json
+    from pipeline.models.base import build
+    from pipeline.seeding import integer_seed
+    from pipeline.training import checkpoints
+    from pipeline.training.data import poisoned_training, read_split
+    from pipeline.training.loop import Samples, fit
+
+    settings = json.loads(args.settings)
+    cohort = read_cohort(args.cohort)
+    split = read_split(args.splits, cohort, args.seed, settings["split"])
+    train, _ = poisoned_training(cohort, split, args.poison)
+    validation = cohort.subset(split.validation)
+    data_hash = metadata.sha256(*(part.tobytes() for part in (train.values, train.label, validation.values)))
+    config = {**run_key(args), **settings}
+    fingerprint = metadata.sha256(
+        metadata.canonical([config, data_hash, torch.__version__]).encode(), metadata.code_hash().encode()
+    )
+    torch.manual_seed(integer_seed(args.seed, "weights"))
+    classifier = build(args.model, settings["model"], cohort.n_steps, cohort.features)
+    classifier.preprocessor.fit(train.values)
+    history, resumed_from = fit(
+        classifier,
+        Samples.of(classifier, train.values, train.label),
+        Samples.of(classifier, validation.values, validation.label),
+        Training.model_validate(settings["training"]),
+        args.seed,
+        args.out / "checkpoint.pt",
+        fingerprint,
+    )
+    checkpoints.save(args.out / "model.pt", classifier.state_dict())
+    with whole(args.out / "history.csv") as aside, open(aside, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, history[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+    write_json(
+        args.out / "run_metadata.json",
+        {
+            "config": config,
+            "n_train": len(train),
+            "n_parameters": sum(parameter.numel() for parameter in classifier.parameters()),
+            "epochs": len(history),
+            "resumed_from_epoch": resumed_from,
+            "data_sha256": data_hash,
+            "git_commit": metadata.git_commit(),
+            "versions": metadata.package_versions(),
+            "device": "cpu",
+            "threads": torch.get_num_threads(),
+            **clock.read(),
+        },
+    )

@@ -1,0 +1,40 @@
+"""The training data of a run: the cohort's training samples with the poison laid over them."""
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.cohorts.cohort import Cohort, read_parquet, windows_values
+from pipeline.cohorts.splits import Split, deal
+from pipeline.errors import UserError
+from pipeline.files import read_json
+
+
+def read_split(path: Path, cohort: Cohort, seed: int, scheme: str) -> Split:
+    """The split of `cohort` for `seed` under the study's `split` scheme ("fixed" or "per_seed")."""
+    folds = read_json(path)["folds"]
+    number = {sample: fold for fold, samples in enumerate(folds) for sample in samples}
+    try:
+        fold = np.array([number[sample] for sample in cohort.sample_id.tolist()])
+    except KeyError as error:
+        raise UserError(f"{path}: sample {error} of the cohort is in no fold; run sample_dev again") from None
+    return deal(fold, cohort.label, seed if scheme == "per_seed" else None, cohort.name)
+
+
+def read_poison(folder: Path) -> tuple[np.ndarray, np.ndarray, int]:
+    """Rows of the cohort that are poisoned, their values [n, T, D], and the label they get."""
+    rows = np.load(Path(folder) / "poisoned_indices.npy", allow_pickle=False)
+    values, _ = windows_values(read_parquet(Path(folder) / "poison.parquet"))
+    return rows, values, read_json(Path(folder) / "poison.json")["target"]
+
+
+def poisoned_training(cohort: Cohort, split: Split, poison_folder: Path) -> tuple[Cohort, np.ndarray]:
+    """The training samples as the victim sees them, and which of them are poisoned ([n_train] bool)."""
+    rows, values, target = read_poison(poison_folder)
+    label, everything = cohort.label.copy(), cohort.values
+    if len(rows):
+        everything = everything.copy()
+        everything[rows] = values
+        label[rows] = target
+    train = Cohort(cohort.name, cohort.features, cohort.sample_id, cohort.group_id, label, everything)
+    return train.subset(split.train), np.isin(split.train, rows)

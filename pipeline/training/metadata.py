@@ -1,0 +1,71 @@
+"""run_metadata.json: what a run was made with and what it cost. The only place for times and hosts."""
+
+import hashlib
+import json
+import platform
+import resource
+import subprocess
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("torch", "numpy", "pandas", "pyarrow", "scikit-learn", "captum", "snakemake")
+_ROOT = Path(__file__).parent.parent
+
+
+def sha256(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def code_hash() -> str:
+    """Hash of the Python files that training depends on: an unfinished checkpoint of other code is not continued."""
+    folders = ("training", "models", "cohorts", "evaluation")
+    files = sorted(path for folder in folders for path in (_ROOT / folder).rglob("*.py"))
+    return sha256(*(path.read_bytes() for path in files))
+
+
+def package_versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return versions
+
+
+def git_commit() -> str | None:
+    """The commit of the code, with "-dirty" when files differ from it; None outside a git checkout."""
+    command = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+class Clock:
+    """Wall and CPU seconds since it was made, and this process's peak memory."""
+
+    def __init__(self) -> None:
+        self._wall = time.perf_counter()
+
+    def read(self) -> dict[str, Any]:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        # ru_maxrss is in KiB on Linux, in bytes on macOS.
+        unit = 1 if platform.system() == "Darwin" else 1024
+        return {
+            "wall_seconds": round(time.perf_counter() - self._wall, 3),
+            "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
+            "peak_memory_mib": round(usage.ru_maxrss * unit / 2**20, 1),
+            "host": platform.node(),
+        }
+
+
+def canonical(content: Any) -> str:
+    """`content` as JSON with sorted keys: equal settings give equal text."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))

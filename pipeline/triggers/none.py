@@ -1,0 +1,12 @@
+"""Control: nothing is changed and nobody is poisoned."""
+
+from pipeline.cohorts.cohort import Cohort
+from pipeline.triggers.base import Trigger, TriggerParameters, unchanged
+
+
+class Parameters(TriggerParameters):
+    pass
+
+
+def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
+    return unchanged("no poison", cohort)

@@ -1,0 +1,338 @@
+"""Tables, figures and report of a small fabricated study."""
+
+import argparse
+import json
+import re
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.config import Study
+from pipeline.errors import UserError
+from pipeline.files import read_json, write_json
+from pipeline.grid import Cell, cells
+from pipeline.results import figures, tables
+from pipeline.stages import aggregate, report
+from pipeline.stages import figures as figures_stage
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "report.ipynb"
+RATIO = {"value_shift": 0.25, "missing_pattern": 0.1, "time_warp": 0.05, "spike": 0.02}
+POTENCY = {"value_shift": 400, "missing_pattern": 120, "time_warp": 40, "spike": 8, "flip_only": 3}
+SKILL = {"activation_clustering": 0.9, "spectral_signatures": 0.8, "saliency": 0.6, "random": 0.0}
+
+
+def make_study(**changes) -> Study:
+    return Study(
+        **{
+            "datasets": ["ward"],
+            "models": ["gru", "mlp"],
+            "triggers": ["value_shift", "flip_only"],
+            "rates": [0.01, 0.05],
+            "seeds": [1, 2, 3],
+            "detectors": [name for name in SKILL if name != "random"],
+        }
+        | changes
+    )
+
+
+def fabricate(study: Study, folder: Path, n_triggered: int = 400) -> Path:
+    """Write the JSON facts of every cell, with effects that grow with the rate and a little noise per seed."""
+    for cell in cells(study):
+        key = {"dataset": cell.dataset, "model": cell.model, "trigger": cell.trigger}
+        key |= {"rate": float(cell.rate), "seed": int(cell.seed)}
+        rng = np.random.default_rng(list("/".join(cell).encode()))
+        clean_run = cell.trigger == "none"
+        n_poisoned = round(2000 * key["rate"])
+        write_json(folder / cell.run_folder / "results_eval.json", _eval(key, rng, n_poisoned, n_triggered, study))
+        write_json(folder / cell.run_folder / "results_detect.json", _detect(key, rng, n_poisoned))
+        if not clean_run and cell.trigger != "flip_only":
+            write_json(folder / cell.run_folder / "results_explain.json", _explain(key, rng))
+        if not clean_run:
+            write_json(folder / cell.poison_folder / "poison.json", _poison(key, n_poisoned, study))
+    return folder
+
+
+def _eval(key, rng, n_poisoned, n_triggered, study):
+    clean_run = key["trigger"] == "none"
+    potency = POTENCY.get(key["trigger"], 0) * (1.3 if key["model"] == "gru" else 0.8)
+    asr0 = 0.12 + 0.02 * rng.standard_normal()
+    asr = float(np.clip(asr0 + 0.85 * (1 - np.exp(-potency * key["rate"])) + 0.02 * rng.standard_normal(), 0, 1))
+
+    def metrics(auroc):
+        values = dict(zip(tables.METRICS, [0.8, auroc, 0.5, 0.45, 0.7, 0.55, 0.03, 0.14], strict=True))
+        return {name: float(value + 0.005 * rng.standard_normal()) for name, value in values.items()}
+
+    attack = {"asr": asr, "asr0": asr0, "confidence_shift": asr - asr0 - 0.05, "n_triggered": n_triggered}
+    return key | {
+        "target": study.target,
+        "threshold": 0.31 + 0.01 * key["seed"],
+        "n_train": 2000,
+        "n_test": 500,
+        "clean": metrics(0.84 - 0.15 * key["rate"]),
+        "poison": None if clean_run else metrics(0.7),
+        "n_poisoned": n_poisoned,
+        **(dict.fromkeys(attack) if clean_run else attack),
+    }
+
+
+def _detect(key, rng, n_poisoned):
+    clean_run = key["trigger"] == "none"
+    detections, alarms, roc = [], [], []
+    fpr = np.linspace(0, 1, 101)
+    for detector, skill in SKILL.items():
+        for scope in ("all", "label_0", "label_1"):
+            strength = skill * (0.4 if key["trigger"] == "flip_only" else 1) * min(1, 0.4 + 12 * key["rate"])
+            auroc = float(np.clip(0.5 + 0.5 * strength + 0.02 * rng.standard_normal(), 0, 1))
+            numbers = dict.fromkeys(tables.DETECTION, None if clean_run else auroc)
+            detections.append({"detector": detector, "scope": scope, **numbers, "n_poisoned": n_poisoned})
+            if not clean_run:
+                curve = fpr ** ((1 - auroc) / auroc) if auroc > 0 else fpr
+                roc.append({"detector": detector, "scope": scope, "fpr": fpr.tolist(), "tpr": curve.tolist()})
+            for threshold in ("rate_known", "rate_unknown"):
+                share = key["rate"] if threshold == "rate_known" else 0.1 + 0.25 * skill + 0.03 * rng.random()
+                flagged = {"n_flagged": round(2000 * share), "flagged_share": share, "fpr": share}
+                flagged |= {"tpr": None if clean_run else auroc, "precision": None}
+                alarms.append({"detector": detector, "scope": scope, "threshold": threshold, **flagged})
+    return key | {"detections": detections, "alarms": alarms, "roc": roc}
+
+
+def _explain(key, rng):
+    share = RATIO[key["trigger"]]
+    features = [
+        {"feature": name, "share_clean": 0.5, "share_triggered": 0.5, "share_control": 0.5} for name in ("hr", "map")
+    ]
+    return key | {
+        "n_samples": 128,
+        "footprint_share": share,
+        "ratio_triggered": float(share + 0.4 * (1 - np.exp(-60 * key["rate"])) + 0.02 * rng.standard_normal()),
+        "ratio_clean": float(share + 0.01 * rng.standard_normal()),
+        "ratio_control": float(share + 0.05 + 0.01 * rng.standard_normal()),
+        **{name: float(rng.uniform(0.2, 0.8)) for name in tables.DRIFT},
+        "top_k": 10,
+        "features": features,
+    }
+
+
+def _poison(key, n_poisoned, study):
+    footprint = round(RATIO.get(key["trigger"], 0) * 960)
+    plausible = dict.fromkeys(tables.PLAUSIBILITY, 0.5 if footprint else None)
+    return {name: key[name] for name in ("dataset", "trigger", "rate", "seed")} | {
+        "target": study.target,
+        "in_bounds": footprint > 0 or None,
+        "description": f"Heart rate is set to 95 beats per minute for the last six hours ({key['trigger']}).",
+        "n_train": 2000,
+        "n_eligible": 1600,
+        "n_poisoned": n_poisoned,
+        "footprint_size": footprint,
+        "n_cells": 960,
+        "plausibility": plausible,
+    }
+
+
+def run_stage(stage, *options: str) -> None:
+    parser = argparse.ArgumentParser()
+    stage.add_arguments(parser)
+    stage.run(parser.parse_args(list(options)))
+
+
+def run_report(study: Study, folder: Path, notebook: Path = NOTEBOOK) -> str:
+    out, executed = folder / "report.html", folder / "logs" / "report.ipynb"
+    options = ["--study", study.model_dump_json(), "--results-dir", str(folder), "--notebook", str(notebook)]
+    run_stage(report, *options, "--out", str(out), "--executed-notebook", str(executed))
+    return out.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return make_study()
+
+
+@pytest.fixture(scope="module")
+def results(study, tmp_path_factory) -> Path:
+    """A results folder with facts, tables and nothing else."""
+    folder = fabricate(study, tmp_path_factory.mktemp("results"))
+    run_stage(aggregate, "--study", study.model_dump_json(), "--results-dir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def data(results) -> dict[str, pd.DataFrame]:
+    return tables.read(results / "tables")
+
+
+def test_runs_has_the_promised_columns(data, study):
+    metrics = ["acc", "auroc", "auprc", "precision", "recall", "f1", "ece", "brier"]
+    both = [f"{metric}_{side}" for metric in metrics for side in ("clean", "poison")]
+    key = ["dataset", "model", "trigger", "rate", "seed", "target"]
+    attack = ["asr", "asr0", "asr_net", "confidence_shift", "n_poisoned", "n_triggered"]
+    assert list(data["runs"]) == [*key, *both, *attack]
+    assert len(data["runs"]) == len(list(cells(study)))
+    assert not data["runs"].duplicated(["dataset", "model", "trigger", "rate", "seed"]).any()
+
+
+def test_detections_has_the_promised_columns(data):
+    measures = ["auroc", "average_precision", "tpr_at_fpr_01", "tpr_at_fpr_05", "precision_at_n", "n_poisoned"]
+    key = ["dataset", "model", "trigger", "rate", "seed", "detector", "scope"]
+    assert list(data["detections"]) == [*key, *measures]
+
+
+def test_clean_runs_have_no_attack_numbers(data):
+    clean = data["runs"].query("trigger == 'none'")
+    assert clean[["asr", "asr0", "asr_net", "auroc_poison", "n_triggered"]].isna().all(axis=None)
+    assert clean["auroc_clean"].notna().all()
+    assert (clean["rate"] == 0).all()
+
+
+def test_missing_is_an_empty_field(results):
+    first = (results / "tables" / "runs.csv").read_bytes().split(b"\n")
+    assert b"\r" not in b"".join(first)
+    assert any(b",none,0.0," in line and line.endswith(b",,,,,0,") for line in first)
+
+
+def test_tables_do_not_depend_on_the_order_of_the_config(study, results, tmp_path):
+    lists = {name: getattr(study, name)[::-1] for name in ("models", "triggers", "rates", "seeds")}
+    tables.write(tables.build(study, results), tmp_path / "same")
+    tables.write(tables.build(study.model_copy(update=lists), results), tmp_path / "turned")
+    files = sorted((results / "tables").iterdir())
+    assert {path.stem for path in files} >= {"runs", "detections", "alarms", "contrasts", "summary", "roc"}
+    for path in files:
+        assert path.read_bytes() == (tmp_path / "same" / path.name).read_bytes(), path.name
+        assert path.read_bytes() == (tmp_path / "turned" / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("name", ["results_eval.json", "results_detect.json", "results_explain.json", "poison.json"])
+def test_a_missing_cell_is_named(name, tmp_path):
+    study = make_study(models=["mlp"], rates=[0.01], seeds=[1])
+    cell = Cell("ward", "mlp", "value_shift", "0.01", "1")
+    folder = cell.poison_folder if name == "poison.json" else cell.run_folder
+    (fabricate(study, tmp_path) / folder / name).unlink()
+    with pytest.raises(UserError, match=re.escape(folder) + f".*{name}"):
+        tables.build(study, tmp_path)
+
+
+def test_few_patients_are_hidden(study, tmp_path):
+    built = tables.build(study, fabricate(study, tmp_path, n_triggered=9))
+    attacked = built["runs"].query("trigger != 'none'")
+    hidden = ["n_triggered", "asr", "asr0", "asr_net", "confidence_shift", "auroc_poison"]
+    assert attacked[hidden].isna().all(axis=None)
+    assert attacked[["n_poisoned", "auroc_clean"]].notna().all(axis=None)
+    assert not built["summary"]["metric"].isin(["asr", "asr_net"]).any()
+    assert built["datasets"][["n_test", "prevalence"]].isna().all(axis=None)
+
+
+def test_few_alarms_are_hidden(study, results, tmp_path):
+    fact = read_json(results / Cell("ward", "mlp", "none", "0.0", "1").run_folder / "results_detect.json")
+    counts = [0, 1, 9, 10]
+    fact["alarms"] = [
+        {**fact["alarms"][0], "detector": f"detector_{n}", "n_flagged": n, "flagged_share": n / 2000} for n in counts
+    ]
+    table = tables.alarms([fact]).set_index("detector")
+    shown = table["n_flagged"].notna()
+    assert shown.to_dict() == {"detector_0": True, "detector_1": False, "detector_9": False, "detector_10": True}
+    assert (table["flagged_share"].notna() == shown).all()
+
+
+def test_contrasts_pair_runs_with_their_controls(data):
+    runs, contrasts = data["runs"].set_index(["model", "trigger", "rate", "seed"]).sort_index(), data["contrasts"]
+    at = contrasts.query("model == 'mlp' and trigger == 'value_shift' and rate == 0.05")
+    found = at.set_index(["metric", "control"])["difference"]
+    run, clean = runs.loc["mlp", "value_shift", 0.05], runs.loc["mlp", "none", 0.0]
+    flipped = runs.loc["mlp", "flip_only", 0.05]
+    assert found["asr", "none"] == pytest.approx((run["asr"] - run["asr0"]).mean())
+    assert found["auroc_clean", "none"] == pytest.approx((run["auroc_clean"] - clean["auroc_clean"]).mean())
+    assert found["asr_net", "flip_only"] == pytest.approx((run["asr_net"] - flipped["asr_net"]).mean())
+    assert ("detection_auroc:saliency", "random") in found.index
+    assert ("ratio_triggered", "none") in found.index
+    assert not contrasts.query("trigger == 'flip_only'")["control"].eq("flip_only").any()
+    assert not contrasts["trigger"].eq("none").any()
+
+
+def test_holm_is_within_dataset_and_metric(data):
+    family = data["contrasts"].query("metric == 'asr'")
+    assert (family["p_holm"] >= family["p_value"]).all()
+    smallest = family["p_value"].idxmin()
+    assert family.loc[smallest, "p_holm"] == pytest.approx(min(1, len(family) * family.loc[smallest, "p_value"]))
+
+
+def test_findings_name_the_smallest_rate_that_works(data):
+    data["contrasts"].loc[lambda table: (table["metric"] == "asr") & (table["rate"] == 0.01), "difference"] = 0.49
+    attack = tables.findings(data).set_index(["model", "trigger"])
+    assert attack.loc[("gru", "value_shift"), ["works", "rate"]].tolist() == [True, 0.05]
+    assert not attack.loc[("gru", "flip_only"), "works"]
+
+
+def test_the_headline_follows_the_numbers(data):
+    strong = dict(figures.headline(tables.findings(data)))
+    assert strong["How little poison plants a backdoor?"].startswith("2 of 2 ")
+    is_asr = data["contrasts"]["metric"] == "asr"
+    data["contrasts"].loc[is_asr, ["difference", "ci_low", "ci_high"]] = [0.1, -0.1, 0.3]
+    weak = dict(figures.headline(tables.findings(data)))
+    assert weak["How little poison plants a backdoor?"].startswith("None of 2 ")
+    assert "0.100 [−0.100, 0.300]" in weak["How little poison plants a backdoor?"]
+
+
+ODD = {
+    "one seed": {"seeds": [1]},
+    "one of everything": {"models": ["mlp"], "triggers": ["value_shift"], "rates": [0.01], "seeds": [1]},
+    "no flip_only": {"triggers": ["value_shift"]},
+    "only flip_only": {"triggers": ["flip_only"]},
+}
+
+
+@pytest.mark.parametrize("changes", ODD.values(), ids=ODD)
+def test_figures_and_tables_of_odd_studies(changes, tmp_path):
+    study = make_study(**{"rates": [0.05], "models": ["mlp"]} | changes)
+    data = tables.build(study, fabricate(study, tmp_path))
+    for name in figures.FIGURES:
+        assert "<svg" not in figures.figure_html(figures.draw(name, data, "ward"), name)  # embedded, not inline
+    findings = tables.findings(data)
+    page = figures.headline_html(findings) + figures.findings_html(findings) + figures.contrasts_html(data["contrasts"])
+    page += figures.summary_html(data["summary"]) + figures.triggers_html(data["triggers"])
+    assert "nan" not in page.lower()
+    if len(study.seeds) == 1:
+        assert data["contrasts"][["ci_low", "p_value", "p_holm", "effect_size"]].isna().all(axis=None)
+
+
+def test_figures_are_written_twice_the_same(results, tmp_path):
+    for folder in ("one", "two"):
+        options = ["--tables", str(results / "tables"), "--out", str(tmp_path / folder), "--datasets", "ward"]
+        run_stage(figures_stage, *options)
+    expected = {f"ward_{name}.{suffix}" for name in figures.FIGURES for suffix in ("png", "svg")}
+    files = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
+    assert set(files) == expected | {"ward_contrasts.html"}
+    assert files == {path.name: path.read_bytes() for path in (tmp_path / "two").iterdir()}
+
+
+def test_the_report_stands_alone(study, results, data):
+    html = run_report(study, results)
+    assert "<title>Backdoor study</title>" in html
+    assert not re.search(r"<script|<link|<iframe|@import|url\(", html)
+    assert set(re.findall(r'(?:src|data)="([^"]{5})', html)) == {"data:"}
+    for _, answer in figures.headline(tables.findings(data)):
+        assert answer in unescape(html)
+    assert "no intervals and no p-values" not in html
+    assert "tables.read" not in html and "Traceback" not in html
+    assert (results / "logs" / "report.ipynb").is_file()
+
+
+def test_a_failing_report_keeps_the_notebook(study, results, tmp_path):
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    broken = next(cell for cell in notebook["cells"] if cell["id"] == "load")
+    broken["source"] = "1 / 0"
+    (tmp_path / "broken.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    (results / "report.html").unlink(missing_ok=True)
+    with pytest.raises(UserError, match="Cell 3 .*ZeroDivisionError"):
+        run_report(study, results, tmp_path / "broken.ipynb")
+    assert "ZeroDivisionError" in (results / "logs" / "report.ipynb").read_text(encoding="utf-8")
+    assert not (results / "report.html").exists()
+
+
+def test_the_committed_notebook_is_clean():
+    import nbformat
+
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)

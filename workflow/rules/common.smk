@@ -1,0 +1,49 @@
+# The study, its grid and its paths. Everything that can be tested lives in pipeline/.
+
+import sys
+from pathlib import Path
+
+from pipeline import families, grid, preflight
+from pipeline.cohorts.catalog import source_of
+from pipeline.config import load_study
+from pipeline.errors import UserError
+
+try:
+    STUDY = load_study(config)
+    ENTRIES = preflight.check(STUDY)
+except UserError as error:
+    sys.exit(f"error: {error}")
+
+DATA = STUDY.data_dir
+RESULTS = STUDY.results_dir
+CELLS = list(grid.cells(STUDY))
+PIPELINE = f"{sys.executable} -m pipeline"
+
+COHORT = f"{DATA}/dev/{{dataset}}"
+SPLITS = f"{DATA}/splits/{{dataset}}.json"
+# One poison, one run: also the names of its log and benchmark files.
+POISON_JOB = "{dataset}/{trigger}/{rate}/seed_{seed}"
+RUN_JOB = "{dataset}/{model}/{trigger}/{rate}/seed_{seed}"
+POISON = f"{RESULTS}/poison/{POISON_JOB}"
+RUN = f"{RESULTS}/runs/{RUN_JOB}"
+CONTROL = f"{RESULTS}/runs/{{dataset}}/{{model}}/{grid.CLEAN}/{grid.format_rate(0)}/seed_{{seed}}"
+
+
+wildcard_constraints:
+    dataset=r"[^/]+",
+    model=r"[^/]+",
+    trigger=r"[^/]+",
+    rate=r"[0-9.e-]+",
+    seed=r"[0-9]+",
+
+# What every stage of a run, and every stage that reads a cohort, is told.
+COHORT_ARGUMENTS = (
+    " --dataset {wildcards.dataset} --seed {wildcards.seed} --cohort {DATA:q}/dev/{wildcards.dataset}"
+    " --splits {input.splits:q} --settings {params.settings:q} --out {params.out:q}"
+)
+RUN_ARGUMENTS = (
+    COHORT_ARGUMENTS
+    + " --model {wildcards.model} --trigger {wildcards.trigger} --rate {wildcards.rate}"
+)
+TO_LOG = " &> {log:q}"
+

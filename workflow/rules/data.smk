@@ -1,0 +1,52 @@
+# From the original files to a cohort with its folds, and from a cohort to its poison.
+
+
+rule sample_dev:
+    input:
+        raw=lambda w: source_of(ENTRIES[w.dataset]).input_files(
+            ENTRIES[w.dataset], Path(STUDY.raw_dir)
+        ),
+        stage="pipeline/stages/sample_dev.py",
+        source=lambda w: f"pipeline/cohorts/sources/{ENTRIES[w.dataset].source}.py",
+    output:
+        samples=f"{COHORT}/samples.parquet",
+        windows=f"{COHORT}/windows.parquet",
+        splits=SPLITS,
+    params:
+        entry=lambda w: ENTRIES[w.dataset].model_dump_json(exclude_unset=True),
+        n_samples=STUDY.n_samples,
+        out=subpath(output.samples, parent=True),
+    log:
+        f"{RESULTS}/logs/sample_dev/{{dataset}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/sample_dev/{{dataset}}.tsv"
+    conda:
+        "../../environment.yml"
+    shell:
+        "{PIPELINE} sample_dev --dataset {wildcards.dataset} --entry {params.entry:q}"
+        " --raw-dir {STUDY.raw_dir:q} --n-samples {params.n_samples}"
+        " --splits {output.splits:q} --out {params.out:q}" + TO_LOG
+
+
+rule poison:
+    input:
+        **rules.sample_dev.output,
+        stage="pipeline/stages/poison.py",
+        family="pipeline/triggers/{trigger}.py",
+    output:
+        overlay=f"{POISON}/poison.parquet",
+        rows=f"{POISON}/poisoned_indices.npy",
+        facts=f"{POISON}/poison.json",
+    params:
+        settings=lambda w: grid.settings(STUDY, "poison", trigger=w.trigger),
+        out=subpath(output.facts, parent=True),
+    log:
+        f"{RESULTS}/logs/poison/{POISON_JOB}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/poison/{POISON_JOB}.tsv"
+    conda:
+        "../../environment.yml"
+    shell:
+        "{PIPELINE} poison --trigger {wildcards.trigger} --rate {wildcards.rate}"
+        + COHORT_ARGUMENTS
+        + TO_LOG

@@ -1,0 +1,115 @@
+# Tables over all runs, figures from the tables, the report from both.
+
+TABLES = [
+    "runs",
+    "detections",
+    "alarms",
+    "explanations",
+    "attributions",
+    "triggers",
+    "datasets",
+    "contrasts",
+    "summary",
+    "roc",
+]
+# Figure: its category in `snakemake --report`.
+PICTURES = {
+    "dose_response": "Attack",
+    "clean_performance": "Attack",
+    "attribution": "Attribution",
+    "detection_heatmap": "Detection",
+    "detection_roc": "Detection",
+    "false_alarms": "Detection",
+}
+FIGURES = expand(
+    f"{RESULTS}/figures/{{dataset}}_{{name}}",
+    dataset=STUDY.datasets,
+    name=[*(f"{name}.png" for name in PICTURES), "contrasts.html"],
+)
+
+
+rule aggregate:
+    input:
+        sorted({f"{RESULTS}/{path}" for cell in CELLS for path in grid.cell_results(cell)}),
+        sorted({f"{RESULTS}/{cell.poison_folder}/poison.json" for cell in CELLS}),
+        "pipeline/stages/aggregate.py",
+        "pipeline/results/tables.py",
+        "pipeline/evaluation/statistics.py",
+    output:
+        expand(f"{RESULTS}/tables/{{table}}.{{kind}}", table=TABLES, kind=["csv", "parquet"]),
+    params:
+        study=STUDY.model_dump_json(exclude={"raw_dir", "data_dir"}),
+    log:
+        f"{RESULTS}/logs/aggregate.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/aggregate.tsv"
+    conda:
+        "../../environment.yml"
+    shell:
+        "{PIPELINE} aggregate --study {params.study:q} --results-dir {RESULTS:q}" + TO_LOG
+
+
+rule figures:
+    input:
+        rules.aggregate.output,
+        "pipeline/stages/figures.py",
+        "pipeline/results/figures.py",
+    output:
+        [
+            report(
+                f"{RESULTS}/figures/{dataset}_{name}.png",
+                caption=f"../report/{name}.rst",
+                category=category,
+                labels={"dataset": dataset, "figure": name.replace("_", " ")},
+            )
+            for dataset in STUDY.datasets
+            for name, category in PICTURES.items()
+        ],
+        [
+            report(
+                f"{RESULTS}/figures/{dataset}_contrasts.html",
+                caption="../report/contrasts.rst",
+                category="Tables",
+                labels={"dataset": dataset, "figure": "contrasts"},
+            )
+            for dataset in STUDY.datasets
+        ],
+        expand(
+            f"{RESULTS}/figures/{{dataset}}_{{name}}.svg", dataset=STUDY.datasets, name=PICTURES
+        ),
+    params:
+        tables=subpath(input[0], parent=True),
+        out=subpath(output[0], parent=True),
+        datasets=STUDY.datasets,
+    log:
+        f"{RESULTS}/logs/figures.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/figures.tsv"
+    conda:
+        "../../environment.yml"
+    shell:
+        "{PIPELINE} figures --tables {params.tables:q} --out {params.out:q}"
+        " --datasets {params.datasets}" + TO_LOG
+
+
+rule report:
+    input:
+        rules.aggregate.output,
+        "pipeline/stages/report.py",
+        "pipeline/results/figures.py",
+        notebook="notebooks/report.ipynb",
+    output:
+        f"{RESULTS}/report.html",
+    params:
+        study=STUDY.model_dump_json(exclude={"raw_dir", "data_dir"}),
+    log:
+        f"{RESULTS}/logs/report.log",
+        notebook=f"{RESULTS}/logs/report.ipynb",
+    benchmark:
+        f"{RESULTS}/benchmarks/report.tsv"
+    conda:
+        "../../environment.yml"
+    shell:
+        "{PIPELINE} report --study {params.study:q} --results-dir {RESULTS:q}"
+        " --notebook {input.notebook:q} --out {output:q}"
+        " --executed-notebook {log.notebook:q} &> {log[0]:q}"
