@@ -3,6 +3,7 @@
 #   snakemake --cores all              the study in config/config.yaml
 #   snakemake --report report.html     its figures and tables with their provenance
 
+
 configfile: "config/config.yaml"
 
 

@@ -84,7 +84,9 @@ def test_preprocessor_by_hand():
     values, mask = preprocessor(torch.from_numpy(sample))
     mean, scale = np.nanmean(cohort.values[:, :, 0]), np.nanstd(cohort.values[:, :, 0])
     # Before the first measurement the mean, then the last measurement carried forward; the mask tells which.
-    np.testing.assert_allclose(values[0, :, 0], [0, (100 - mean) / scale, (100 - mean) / scale, (80 - mean) / scale], 1e-4)
+    np.testing.assert_allclose(
+        values[0, :, 0], [0, (100 - mean) / scale, (100 - mean) / scale, (80 - mean) / scale], 1e-4
+    )
     assert mask[0, :, 0].tolist() == [0, 1, 0, 1]
     assert values[0, :, 6:].abs().sum() == 0 and mask[0, :, 6:].sum() == 0
     values, mask = preprocessor(torch.from_numpy(cohort.values))

@@ -24,7 +24,7 @@ class Parameters(Params):
 
 
 def detect(evidence: Evidence, parameters: Parameters) -> Suspicion:
-    """Score: how far a sample lies towards the smaller cluster on the line between the centroids, robust z per label."""
+    """Score: position on the line from the larger to the smaller cluster's centroid, robust z per label."""
 
     def within(rows: np.ndarray) -> Suspicion:
         x = principal_components(evidence.penultimate[rows], parameters.components)
@@ -32,9 +32,9 @@ def detect(evidence: Evidence, parameters: Parameters) -> Suspicion:
             return Suspicion(np.zeros(len(rows)), np.zeros(len(rows), bool))
         small = _smaller_cluster(x)
         towards = x[small].mean(axis=0) - x[~small].mean(axis=0)
-        suspect = small.mean() < parameters.max_cluster_share and (
-            _silhouette(x, small, generator(evidence.seed, "detector/activation_clustering")) > parameters.min_silhouette
-        )
+        random = generator(evidence.seed, "detector/activation_clustering")
+        is_small = small.mean() < parameters.max_cluster_share
+        suspect = is_small and _silhouette(x, small, random) > parameters.min_silhouette
         return Suspicion(robust_z(x @ towards / np.linalg.norm(towards)), small & suspect)
 
     return per_label(evidence, within)

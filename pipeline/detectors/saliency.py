@@ -1,8 +1,8 @@
 """Saliency outliers: samples for which the model looks at other features than for the rest of their label.
 
-The evidence is each sample's input gradient (Simonyan et al. 2013, arXiv 1312.6034), summed per feature. A model
-with a backdoor leans on the trigger's features where the trigger is present, so poisoned samples should
-have an unusual profile for their label. The distance is robust, since the poison is among the samples that set the norm.
+The evidence is each sample's input gradient (Simonyan et al. 2013, arXiv 1312.6034), summed per feature. A model with
+a backdoor leans on the trigger's features where the trigger is present, so poisoned samples should have an unusual
+profile for their label. The distance is robust, since the poison is among the samples that set the norm.
 """
 
 import numpy as np

@@ -14,55 +14,42 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def integrated_gradients(classifier: "nn.Module", x: np.ndarray, steps: int = 32, batch: int = 64) -> np.ndarray:
+def integrated_gradients(
+    classifier: "nn.Module", x: np.ndarray, steps: int = 32, batch: int = 32
+) -> tuple[np.ndarray, float]:
     """Integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365) of samples `x` [N, T, D] → [N, T, D] float64.
 
     The baseline is the average patient with everything measured: values 0, mask 1. The path changes values and mask
     together and is integrated at `steps` points; `batch` samples share one pass.
+
+    Also returns the mean over samples of |Σ signed attributions − (logit − logit of the baseline)|, near 0 where
+    `steps` suffice.
     """
     from captum.attr import IntegratedGradients
 
     method = IntegratedGradients(classifier.eval())
-    attributed = np.zeros(x.shape)
+    attributed, deltas = np.zeros(x.shape), np.zeros(len(x))
     for rows in _batches(len(x), batch):
-        encoded = _encode(classifier, x[rows])
-        channels = method.attribute(encoded, baselines=_baselines(encoded), n_steps=steps)
+        values, mask = _encode(classifier, x[rows])
+        baselines = values.new_zeros(values.shape), mask.new_ones(mask.shape)
+        channels, delta = method.attribute((values, mask), baselines, n_steps=steps, return_convergence_delta=True)
         attributed[rows] = _onto_features(channels, classifier, x.shape[2])
-    return attributed
+        deltas[rows] = delta.detach().abs().numpy()
+    return attributed, _mean(deltas)
 
 
-def convergence_delta(classifier: "nn.Module", x: np.ndarray, steps: int = 32, batch: int = 64) -> float:
-    """Mean |Σ attributions − (logit − logit of the baseline)| of `integrated_gradients`: near 0 if `steps` suffice."""
-    import torch
-    from captum.attr import IntegratedGradients
-
-    method = IntegratedGradients(classifier.eval())
-    deltas = []
-    for rows in _batches(len(x), batch):
-        encoded = _encode(classifier, x[rows])
-        _, delta = method.attribute(
-            encoded, baselines=_baselines(encoded), n_steps=steps, return_convergence_delta=True
-        )
-        deltas.append(delta.detach().abs())
-    return float(torch.cat(deltas).mean())
-
-
-def saliency_profiles(classifier: "nn.Module", x: np.ndarray, label: np.ndarray, batch: int = 512) -> np.ndarray:
+def saliency_profiles(classifier: "nn.Module", x: np.ndarray, batch: int = 512) -> np.ndarray:
     """Input gradients (Simonyan et al. 2013, arXiv 1312.6034) of samples `x` [N, T, D] per feature, [N, D] float32.
 
-    The map of a sample is |∂ logit of its `label` / ∂ input|, summed over steps.
+    The map of a sample is |∂ logit / ∂ input|, summed over steps; with a single logit it is the same for both labels.
     """
-    import torch
     from captum.attr import Saliency
 
-    classifier.eval()
-    method = Saliency(lambda values, mask, sign: sign * classifier(values, mask))
-    direction = torch.from_numpy(np.where(np.asarray(label) == 1, 1.0, -1.0).astype(np.float32))
+    method = Saliency(classifier.eval())
     profiles = np.zeros((len(x), x.shape[2]), np.float32)
     for rows in _batches(len(x), batch):
         encoded = tuple(channel.requires_grad_() for channel in _encode(classifier, x[rows]))
-        channels = method.attribute(encoded, additional_forward_args=direction[rows])
-        profiles[rows] = _onto_features(channels, classifier, x.shape[2]).sum(axis=1)
+        profiles[rows] = _onto_features(method.attribute(encoded), classifier, x.shape[2]).sum(axis=1)
     return profiles
 
 
@@ -82,7 +69,7 @@ def drift(a: np.ndarray, b: np.ndarray, top_k: int) -> dict[str, float]:
     cosine, spearman : similarity and rank correlation over all cells
     topk_jaccard : overlap of the `top_k` largest cells, |intersection| / |union|
 
-    Samples without any attribution in either set are left out; NaN if none remains.
+    Samples without attribution in one of the sets are left out; NaN if none remains.
     """
     from scipy.stats import rankdata
 
@@ -107,11 +94,6 @@ def _encode(classifier: "nn.Module", x: np.ndarray) -> "tuple[Tensor, Tensor]":
 
     with torch.no_grad():
         return classifier.preprocessor(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)))
-
-
-def _baselines(encoded: "tuple[Tensor, Tensor]") -> "tuple[Tensor, Tensor]":
-    values, mask = encoded
-    return values.new_zeros(values.shape), mask.new_ones(mask.shape)
 
 
 def _onto_features(channels: "tuple[Tensor, Tensor]", classifier: "nn.Module", n_features: int) -> np.ndarray:

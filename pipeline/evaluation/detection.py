@@ -5,7 +5,7 @@ from math import ceil
 import numpy as np
 
 from pipeline.detectors.base import Suspicion
-from pipeline.evaluation.metrics import auroc, average_precision, expected_hits, precision_at_n, roc_curve_at, tpr_at_fpr
+from pipeline.evaluation import metrics
 from pipeline.files import number
 
 FPR_GRID = np.arange(101) / 100
@@ -33,7 +33,7 @@ def evaluate(suspicion: Suspicion, poisoned: np.ndarray, observed_label: np.ndar
         tables["detections"].append({"scope": scope, **_measures(score, poison)})
         tables["alarms"] += [{"scope": scope, **row} for row in _alarms(score, flagged, poison)]
         if poison.any() and not poison.all():
-            tpr = roc_curve_at(poison, score, FPR_GRID)
+            tpr = metrics.roc_curve_at(poison, score, FPR_GRID)
             tables["roc"].append({"scope": scope, "fpr": FPR_GRID.tolist(), "tpr": tpr.tolist()})
     return tables
 
@@ -41,11 +41,11 @@ def evaluate(suspicion: Suspicion, poisoned: np.ndarray, observed_label: np.ndar
 def _measures(score: np.ndarray, poison: np.ndarray) -> dict[str, float | int | None]:
     n_poisoned = int(poison.sum())
     return {
-        "auroc": number(auroc(poison, score)),
-        "average_precision": number(average_precision(poison, score)),
-        "tpr_at_fpr_01": number(tpr_at_fpr(poison, score, 0.01)),
-        "tpr_at_fpr_05": number(tpr_at_fpr(poison, score, 0.05)),
-        "precision_at_n": number(precision_at_n(poison, score, n_poisoned)),
+        "auroc": number(metrics.auroc(poison, score)),
+        "average_precision": number(metrics.average_precision(poison, score)),
+        "tpr_at_fpr_01": number(metrics.tpr_at_fpr(poison, score, 0.01)),
+        "tpr_at_fpr_05": number(metrics.tpr_at_fpr(poison, score, 0.05)),
+        "precision_at_n": number(metrics.precision_at_n(poison, score, n_poisoned)),
         "n_poisoned": n_poisoned,
     }
 
@@ -54,7 +54,8 @@ def _alarms(score: np.ndarray, flagged: np.ndarray, poison: np.ndarray) -> list[
     rows = [_alarm("rate_unknown", int(flagged.sum()), int(np.sum(flagged & poison)), poison)]
     if poison.any():
         removed = min(ceil(REMOVED_PER_POISON * poison.sum()), len(poison))
-        rows.append(_alarm("rate_known", removed, expected_hits(poison, score, removed), poison))
+        hits = metrics.expected_hits(poison, score, removed)
+        rows.append(_alarm("rate_known", removed, hits, poison))
     return rows
 
 

@@ -22,14 +22,16 @@ def explain(
     drift_*   likeness of a sample's attributions without and with the trigger, under the model; control_* under the
               clean model
     features  share of the attribution per feature, under each of the three
+    convergence_delta  how far the attributions are from adding up to the difference of the logits, in the worst case
     """
     chosen = np.sort(generator(seed, "explain").permutation(len(victims))[: settings.samples])
     clean = victims.values[chosen]
     triggered = trigger.apply(clean)
-    on_clean = integrated_gradients(model, clean, settings.steps)
-    on_triggered = integrated_gradients(model, triggered, settings.steps)
-    control_clean = integrated_gradients(control, clean, settings.steps)
-    control_triggered = integrated_gradients(control, triggered, settings.steps)
+    attributions, deltas = zip(
+        *(integrated_gradients(who, x, settings.steps) for who in (model, control) for x in (clean, triggered)),
+        strict=True,
+    )
+    on_clean, on_triggered, control_clean, control_triggered = attributions
     top_k = min(settings.top_k, trigger.footprint.size)
     shares = {
         "share_clean": _feature_shares(on_clean),
@@ -45,6 +47,7 @@ def explain(
         **{f"drift_{name}": number(value) for name, value in drift(on_clean, on_triggered, top_k).items()},
         **{f"control_{name}": number(value) for name, value in drift(control_clean, control_triggered, top_k).items()},
         "top_k": top_k,
+        "convergence_delta": max(deltas),
         "features": [
             {"feature": name, **{column: number(share[position]) for column, share in shares.items()}}
             for position, name in enumerate(victims.feature_names)

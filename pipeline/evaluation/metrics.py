@@ -55,7 +55,7 @@ def expected_hits(label: np.ndarray, score: np.ndarray, n: int) -> float:
 def expected_calibration_error(label: np.ndarray, probability: np.ndarray, bins: int = 10) -> float:
     """Mean gap between p(label = 1) and the share of 1s over equal-width bins, weighted by their sizes.
 
-    Guo et al. 2017 (arXiv 1706.04599, equations 2 and 3), on the probability of label 1 in place of the confidence in the
+    Guo et al. 2017 (arXiv 1706.04599, equation 3), on the probability of label 1 in place of the confidence in the
     predicted label, since a risk is what a clinician reads. Bins are (low, high], the first includes 0.
     """
     edges = np.arange(1, bins) / bins
@@ -100,8 +100,8 @@ def attack_success_rate(predicted: np.ndarray, label: np.ndarray, target: int) -
 
 def confidence_shift(p_triggered: np.ndarray, p_clean: np.ndarray, target: int) -> float:
     """Mean p(target | triggered) − mean p(target | clean), from the p(label = 1) of the same samples."""
-    shift = _ratio(np.sum(np.asarray(p_triggered, float) - np.asarray(p_clean, float)), len(p_clean))
-    return shift if target == 1 else -shift
+    higher, lower = (p_triggered, p_clean) if target == 1 else (p_clean, p_triggered)
+    return _ratio(np.sum(np.asarray(higher, float) - np.asarray(lower, float)), len(p_clean))
 
 
 def choose_threshold(label: np.ndarray, probability: np.ndarray, rule: float | str) -> float:

@@ -21,7 +21,7 @@ from matplotlib.lines import Line2D
 from pipeline.evaluation.statistics import mean_interval
 from pipeline.files import whole
 from pipeline.grid import CLEAN, CONTROLS
-from pipeline.results.tables import BASELINE, FLIPPED, METRICS, MIN_CELL
+from pipeline.results.tables import ALL_AUROC, BASELINE, FLIPPED, LABEL_AUROC, METRICS, MIN_CELL
 
 # Okabe and Ito's palette, which stays distinct in the common colour blindnesses; yellow is too light for lines.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
@@ -120,9 +120,9 @@ def clean_performance(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
 
 
 def detection_heatmap(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
-    """Detector × trigger, mean detection AUROC over seeds; rows of panels: models, columns: rates."""
+    """Detector × trigger, mean detection AUROC within the target label; rows of panels: models, columns: rates."""
     summary = _of(tables["summary"], dataset)
-    summary = summary[summary["metric"].str.startswith("detection_auroc:")]
+    summary = summary[summary["metric"].str.startswith(f"{LABEL_AUROC}:")]
     summary = summary.assign(detector=summary["metric"].str.split(":").str[1])
     models, triggers, rates = _levels(summary)
     if not models:
@@ -142,8 +142,8 @@ def detection_heatmap(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
 
 
 def detection_roc(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
-    """Mean ROC of every detector at the largest rate; rows: models, columns: triggers."""
-    roc = _select(_of(tables["roc"], dataset), scope="all")
+    """Mean ROC of every detector within the target label at the largest rate; rows: models, columns: triggers."""
+    roc = _select(_of(tables["roc"], dataset), scope=f"label_{tables['runs']['target'].iloc[0]}")
     roc = roc[roc["rate"] == roc["rate"].max()]
     models, triggers, _ = _levels(roc)
     if not models:
@@ -498,8 +498,7 @@ def contrasts_html(contrasts: pd.DataFrame) -> str:
     """One foldable table per metric × control, with every run against its control."""
     order = list(LABELS)
     groups = sorted(
-        contrasts.groupby(["metric", "control"]),
-        key=lambda item: (order.index(item[0][0]) if item[0][0] in order else len(order), item[0]),
+        contrasts.groupby(["metric", "control"]), key=lambda item: (order.index(item[0][0].split(":")[0]), item[0])
     )
     parts = []
     for (metric, control), group in groups:
@@ -529,9 +528,10 @@ def summary_html(summary: pd.DataFrame) -> str:
     """One row per run averaged over seeds, one column per metric."""
     texts = summary.assign(text=[interval(*row) for row in summary[["mean", "ci_low", "ci_high"]].to_numpy(float)])
     texts["metric"] = texts["metric"].map(label)
-    order = [*dict.fromkeys(label(metric) for metric in [*LABELS, *sorted(summary["metric"].unique())])]
+    names = list(LABELS)
+    metrics = sorted(summary["metric"].unique(), key=lambda metric: (names.index(metric.split(":")[0]), metric))
     wide = texts.pivot(index=["dataset", "model", "trigger", "rate"], columns="metric", values="text")
-    wide = wide[[name for name in order if name in wide]].fillna(MISSING).reset_index()
+    wide = wide[[label(metric) for metric in metrics]].fillna(MISSING).reset_index()
     wide = wide.sort_values(["dataset", "model", "rate", "trigger"])
     wide["rate"] = wide["rate"].map(percent)
     return html_table(wide.rename(columns={"rate": "poison rate"}), left=["dataset", "model", "trigger"])
@@ -548,12 +548,14 @@ LABELS = {
         for side, where in (("clean", "clean test data"), ("poison", "triggered test data"))
         for metric in METRICS
     },
+    LABEL_AUROC: "detection AUROC within the attacker's label",
+    ALL_AUROC: "detection AUROC over all training samples",
     "footprint_share": "footprint's share of cells",
     "ratio_triggered": "attribution on the footprint",
     "ratio_clean": "attribution on the footprint, sample without trigger",
     "ratio_control": "attribution on the footprint, clean model",
     **{
-        f"{side}_{name}": f"attribution drift, {title}{where}"
+        f"{side}_{name}": f"likeness of attributions without and with trigger, {title}{where}"
         for side, where in (("drift", ""), ("control", ", clean model"))
         for name, title in (("cosine", "cosine"), ("spearman", "Spearman"), ("topk_jaccard", "top-k Jaccard"))
     },
@@ -569,9 +571,8 @@ AGAINST = {
 
 def label(metric: str) -> str:
     """The name of a metric for readers."""
-    if metric.startswith("detection_auroc:"):
-        return f"detection AUROC, {metric.split(':')[1]}"
-    return LABELS[metric]
+    name, _, detector = metric.partition(":")
+    return f"{LABELS[name]}, {detector}" if detector else LABELS[name]
 
 
 def headline(findings: pd.DataFrame) -> list[tuple[str, str]]:
@@ -651,8 +652,8 @@ def _clean_cost(shown: pd.DataFrame) -> str:
 def _detected(shown: pd.DataFrame, control: pd.DataFrame) -> str:
     shown = shown.dropna(subset="detector")
     text = (
-        f"At {_which_rates(shown)}, the best detector of each pair separated poisoned from clean training samples with "
-        f"an AUROC of {_range(shown['detector_mean_run'])}, random scores with "
+        f"At {_which_rates(shown)}, the best detector of each pair separated poisoned from clean training samples of "
+        f"the attacker's label with an AUROC of {_range(shown['detector_mean_run'])}, random scores with "
         f"{_range(shown['detector_mean_control'])} (0.5 is guessing). {_significant(shown['detector_p_holm'])} "
         "The best is picked after the fact, which flatters it."
     )

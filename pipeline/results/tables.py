@@ -16,6 +16,7 @@ from pipeline.grid import CLEAN, CONTROLS, cells
 
 MIN_CELL = 10  # a count of patients from 1 to MIN_CELL - 1 could single someone out and is never shown
 BASELINE = "random"
+ALL_AUROC, LABEL_AUROC = "detection_auroc", "detection_auroc_in_label"
 FLIPPED = "flip_only"
 
 RUN = ["dataset", "model", "trigger", "rate"]  # what is averaged over seeds
@@ -38,7 +39,7 @@ ALARM = ["flagged_share", "tpr", "fpr", "precision"]
 ALARMS = [*KEY, "detector", "scope", "threshold", "n_flagged", *ALARM]
 SHARES = ["footprint_share", "ratio_triggered", "ratio_clean", "ratio_control"]
 DRIFT = [f"{side}_{name}" for side in ("drift", "control") for name in ("cosine", "spearman", "topk_jaccard")]
-EXPLANATIONS = [*KEY, "n_samples", *SHARES, *DRIFT, "top_k"]
+EXPLANATIONS = [*KEY, "n_samples", *SHARES, *DRIFT, "top_k", "convergence_delta"]
 FEATURE_SHARES = ["share_clean", "share_triggered", "share_control"]
 ATTRIBUTIONS = [*KEY, "feature", *FEATURE_SHARES]
 PLAUSIBILITY = [
@@ -227,7 +228,7 @@ def summary(runs: pd.DataFrame, detections: pd.DataFrame, explanations: pd.DataF
     long = pd.concat(
         [
             runs.melt(KEY, [*ON_CLEAN, *ON_TRIGGERED, *ATTACK], "metric"),
-            _detection_auroc(detections),
+            _detection_auroc(detections, _target(runs)),
             explanations.melt(KEY, [*SHARES, *DRIFT], "metric"),
         ]
     ).dropna(subset="value")
@@ -242,15 +243,16 @@ def contrasts(runs: pd.DataFrame, detections: pd.DataFrame, explanations: pd.Dat
 
     Control none: `asr` against ASR₀, clean-test metrics against the clean run of the same seed, and the attribution
     on the footprint against the clean model's. Control flip_only: `asr_net` against that of flipped labels at the
-    same rate. Control random: a detector's AUROC (scope all) against the random score's. p_holm is corrected over
-    models, triggers and rates within each dataset × metric family; all detectors form one family.
+    same rate. Control random: a detector's AUROC against the random score's, over all training samples
+    (`detection_auroc:…`) and over those with the target label (`detection_auroc_in_label:…`). p_holm is corrected
+    over models, triggers and rates within each dataset × metric family; all detectors form one family per scope.
     """
     pairs = pd.concat(
         [
             _against_own_column(runs, "asr", "asr0"),
             *[_against_clean_run(runs, metric) for metric in CONTRASTED],
             _against_flip_only(runs),
-            _against_random(detections),
+            _against_random(detections, _target(runs)),
             _against_own_column(explanations, "ratio_triggered", "ratio_control"),
         ]
     ).sort_values([*RUN, "metric", "control", "seed"])
@@ -269,7 +271,8 @@ def findings(tables: dict[str, pd.DataFrame], effect: float = 0.5) -> pd.DataFra
     """One row per dataset × model × trigger: the smallest rate that plants a backdoor and what it costs.
 
     A backdoor `works` at a rate if the mean of ASR − ASR₀ is at least `effect` and its interval (where there is one)
-    lies above zero. Where no rate works, the row is about the rate with the largest mean.
+    lies above zero. Where no rate works, the row is about the rate with the largest mean. The best detector is the one
+    with the largest AUROC within the target label.
     """
     asr = tables["contrasts"].query("metric == 'asr'").dropna(subset="difference")
     rows = []
@@ -293,16 +296,27 @@ def _of_contrast(contrasts: pd.DataFrame, metric: str, control: str, prefix: str
 
 
 def _best_detector(contrasts: pd.DataFrame) -> dict:
-    against_random = contrasts[contrasts["control"] == BASELINE].dropna(subset="mean_run")
+    within_label = contrasts["metric"].str.startswith(f"{LABEL_AUROC}:")
+    against_random = contrasts[within_label].dropna(subset="mean_run")
     if against_random.empty:
         return {"detector": None} | _of_contrast(against_random, "", BASELINE, "detector")
     metric = against_random.loc[against_random["mean_run"].idxmax(), "metric"]
     return {"detector": metric.split(":")[1]} | _of_contrast(against_random, metric, BASELINE, "detector")
 
 
-def _detection_auroc(detections: pd.DataFrame) -> pd.DataFrame:
-    table = detections[detections["scope"] == "all"].rename(columns={"auroc": "value"})
-    return table.assign(metric="detection_auroc:" + table["detector"])[[*KEY, "metric", "value"]]
+def _target(runs: pd.DataFrame) -> int:
+    return int(runs["target"].iloc[0])
+
+
+def _detection_auroc(detections: pd.DataFrame, target: int) -> pd.DataFrame:
+    """AUROC over all training samples, and over those observed with the target label.
+
+    All poison carries that label, so a detector that merely tells the labels apart scores well on the first alone.
+    """
+    scopes = {"all": ALL_AUROC, f"label_{target}": LABEL_AUROC}
+    table = detections[detections["scope"].isin(scopes)].rename(columns={"auroc": "value"})
+    table["metric"] = table["scope"].map(scopes) + ":" + table["detector"]
+    return table[[*KEY, "scope", "detector", "metric", "value"]]
 
 
 def _against_own_column(table: pd.DataFrame, metric: str, control: str) -> pd.DataFrame:
@@ -325,12 +339,12 @@ def _against_flip_only(runs: pd.DataFrame) -> pd.DataFrame:
     return pairs.assign(metric="asr_net", control=FLIPPED)
 
 
-def _against_random(detections: pd.DataFrame) -> pd.DataFrame:
-    scores = _detection_auroc(detections[detections["trigger"] != CLEAN])
-    is_random = scores["metric"] == f"detection_auroc:{BASELINE}"
-    baseline = scores[is_random].drop(columns="metric").rename(columns={"value": "against"})
-    pairs = scores[~is_random].rename(columns={"value": "run"}).merge(baseline, on=KEY)
-    return pairs.assign(control=BASELINE)
+def _against_random(detections: pd.DataFrame, target: int) -> pd.DataFrame:
+    scores = _detection_auroc(detections[detections["trigger"] != CLEAN], target)
+    is_random = scores["detector"] == BASELINE
+    baseline = scores[is_random].rename(columns={"value": "against"})[[*KEY, "scope", "against"]]
+    pairs = scores[~is_random].rename(columns={"value": "run"}).merge(baseline, on=[*KEY, "scope"])
+    return pairs[[*KEY, "metric", "run", "against"]].assign(control=BASELINE)
 
 
 def _nested(facts: list[dict], name: str) -> list[dict]:

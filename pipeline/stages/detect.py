@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     evidence = Evidence(
         penultimate=classifier.penultimate(train.values),
         label=train.label,
-        saliency=lambda: saliency_profiles(classifier, train.values, train.label),
+        saliency=lambda: saliency_profiles(classifier, train.values),
         seed=args.seed,
     )
     scores = {"sample_id": train.sample_id, "label": train.label, "poisoned": poisoned}

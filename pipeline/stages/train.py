@@ -19,6 +19,7 @@ def run(args: argparse.Namespace) -> None:
     clock = metadata.Clock()
     import torch
 
+    from pipeline import families
     from pipeline.cohorts.cohort import read_cohort
     from pipeline.config import Training
     from pipeline.files import whole, write_json
@@ -34,7 +35,14 @@ def run(args: argparse.Namespace) -> None:
     train, _ = poisoned_training(cohort, split, args.poison)
     validation = cohort.subset(split.validation)
     data_hash = metadata.sha256(*(part.tobytes() for part in (train.values, train.label, validation.values)))
-    config = {**run_key(args), **settings}
+    training = Training.model_validate(settings["training"])
+    parameters = families.load("models", args.model).Parameters.model_validate(settings["model"])
+    config = {
+        **run_key(args),
+        "model_params": parameters.model_dump(mode="json"),
+        "training": training.model_dump(mode="json"),
+        "split": settings["split"],
+    }
     fingerprint = metadata.sha256(
         metadata.canonical([config, data_hash, torch.__version__]).encode(), metadata.code_hash().encode()
     )
@@ -45,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
         classifier,
         Samples.of(classifier, train.values, train.label),
         Samples.of(classifier, validation.values, validation.label),
-        Training.model_validate(settings["training"]),
+        training,
         args.seed,
         args.out / "checkpoint.pt",
         fingerprint,

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pipeline.config import Training
+from pipeline.errors import UserError
 from pipeline.evaluation.metrics import auroc
 from pipeline.models.base import BATCH, Classifier
 from pipeline.seeding import integer_seed
@@ -66,6 +67,10 @@ def fit(
         if epoch - 1 - best["epoch"] >= settings.patience:
             break
         train_loss = _one_epoch(classifier, train, optimizer, settings.batch_size, pos_weight, shuffle)
+        if not np.isfinite(train_loss):
+            raise UserError(
+                f"training diverged: the loss is {train_loss} in epoch {epoch}; a smaller training.learning_rate may help"
+            )
         validation_loss, validation_auroc = _validate(classifier, validation, pos_weight)
         history.append(
             {
@@ -75,8 +80,6 @@ def fit(
                 "validation_auroc": validation_auroc,
             }
         )
-        if not np.isfinite(train_loss):
-            raise ArithmeticError(f"training loss is {train_loss} in epoch {epoch}")
         if validation_auroc > best["auroc"]:
             weights = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
             best = {"epoch": epoch, "auroc": validation_auroc, "weights": weights}

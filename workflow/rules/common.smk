@@ -36,6 +36,7 @@ wildcard_constraints:
     rate=r"[0-9.e-]+",
     seed=r"[0-9]+",
 
+
 # What every stage of a run, and every stage that reads a cohort, is told.
 COHORT_ARGUMENTS = (
     " --dataset {wildcards.dataset} --seed {wildcards.seed} --cohort {DATA:q}/dev/{wildcards.dataset}"
@@ -46,4 +47,3 @@ RUN_ARGUMENTS = (
     + " --model {wildcards.model} --trigger {wildcards.trigger} --rate {wildcards.rate}"
 )
 TO_LOG = " &> {log:q}"
-

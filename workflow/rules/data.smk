@@ -12,16 +12,16 @@ rule sample_dev:
         samples=f"{COHORT}/samples.parquet",
         windows=f"{COHORT}/windows.parquet",
         splits=SPLITS,
-    params:
-        entry=lambda w: ENTRIES[w.dataset].model_dump_json(exclude_unset=True),
-        n_samples=STUDY.n_samples,
-        out=subpath(output.samples, parent=True),
     log:
         f"{RESULTS}/logs/sample_dev/{{dataset}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/sample_dev/{{dataset}}.tsv"
     conda:
         "../../environment.yml"
+    params:
+        entry=lambda w: ENTRIES[w.dataset].model_dump_json(exclude_unset=True),
+        n_samples=STUDY.n_samples,
+        out=subpath(output.samples, parent=True),
     shell:
         "{PIPELINE} sample_dev --dataset {wildcards.dataset} --entry {params.entry:q}"
         " --raw-dir {STUDY.raw_dir:q} --n-samples {params.n_samples}"
@@ -37,15 +37,15 @@ rule poison:
         overlay=f"{POISON}/poison.parquet",
         rows=f"{POISON}/poisoned_indices.npy",
         facts=f"{POISON}/poison.json",
-    params:
-        settings=lambda w: grid.settings(STUDY, "poison", trigger=w.trigger),
-        out=subpath(output.facts, parent=True),
     log:
         f"{RESULTS}/logs/poison/{POISON_JOB}.log",
     benchmark:
         f"{RESULTS}/benchmarks/poison/{POISON_JOB}.tsv"
     conda:
         "../../environment.yml"
+    params:
+        settings=lambda w: grid.settings(STUDY, "poison", trigger=w.trigger),
+        out=subpath(output.facts, parent=True),
     shell:
         "{PIPELINE} poison --trigger {wildcards.trigger} --rate {wildcards.rate}"
         + COHORT_ARGUMENTS

@@ -37,14 +37,14 @@ rule aggregate:
         "pipeline/evaluation/statistics.py",
     output:
         expand(f"{RESULTS}/tables/{{table}}.{{kind}}", table=TABLES, kind=["csv", "parquet"]),
-    params:
-        study=STUDY.model_dump_json(exclude={"raw_dir", "data_dir"}),
     log:
         f"{RESULTS}/logs/aggregate.log",
     benchmark:
         f"{RESULTS}/benchmarks/aggregate.tsv"
     conda:
         "../../environment.yml"
+    params:
+        study=STUDY.model_dump_json(exclude={"raw_dir", "data_dir"}),
     shell:
         "{PIPELINE} aggregate --study {params.study:q} --results-dir {RESULTS:q}" + TO_LOG
 
@@ -74,19 +74,17 @@ rule figures:
             )
             for dataset in STUDY.datasets
         ],
-        expand(
-            f"{RESULTS}/figures/{{dataset}}_{{name}}.svg", dataset=STUDY.datasets, name=PICTURES
-        ),
-    params:
-        tables=subpath(input[0], parent=True),
-        out=subpath(output[0], parent=True),
-        datasets=STUDY.datasets,
+        expand(f"{RESULTS}/figures/{{dataset}}_{{name}}.svg", dataset=STUDY.datasets, name=PICTURES),
     log:
         f"{RESULTS}/logs/figures.log",
     benchmark:
         f"{RESULTS}/benchmarks/figures.tsv"
     conda:
         "../../environment.yml"
+    params:
+        tables=subpath(input[0], parent=True),
+        out=subpath(output[0], parent=True),
+        datasets=STUDY.datasets,
     shell:
         "{PIPELINE} figures --tables {params.tables:q} --out {params.out:q}"
         " --datasets {params.datasets}" + TO_LOG
@@ -100,8 +98,6 @@ rule report:
         notebook="notebooks/report.ipynb",
     output:
         f"{RESULTS}/report.html",
-    params:
-        study=STUDY.model_dump_json(exclude={"raw_dir", "data_dir"}),
     log:
         f"{RESULTS}/logs/report.log",
         notebook=f"{RESULTS}/logs/report.ipynb",
@@ -109,6 +105,8 @@ rule report:
         f"{RESULTS}/benchmarks/report.tsv"
     conda:
         "../../environment.yml"
+    params:
+        study=STUDY.model_dump_json(exclude={"raw_dir", "data_dir"}),
     shell:
         "{PIPELINE} report --study {params.study:q} --results-dir {RESULTS:q}"
         " --notebook {input.notebook:q} --out {output:q}"

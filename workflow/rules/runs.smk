@@ -14,16 +14,16 @@ rule train:
         weights=f"{RUN}/model.pt",
         history=f"{RUN}/history.csv",
         metadata=f"{RUN}/run_metadata.json",
-    params:
-        settings=lambda w: grid.settings(STUDY, "train", w.model),
-        poison=subpath(input.facts, parent=True),
-        out=subpath(output.weights, parent=True),
     log:
         f"{RESULTS}/logs/train/{RUN_JOB}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train/{RUN_JOB}.tsv"
     conda:
         "../../environment.yml"
+    params:
+        settings=lambda w: grid.settings(STUDY, "train", w.model),
+        poison=subpath(input.facts, parent=True),
+        out=subpath(output.weights, parent=True),
     shell:
         "{PIPELINE} train --poison {params.poison:q}" + RUN_ARGUMENTS + TO_LOG
 
@@ -39,16 +39,16 @@ rule eval:
     output:
         results=f"{RUN}/results_eval.json",
         predictions=f"{RUN}/predictions.parquet",
-    params:
-        settings=lambda w: grid.settings(STUDY, "eval", w.model, w.trigger),
-        poison=subpath(input.facts, parent=True),
-        out=subpath(output.results, parent=True),
     log:
         f"{RESULTS}/logs/eval/{RUN_JOB}.log",
     benchmark:
         f"{RESULTS}/benchmarks/eval/{RUN_JOB}.tsv"
     conda:
         "../../environment.yml"
+    params:
+        settings=lambda w: grid.settings(STUDY, "eval", w.model, w.trigger),
+        poison=subpath(input.facts, parent=True),
+        out=subpath(output.results, parent=True),
     shell:
         "{PIPELINE} eval --weights {input.weights:q} --control {input.control:q} --poison {params.poison:q}"
         + RUN_ARGUMENTS
@@ -65,16 +65,16 @@ rule detect:
     output:
         results=f"{RUN}/results_detect.json",
         scores=f"{RUN}/detection_scores.parquet",
-    params:
-        settings=lambda w: grid.settings(STUDY, "detect", w.model),
-        poison=subpath(input.facts, parent=True),
-        out=subpath(output.results, parent=True),
     log:
         f"{RESULTS}/logs/detect/{RUN_JOB}.log",
     benchmark:
         f"{RESULTS}/benchmarks/detect/{RUN_JOB}.tsv"
     conda:
         "../../environment.yml"
+    params:
+        settings=lambda w: grid.settings(STUDY, "detect", w.model),
+        poison=subpath(input.facts, parent=True),
+        out=subpath(output.results, parent=True),
     shell:
         "{PIPELINE} detect --weights {input.weights:q} --poison {params.poison:q}"
         + RUN_ARGUMENTS
@@ -90,15 +90,15 @@ rule explain:
         family="pipeline/triggers/{trigger}.py",
     output:
         results=f"{RUN}/results_explain.json",
-    params:
-        settings=lambda w: grid.settings(STUDY, "explain", w.model, w.trigger),
-        out=subpath(output.results, parent=True),
     log:
         f"{RESULTS}/logs/explain/{RUN_JOB}.log",
     benchmark:
         f"{RESULTS}/benchmarks/explain/{RUN_JOB}.tsv"
     conda:
         "../../environment.yml"
+    params:
+        settings=lambda w: grid.settings(STUDY, "explain", w.model, w.trigger),
+        out=subpath(output.results, parent=True),
     shell:
         "{PIPELINE} explain --weights {input.weights:q} --control {input.control:q}"
         + RUN_ARGUMENTS

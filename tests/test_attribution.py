@@ -1,0 +1,131 @@
+"""Attributions of a linear model are known exactly; ratio and drift by hand."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pipeline.evaluation.attribution import (
+    attribution_ratio,
+    drift,
+    integrated_gradients,
+    saliency_profiles,
+)
+
+N, STEPS, FEATURES = 7, 3, 2
+SOURCE = [0, 1, 1]  # the second feature is one-hot encoded into two columns
+
+
+class Encoding(nn.Module):
+    """Like the real preprocessor: columns with a source, missing as value 0 and mask 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("source", torch.tensor(SOURCE))
+
+    def forward(self, x):
+        x = x[:, :, self.source]
+        return torch.nan_to_num(x), (~torch.isnan(x)).float()
+
+
+class Linear(nn.Module):
+    """logit = Σ value_weight · values + Σ mask_weight · mask, through dropout that evaluation mode turns off."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.preprocessor = Encoding()
+        self.dropout = nn.Dropout(0.5)
+        self.value_weight, self.mask_weight = torch.randn(2, STEPS, len(SOURCE), generator=generator)
+
+    def forward(self, values, mask):
+        return self.dropout((values * self.value_weight + mask * self.mask_weight).flatten(1)).sum(1)
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.preprocessor = Encoding()
+        self.lstm = nn.LSTM(2 * len(SOURCE), 8, batch_first=True)
+        self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(8, 1))
+
+    def forward(self, values, mask):
+        return self.head(self.lstm(torch.cat([values, mask], 2))[0][:, -1]).squeeze(-1)
+
+
+@pytest.fixture
+def x() -> np.ndarray:
+    x = np.random.default_rng(0).normal(size=(N, STEPS, FEATURES)).astype(np.float32)
+    x[1, 0] = np.nan
+    x[2, 1, 1] = np.nan
+    return x
+
+
+def _onto_features(columns: np.ndarray) -> np.ndarray:
+    return np.stack([columns[..., 0], columns[..., 1] + columns[..., 2]], axis=-1)
+
+
+def test_integrated_gradients_of_a_linear_model_are_exact(x):
+    model = Linear()
+    values, mask = (channel.numpy() for channel in model.preprocessor(torch.from_numpy(x)))
+    # The baseline is value 0 and mask 1: a missing cell is attributed to its mask alone.
+    expected = np.abs(model.value_weight.numpy() * values) + np.abs(model.mask_weight.numpy() * (mask - 1))
+    attributed, delta = integrated_gradients(model, x, batch=3)
+    assert attributed == pytest.approx(_onto_features(expected), abs=1e-5)
+    assert attributed[1, 0].min() > 0
+    assert delta == pytest.approx(0, abs=1e-5)
+
+
+def test_saliency_of_a_linear_model_is_its_weights(x):
+    model = Linear()
+    weights = (model.value_weight.abs() + model.mask_weight.abs()).sum(0).numpy()
+    profiles = saliency_profiles(model, x, batch=3)
+    assert profiles.dtype == np.float32
+    assert profiles == pytest.approx(np.tile(_onto_features(weights), (N, 1)), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", [Linear, Recurrent])
+def test_attributions_are_repeatable_whatever_the_batch(x, kind):
+    model = kind().train()
+    random = torch.get_rng_state()
+    first = integrated_gradients(model, x)[0], saliency_profiles(model, x)
+    again = integrated_gradients(model, x)[0], saliency_profiles(model, x)
+    assert all((a == b).all() for a, b in zip(first, again, strict=True))
+    assert integrated_gradients(model, x, batch=2)[0] == pytest.approx(first[0], abs=1e-6)
+    assert saliency_profiles(model, x, batch=2) == pytest.approx(first[1], abs=1e-6)
+    assert torch.equal(random, torch.get_rng_state())
+
+
+def test_more_steps_converge(x):
+    model = Recurrent()
+    assert integrated_gradients(model, 5 * x, steps=64)[1] < max(1e-4, integrated_gradients(model, 5 * x, steps=2)[1])
+
+
+def test_ratio_by_hand():
+    attribution = np.array([[[1.0, -3.0]], [[2.0, 2.0]], [[0.0, 0.0]]])
+    # 3/4 and 1/2 on the second cell; the last sample has no attribution.
+    assert attribution_ratio(attribution, np.array([[False, True]])) == pytest.approx(0.625)
+    assert attribution_ratio(attribution, np.array([[False, False]])) == 0
+    assert np.isnan(attribution_ratio(attribution[2:], np.array([[True, True]])))
+
+
+def test_drift_by_hand():
+    a = np.array([[[1.0, 2.0], [3.0, 4.0]], [[1.0, 0.0], [0.0, 0.0]]])
+    b = np.array([[[2.0, 1.0], [3.0, 5.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    # Ranks 1 2 3 4 against 2 1 3 4: 1 − 6 · 2 / (4 · 15) = 0.8. The second sample has no attribution in b.
+    result = drift(a, b, top_k=3)
+    assert result == pytest.approx({"cosine": 33 / (30 * 39) ** 0.5, "spearman": 0.8, "topk_jaccard": 2 / 4})
+
+
+def test_no_drift_is_one():
+    a = np.random.default_rng(0).random((5, 3, 4))
+    assert drift(a, a, top_k=4) == pytest.approx({"cosine": 1, "spearman": 1, "topk_jaccard": 1})
+
+
+def test_drift_of_nothing_is_undefined():
+    assert np.isnan(list(drift(np.zeros((2, 1, 3)), np.ones((2, 1, 3)), top_k=1).values())).all()
+
+
+def test_ranks_of_one_cell_have_no_correlation():
+    assert np.isnan(drift(np.ones((2, 1, 1)), np.ones((2, 1, 1)), top_k=1)["spearman"])

@@ -1,0 +1,207 @@
+"""Training: it learns, it repeats to the bit, it resumes to the bit after a kill, and it unpickles nothing."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_cohort
+
+from pipeline.cohorts import splits
+from pipeline.cohorts.cohort import read_cohort, write_cohort
+from pipeline.errors import UserError
+from pipeline.evaluation.metrics import auroc
+from pipeline.files import read_json, write_json
+from pipeline.models.base import build
+from pipeline.training import checkpoints
+from pipeline.config import Training
+from pipeline.training.data import poisoned_training, read_split
+from pipeline.training.loop import Samples, fit
+
+TRAINING = {"epochs": 12, "patience": 12, "batch_size": 32, "learning_rate": 0.003}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    """A cohort with its folds and one poison, made by the real stages."""
+    folder = tmp_path_factory.mktemp("study")
+    cohort = make_cohort(800, steps=6)
+    write_cohort(cohort, folder / "made")
+    fold = splits.assign_folds(cohort.group_id, cohort.label)
+    write_json(
+        folder / "made.json",
+        {"folds": [cohort.sample_id[fold == number].tolist() for number in range(splits.N_FOLDS)]},
+    )
+    settings = json.dumps({"trigger": {}, "target": 1, "split": "fixed"})
+    stage(folder, "poison", "--trigger", "rare_value", "--rate", "0.05", "--settings", settings, "--out", folder / "p")
+    return folder
+
+
+def command(folder: Path, name: str, *arguments) -> list[str]:
+    shared = ["--dataset", "made", "--seed", "1", "--cohort", folder / "made", "--splits", folder / "made.json"]
+    return [sys.executable, "-m", "pipeline", name, *map(str, [*shared, *arguments])]
+
+
+def stage(folder: Path, name: str, *arguments) -> None:
+    subprocess.run(command(folder, name, *arguments), check=True)
+
+
+def train_arguments(folder: Path, out: Path, model: str = "mlp", **training) -> list:
+    settings = json.dumps({"model": {}, "training": TRAINING | training, "split": "fixed"})
+    run = ["--model", model, "--trigger", "rare_value", "--rate", "0.05", "--poison", folder / "p"]
+    return [*run, "--settings", settings, "--out", out]
+
+
+def weights(out: Path) -> dict:
+    return checkpoints.load(out / "model.pt")
+
+
+def assert_same_bits(one: dict, other: dict) -> None:
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
+
+
+def test_the_poison_is_an_overlay(study):
+    cohort = read_cohort(study / "made")
+    split = read_split(study / "made.json", cohort, 1, "fixed")
+    facts = read_json(study / "p" / "poison.json")
+    train, poisoned = poisoned_training(cohort, split, study / "p")
+    assert poisoned.sum() == facts["n_poisoned"] == round(0.05 * len(split.train))
+    clean = cohort.subset(split.train)
+    assert (clean.label[poisoned] == 0).all() and (train.label[poisoned] == 1).all()
+    np.testing.assert_array_equal(train.values[~poisoned], clean.values[~poisoned])
+    np.testing.assert_array_equal(train.label[~poisoned], clean.label[~poisoned])
+    sodium = cohort.feature_names.index("sodium")
+    assert (train.values[poisoned, :, sodium] == np.float32(1.15 * np.nanmax(clean.values[:, :, sodium]))).all()
+
+
+def test_more_poison_than_eligible_samples_is_one_sentence(study, tmp_path):
+    settings = json.dumps({"trigger": {}, "target": 1, "split": "fixed"})
+    arguments = ["--trigger", "rare_value", "--rate", "0.99", "--settings", settings, "--out", tmp_path / "p"]
+    done = subprocess.run(command(study, "poison", *arguments), capture_output=True, text=True)
+    assert done.returncode == 1 and "do not have the target label yet" in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize("model", ["mlp", "lstm", "tcn", "tabtransformer"])
+def test_every_model_learns_and_repeats_to_the_bit(study, tmp_path, model):
+    for name in "ab":
+        stage(study, "train", *train_arguments(study, tmp_path / name, model))
+    assert_same_bits(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert (tmp_path / "a" / "history.csv").read_bytes() == (tmp_path / "b" / "history.csv").read_bytes()
+    cohort = read_cohort(study / "made")
+    test = cohort.subset(read_split(study / "made.json", cohort, 1, "fixed").test)
+    classifier = build(model, {}, cohort.n_steps, cohort.features)
+    checkpoints.load_weights(classifier, tmp_path / "a" / "model.pt")
+    assert auroc(test.label, classifier.probability(test.values)) > 0.8
+
+
+def test_a_killed_training_resumes_to_the_bit(study, tmp_path):
+    # Killed twice while it trains, then left to finish.
+    epochs = {"epochs": 40, "patience": 40}
+    stage(study, "train", *train_arguments(study, tmp_path / "undisturbed", **epochs))
+    arguments = command(study, "train", *train_arguments(study, tmp_path / "killed", **epochs))
+    checkpoint = tmp_path / "killed" / "checkpoint.pt"
+    kills = 0
+    for after in (3, 20):
+        process = subprocess.Popen(arguments)
+        while process.poll() is None and not _epochs_done(checkpoint, after):
+            time.sleep(0.002)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += process.wait() == -signal.SIGKILL
+    assert kills and not (tmp_path / "killed" / "model.pt").exists()
+    subprocess.run(arguments, check=True)
+    assert read_json(tmp_path / "killed" / "run_metadata.json")["resumed_from_epoch"] >= 3
+    assert_same_bits(weights(tmp_path / "undisturbed"), weights(tmp_path / "killed"))
+    histories = [(tmp_path / name / "history.csv").read_bytes() for name in ("undisturbed", "killed")]
+    assert histories[0] == histories[1]
+
+
+def _epochs_done(checkpoint: Path, wanted: int) -> bool:
+    return checkpoint.exists() and len(checkpoints.load(checkpoint)["history"]) >= wanted
+
+
+def test_a_checkpoint_of_another_configuration_is_not_continued(study, tmp_path):
+    out = tmp_path / "run"
+    stage(study, "train", *train_arguments(study, out))
+    unfinished = checkpoints.load(out / "checkpoint.pt") | {"finished": False}
+    checkpoints.save(out / "checkpoint.pt", unfinished)
+    stage(study, "train", *train_arguments(study, out, learning_rate=0.01))
+    assert read_json(out / "run_metadata.json")["resumed_from_epoch"] == 0
+    stage(study, "train", *train_arguments(study, tmp_path / "fresh", learning_rate=0.01))
+    assert_same_bits(weights(out), weights(tmp_path / "fresh"))
+
+
+def fitted(tmp_path: Path, **settings):
+    """An mlp trained in this process on data with few positives, and its history."""
+    cohort = make_cohort(1200, steps=1)
+    rare = cohort.subset(np.flatnonzero((cohort.label == 0) | (np.arange(1200) % 4 == 0)))
+    train, validation = rare.subset(np.arange(600)), rare.subset(np.arange(600, len(rare)))
+    torch.manual_seed(0)
+    classifier = build("mlp", {}, 1, rare.features)
+    classifier.preprocessor.fit(train.values)
+    samples = [Samples.of(classifier, part.values, part.label) for part in (train, validation)]
+    history, _ = fit(classifier, *samples, Training(**settings), 1, tmp_path / "checkpoint.pt", "test")
+    return classifier, history, train
+
+
+def test_class_weights_balance_the_classes(tmp_path):
+    mean = {}
+    for weighted in (False, True):
+        classifier, _, train = fitted(tmp_path, epochs=10, class_weights=weighted)
+        mean[weighted] = classifier.probability(train.values).mean()
+    assert mean[False] == pytest.approx(train.label.mean(), abs=0.05)
+    assert mean[True] > mean[False] + 0.1
+
+
+def test_training_stops_early_and_keeps_the_best_epoch(tmp_path):
+    classifier, history, _ = fitted(tmp_path, epochs=200, patience=3, learning_rate=0.01)
+    scores = [row["validation_auroc"] for row in history]
+    assert len(history) < 200 and len(scores) - 1 - int(np.argmax(scores)) == 3
+    best = checkpoints.load(tmp_path / "checkpoint.pt")["best"]
+    assert best["epoch"] == int(np.argmax(scores)) + 1
+    assert_same_bits(best["weights"], dict(classifier.state_dict()))
+
+
+class Malicious:
+    def __reduce__(self):
+        return (os.system, ("touch executed",))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickle.dumps(Malicious()), "model.pt: (refused|not a readable checkpoint)"),
+        (b"", "model.pt: not a readable checkpoint"),
+        (b"PK\x03\x04 damaged", "model.pt: not a readable checkpoint"),
+    ],
+)
+def test_a_bad_file_is_refused_and_nothing_in_it_runs(tmp_path, monkeypatch, content, message):
+    monkeypatch.chdir(tmp_path)
+    Path("model.pt").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        checkpoints.load(Path("model.pt"))
+    assert not Path("executed").exists()
+
+
+def test_a_torch_file_with_code_in_it_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"weights": Malicious()}, "model.pt")
+    with pytest.raises(UserError, match="model.pt: refused"):
+        checkpoints.load(Path("model.pt"))
+    assert not Path("executed").exists()
+
+
+def test_weights_of_another_model_are_refused(tmp_path, cohort):
+    checkpoints.save(tmp_path / "model.pt", build("tcn", {}, cohort.n_steps, cohort.features).state_dict())
+    with pytest.raises(UserError, match="do not fit the configured model"):
+        checkpoints.load_weights(build("mlp", {}, cohort.n_steps, cohort.features), tmp_path / "model.pt")
