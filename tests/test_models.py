@@ -30,7 +30,7 @@ def test_shapes(name, cohort):
     assert classifier(values, mask).shape == (len(cohort),)
     assert classifier.penultimate(cohort.values).shape == (len(cohort), classifier.network.width)
     probability = classifier.probability(cohort.values)
-    assert probability.shape == (len(cohort),) and ((0 < probability) & (probability < 1)).all()
+    assert probability.shape == (len(cohort),) and ((probability > 0) & (probability < 1)).all()
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -16,12 +16,12 @@ from conftest import make_cohort
 
 from pipeline.cohorts import splits
 from pipeline.cohorts.cohort import read_cohort, write_cohort
+from pipeline.config import Training
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import auroc
 from pipeline.files import read_json, write_json
 from pipeline.models.base import build
 from pipeline.training import checkpoints
-from pipeline.config import Training
 from pipeline.training.data import poisoned_training, read_split
 from pipeline.training.loop import Samples, fit
 

@@ -113,12 +113,10 @@ def write_cohort(cohort: Cohort, folder: Path) -> None:
     import pyarrow.parquet as pq
 
     samples = pa.table({"sample_id": cohort.sample_id, "group_id": cohort.group_id, "label": cohort.label})
-    with (
-        whole(Path(folder) / "samples.parquet") as samples_file,
-        whole(Path(folder) / "windows.parquet") as windows_file,
-    ):
-        pq.write_table(samples, samples_file)
-        pq.write_table(windows_table(cohort.sample_id, cohort.values, cohort.features), windows_file)
+    windows = windows_table(cohort.sample_id, cohort.values, cohort.features)
+    for name, table in (("samples", samples), ("windows", windows)):
+        with whole(Path(folder) / f"{name}.parquet") as aside:
+            pq.write_table(table, aside)
 
 
 def read_parquet(path: Path):

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     poisoned = trigger.apply(cohort.values[rows])
     with whole(args.out / "poison.parquet") as aside:
         pq.write_table(windows_table(cohort.sample_id[rows], poisoned, cohort.features), aside)
-    with whole(args.out / "poisoned_indices.npy") as aside, open(aside, "wb") as file:
+    with whole(args.out / "poisoned_indices.npy") as aside, aside.open("wb") as file:
         np.save(file, rows)
     write_json(
         args.out / "poison.json",

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
         fingerprint,
     )
     checkpoints.save(args.out / "model.pt", classifier.state_dict())
-    with whole(args.out / "history.csv") as aside, open(aside, "w", newline="", encoding="utf-8") as file:
+    with whole(args.out / "history.csv") as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, history[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)

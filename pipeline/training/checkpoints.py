@@ -26,9 +26,8 @@ def load(path: Path) -> dict[str, Any]:
             f"{path}: refused, it holds more than tensors and plain numbers; expected weights saved as a state_dict"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise UserError(
-            f"{path}: not a readable checkpoint ({(str(error) or type(error).__name__).splitlines()[0]}); delete it to start afresh"
-        ) from None
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path}: not a readable checkpoint ({reason}); delete it to start afresh") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}; expected a state_dict")
     return content

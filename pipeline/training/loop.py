@@ -69,7 +69,7 @@ def fit(
         train_loss = _one_epoch(classifier, train, optimizer, settings.batch_size, pos_weight, shuffle)
         if not np.isfinite(train_loss):
             raise UserError(
-                f"training diverged: the loss is {train_loss} in epoch {epoch}; a smaller training.learning_rate may help"
+                f"training diverged: the loss is {train_loss} in epoch {epoch}; try a smaller training.learning_rate"
             )
         validation_loss, validation_auroc = _validate(classifier, validation, pos_weight)
         history.append(

@@ -1,5 +1,6 @@
 # The study, its grid and its paths. Everything that can be tested lives in pipeline/.
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -14,10 +15,12 @@ try:
 except UserError as error:
     sys.exit(f"error: {error}")
 
+# `python` in a rule is the interpreter that runs Snakemake, also where its environment is not activated.
+shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
+
 DATA = STUDY.data_dir
 RESULTS = STUDY.results_dir
 CELLS = list(grid.cells(STUDY))
-PIPELINE = f"{sys.executable} -m pipeline"
 
 COHORT = f"{DATA}/dev/{{dataset}}"
 SPLITS = f"{DATA}/splits/{{dataset}}.json"
@@ -35,15 +38,3 @@ wildcard_constraints:
     trigger=r"[^/]+",
     rate=r"[0-9.e-]+",
     seed=r"[0-9]+",
-
-
-# What every stage of a run, and every stage that reads a cohort, is told.
-COHORT_ARGUMENTS = (
-    " --dataset {wildcards.dataset} --seed {wildcards.seed} --cohort {DATA:q}/dev/{wildcards.dataset}"
-    " --splits {input.splits:q} --settings {params.settings:q} --out {params.out:q}"
-)
-RUN_ARGUMENTS = (
-    COHORT_ARGUMENTS
-    + " --model {wildcards.model} --trigger {wildcards.trigger} --rate {wildcards.rate}"
-)
-TO_LOG = " &> {log:q}"

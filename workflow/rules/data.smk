@@ -21,11 +21,12 @@ rule sample_dev:
     params:
         entry=lambda w: ENTRIES[w.dataset].model_dump_json(exclude_unset=True),
         n_samples=STUDY.n_samples,
+        raw_dir=STUDY.raw_dir,
         out=subpath(output.samples, parent=True),
     shell:
-        "{PIPELINE} sample_dev --dataset {wildcards.dataset} --entry {params.entry:q}"
-        " --raw-dir {STUDY.raw_dir:q} --n-samples {params.n_samples}"
-        " --splits {output.splits:q} --out {params.out:q}" + TO_LOG
+        "python -m pipeline sample_dev --dataset {wildcards.dataset} --entry {params.entry:q}"
+        " --raw-dir {params.raw_dir:q} --n-samples {params.n_samples}"
+        " --splits {output.splits:q} --out {params.out:q} &> {log:q}"
 
 
 rule poison:
@@ -45,8 +46,10 @@ rule poison:
         "../../environment.yml"
     params:
         settings=lambda w: grid.settings(STUDY, "poison", trigger=w.trigger),
+        cohort=subpath(input.samples, parent=True),
         out=subpath(output.facts, parent=True),
     shell:
-        "{PIPELINE} poison --trigger {wildcards.trigger} --rate {wildcards.rate}"
-        + COHORT_ARGUMENTS
-        + TO_LOG
+        "python -m pipeline poison --trigger {wildcards.trigger} --rate {wildcards.rate}"
+        " --dataset {wildcards.dataset} --seed {wildcards.seed} --cohort {params.cohort:q}"
+        " --splits {input.splits:q} --settings {params.settings:q} --out {params.out:q}"
+        " &> {log:q}"

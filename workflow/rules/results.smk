@@ -45,8 +45,9 @@ rule aggregate:
         "../../environment.yml"
     params:
         study=STUDY.model_dump_json(exclude={"raw_dir", "data_dir"}),
+        results_dir=subpath(output[0], ancestor=2),
     shell:
-        "{PIPELINE} aggregate --study {params.study:q} --results-dir {RESULTS:q}" + TO_LOG
+        "python -m pipeline aggregate --study {params.study:q} --results-dir {params.results_dir:q} &> {log:q}"
 
 
 rule figures:
@@ -86,8 +87,8 @@ rule figures:
         out=subpath(output[0], parent=True),
         datasets=STUDY.datasets,
     shell:
-        "{PIPELINE} figures --tables {params.tables:q} --out {params.out:q}"
-        " --datasets {params.datasets}" + TO_LOG
+        "python -m pipeline figures --tables {params.tables:q} --out {params.out:q}"
+        " --datasets {params.datasets} &> {log:q}"
 
 
 rule report:
@@ -107,7 +108,8 @@ rule report:
         "../../environment.yml"
     params:
         study=STUDY.model_dump_json(exclude={"raw_dir", "data_dir"}),
+        results_dir=subpath(output[0], parent=True),
     shell:
-        "{PIPELINE} report --study {params.study:q} --results-dir {RESULTS:q}"
+        "python -m pipeline report --study {params.study:q} --results-dir {params.results_dir:q}"
         " --notebook {input.notebook:q} --out {output:q}"
         " --executed-notebook {log.notebook:q} &> {log[0]:q}"

@@ -22,10 +22,15 @@ rule train:
         "../../environment.yml"
     params:
         settings=lambda w: grid.settings(STUDY, "train", w.model),
+        cohort=subpath(input.samples, parent=True),
         poison=subpath(input.facts, parent=True),
         out=subpath(output.weights, parent=True),
     shell:
-        "{PIPELINE} train --poison {params.poison:q}" + RUN_ARGUMENTS + TO_LOG
+        "python -m pipeline train --poison {params.poison:q}"
+        " --model {wildcards.model} --trigger {wildcards.trigger} --rate {wildcards.rate}"
+        " --dataset {wildcards.dataset} --seed {wildcards.seed} --cohort {params.cohort:q}"
+        " --splits {input.splits:q} --settings {params.settings:q} --out {params.out:q}"
+        " &> {log:q}"
 
 
 rule eval:
@@ -47,12 +52,15 @@ rule eval:
         "../../environment.yml"
     params:
         settings=lambda w: grid.settings(STUDY, "eval", w.model, w.trigger),
+        cohort=subpath(input.samples, parent=True),
         poison=subpath(input.facts, parent=True),
         out=subpath(output.results, parent=True),
     shell:
-        "{PIPELINE} eval --weights {input.weights:q} --control {input.control:q} --poison {params.poison:q}"
-        + RUN_ARGUMENTS
-        + TO_LOG
+        "python -m pipeline eval --weights {input.weights:q} --control {input.control:q} --poison {params.poison:q}"
+        " --model {wildcards.model} --trigger {wildcards.trigger} --rate {wildcards.rate}"
+        " --dataset {wildcards.dataset} --seed {wildcards.seed} --cohort {params.cohort:q}"
+        " --splits {input.splits:q} --settings {params.settings:q} --out {params.out:q}"
+        " &> {log:q}"
 
 
 rule detect:
@@ -73,12 +81,15 @@ rule detect:
         "../../environment.yml"
     params:
         settings=lambda w: grid.settings(STUDY, "detect", w.model),
+        cohort=subpath(input.samples, parent=True),
         poison=subpath(input.facts, parent=True),
         out=subpath(output.results, parent=True),
     shell:
-        "{PIPELINE} detect --weights {input.weights:q} --poison {params.poison:q}"
-        + RUN_ARGUMENTS
-        + TO_LOG
+        "python -m pipeline detect --weights {input.weights:q} --poison {params.poison:q}"
+        " --model {wildcards.model} --trigger {wildcards.trigger} --rate {wildcards.rate}"
+        " --dataset {wildcards.dataset} --seed {wildcards.seed} --cohort {params.cohort:q}"
+        " --splits {input.splits:q} --settings {params.settings:q} --out {params.out:q}"
+        " &> {log:q}"
 
 
 rule explain:
@@ -98,8 +109,11 @@ rule explain:
         "../../environment.yml"
     params:
         settings=lambda w: grid.settings(STUDY, "explain", w.model, w.trigger),
+        cohort=subpath(input.samples, parent=True),
         out=subpath(output.results, parent=True),
     shell:
-        "{PIPELINE} explain --weights {input.weights:q} --control {input.control:q}"
-        + RUN_ARGUMENTS
-        + TO_LOG
+        "python -m pipeline explain --weights {input.weights:q} --control {input.control:q}"
+        " --model {wildcards.model} --trigger {wildcards.trigger} --rate {wildcards.rate}"
+        " --dataset {wildcards.dataset} --seed {wildcards.seed} --cohort {params.cohort:q}"
+        " --splits {input.splits:q} --settings {params.settings:q} --out {params.out:q}"
+        " &> {log:q}"
