@@ -14,7 +14,7 @@ from pipeline.config import Study
 from pipeline.errors import UserError
 from pipeline.files import read_json, write_json
 from pipeline.grid import Cell, cells
-from pipeline.results import figures, tables
+from pipeline.results import figures, pages, tables
 from pipeline.stages import aggregate, report
 from pipeline.stages import figures as figures_stage
 
@@ -265,11 +265,11 @@ def test_findings_name_the_smallest_rate_that_works(data):
 
 
 def test_the_headline_follows_the_numbers(data):
-    strong = dict(figures.headline(tables.findings(data)))
+    strong = dict(pages.headline(tables.findings(data)))
     assert strong["How little poison plants a backdoor?"].startswith("2 of 2 ")
     is_asr = data["contrasts"]["metric"] == "asr"
     data["contrasts"].loc[is_asr, ["difference", "ci_low", "ci_high"]] = [0.1, -0.1, 0.3]
-    weak = dict(figures.headline(tables.findings(data)))
+    weak = dict(pages.headline(tables.findings(data)))
     assert weak["How little poison plants a backdoor?"].startswith("None of 2 ")
     assert "0.100 [−0.100, 0.300]" in weak["How little poison plants a backdoor?"]
 
@@ -289,8 +289,8 @@ def test_figures_and_tables_of_odd_studies(changes, tmp_path):
     for name in figures.FIGURES:
         assert "<svg" not in figures.figure_html(figures.draw(name, data, "ward"), name)  # embedded, not inline
     findings = tables.findings(data)
-    page = figures.headline_html(findings) + figures.findings_html(findings) + figures.contrasts_html(data["contrasts"])
-    page += figures.summary_html(data["summary"]) + figures.triggers_html(data["triggers"])
+    page = pages.headline_html(findings) + pages.findings_html(findings) + pages.contrasts_html(data["contrasts"])
+    page += pages.summary_html(data["summary"]) + pages.triggers_html(data["triggers"])
     assert "nan" not in page.lower()
     if len(study.seeds) == 1:
         assert data["contrasts"][["ci_low", "p_value", "p_holm", "effect_size"]].isna().all(axis=None)
@@ -311,7 +311,7 @@ def test_the_report_stands_alone(study, results, data):
     assert "<title>Backdoor study</title>" in html
     assert not re.search(r"<script|<link|<iframe|@import|url\(", html)
     assert set(re.findall(r'(?:src|data)="([^"]{5})', html)) == {"data:"}
-    for _, answer in figures.headline(tables.findings(data)):
+    for _, answer in pages.headline(tables.findings(data)):
         assert answer in unescape(html)
     assert "no intervals and no p-values" not in html
     assert "tables.read" not in html and "Traceback" not in html

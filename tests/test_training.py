@@ -83,6 +83,14 @@ def test_the_poison_is_an_overlay(study):
     assert (train.values[poisoned, :, sodium] == np.float32(1.15 * np.nanmax(clean.values[:, :, sodium]))).all()
 
 
+def test_a_split_per_seed_differs_between_seeds_and_a_fixed_one_does_not(study):
+    cohort = read_cohort(study / "made")
+    fixed = [read_split(study / "made.json", cohort, seed, "fixed").test for seed in (1, 2)]
+    per_seed = [read_split(study / "made.json", cohort, seed, "per_seed").test for seed in (1, 2)]
+    np.testing.assert_array_equal(*fixed)
+    assert not np.array_equal(*per_seed)
+
+
 def test_more_poison_than_eligible_samples_is_one_sentence(study, tmp_path):
     settings = json.dumps({"trigger": {}, "target": 1, "split": "fixed"})
     arguments = ["--trigger", "rare_value", "--rate", "0.99", "--settings", settings, "--out", tmp_path / "p"]

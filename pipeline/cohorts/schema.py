@@ -113,7 +113,8 @@ def _validate(schema, frame, where: Path | str):
     check = {"not_nullable": "a value in every row", "field_uniqueness": "no value twice"}.get(mine["check"].iloc[0])
     if typed.any():
         check = "a number"
-    first = f", first in row {int(rows.iloc[0]) + 1}: {mine['failure_case'].iloc[0]!r}" if len(rows) else ""
+    # The row says where to look; the value itself may be a patient's and stays out of messages and logs.
+    first = f", first in row {int(rows.iloc[0]) + 1}" if len(rows) else ""
     count = rows.nunique() if len(rows) else len(frame)
     raise UserError(
         f"{where}: column {column!r}: {count} of {len(frame)} rows are wrong{first}; "

@@ -67,7 +67,7 @@ def to_html(notebook) -> str:
     """The notebook's prose and outputs as a page that loads nothing from outside and holds no code."""
     from nbconvert import HTMLExporter
 
-    from pipeline.results.figures import page
+    from pipeline.results.pages import page
 
     # Papermill gives the cell with the parameters a new random id each time; it has nothing to show.
     notebook.cells = [cell for cell in notebook.cells if cell.cell_type == "markdown" or cell.outputs]

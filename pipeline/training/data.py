@@ -16,8 +16,8 @@ def read_split(path: Path, cohort: Cohort, seed: int, scheme: str) -> Split:
     number = {sample: fold for fold, samples in enumerate(folds) for sample in samples}
     try:
         fold = np.array([number[sample] for sample in cohort.sample_id.tolist()])
-    except KeyError as error:
-        raise UserError(f"{path}: sample {error} of the cohort is in no fold; run sample_dev again") from None
+    except KeyError:
+        raise UserError(f"{path}: not the folds of this cohort, a sample is in none; run sample_dev again") from None
     return deal(fold, cohort.label, seed if scheme == "per_seed" else None, cohort.name)
 
 

@@ -55,6 +55,7 @@ rule figures:
         rules.aggregate.output,
         "pipeline/stages/figures.py",
         "pipeline/results/figures.py",
+        "pipeline/results/pages.py",
     output:
         [
             report(
@@ -96,6 +97,7 @@ rule report:
         rules.aggregate.output,
         "pipeline/stages/report.py",
         "pipeline/results/figures.py",
+        "pipeline/results/pages.py",
         notebook="notebooks/report.ipynb",
     output:
         f"{RESULTS}/report.html",

@@ -1,0 +1,206 @@
+"""Real studies through Snakemake, end to end: what a user types, and what must hold afterwards."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+from pipeline.results.tables import DETECTIONS, RUNS
+
+SMALL = {
+    "models": ["mlp"],
+    "triggers": ["rare_value", "missingness", "flip_only"],
+    "rates": [0.05],
+    "seeds": [1, 2],
+    "n_samples": 1200,
+    "training": {"epochs": 3},
+    "explain": {"samples": 16},
+}
+
+
+def snakemake(folder: Path, *arguments: str, cores: int = 2, check: bool = True, **changes) -> str:
+    """What `snakemake` prints for the small study with its data and results below `folder`."""
+    config = SMALL | {"data_dir": str(folder / "data"), "results_dir": str(folder / "results")} | changes
+    texts = [f"{key}={json.dumps(value)}" for key, value in config.items()]
+    command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--nolock", "--config", *texts]
+    done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
+    output = done.stdout + done.stderr
+    assert not check or done.returncode == 0, output
+    return output
+
+
+def planned(output: str) -> dict[str, int]:
+    """Jobs per rule that `snakemake -n` announces."""
+    rows = re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)
+    return {rule: int(count) for rule, count in rows if rule != "total"}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("two_cores")
+    snakemake(folder)
+    return folder
+
+
+def table(study: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(study / "results" / "tables" / f"{name}.csv")
+
+
+def test_every_file_lies_where_the_design_says(study):
+    run = study / "results" / "runs" / "icu_dev" / "mlp" / "rare_value" / "0.05" / "seed_1"
+    names = "checkpoint.pt model.pt history.csv run_metadata.json results_eval.json predictions.parquet"
+    names += " results_detect.json detection_scores.parquet results_explain.json"
+    poison = study / "results" / "poison" / "icu_dev" / "rare_value" / "0.05" / "seed_1"
+    wanted = [run / name for name in names.split()]
+    wanted += [poison / name for name in ("poison.parquet", "poisoned_indices.npy")]
+    wanted += [study / "data" / "dev" / "icu_dev" / f"{name}.parquet" for name in ("samples", "windows")]
+    wanted += [study / "data" / "splits" / "icu_dev.json", study / "results" / "report.html"]
+    assert [path for path in wanted if not path.is_file()] == []
+    metadata = json.loads((run / "run_metadata.json").read_text())
+    assert {"config", "versions", "git_commit", "data_sha256", "wall_seconds", "cpu_seconds", "peak_memory_mib"} <= set(
+        metadata
+    )
+    for stage in ("train", "eval", "detect", "explain"):
+        job = f"{stage}/icu_dev/mlp/rare_value/0.05/seed_1"
+        assert (study / "results" / "logs" / f"{job}.log").exists()
+        assert (study / "results" / "benchmarks" / f"{job}.tsv").exists()
+
+
+def test_the_tables_hold_every_run_and_its_control(study):
+    runs = table(study, "runs")
+    assert list(runs.columns) == RUNS and len(runs) == 2 * (1 + 3)
+    attacked = runs[runs["trigger"] != "none"]
+    assert attacked[["asr", "asr0", "asr_net"]].notna().all().all()
+    assert runs.loc[runs["trigger"] == "none", ["asr", "asr0", "auroc_poison"]].isna().all().all()
+    assert (attacked["asr_net"] - (attacked["asr"] - attacked["asr0"])).abs().max() < 1e-12
+    flipped = attacked[attacked["trigger"] == "flip_only"]
+    # Nothing is written into a sample of the control, so "triggered" and clean test data are the same.
+    assert (flipped["auroc_poison"] == flipped["auroc_clean"]).all() and (flipped["confidence_shift"] == 0).all()
+    detections = table(study, "detections")
+    assert list(detections.columns) == DETECTIONS
+    assert set(detections["detector"]) == {"activation_clustering", "spectral_signatures", "saliency", "random"}
+    contrasts = table(study, "contrasts")
+    assert contrasts.loc[contrasts["metric"] == "asr", "n_seeds"].eq(2).all()
+
+
+def test_asr_is_what_the_predictions_say(study):
+    for trigger in ("rare_value", "missingness"):
+        run = study / "results" / "runs" / "icu_dev" / "mlp" / trigger / "0.05" / "seed_2"
+        facts = json.loads((run / "results_eval.json").read_text())
+        predictions = pd.read_parquet(run / "predictions.parquet")
+        victims = predictions[predictions["label"] == 0]
+        assert facts["n_triggered"] == len(victims)
+        assert facts["asr"] == pytest.approx((victims["p_triggered"] >= facts["threshold"]).mean())
+        assert facts["asr0"] == pytest.approx((victims["p_triggered_control"] >= facts["threshold"]).mean())
+        shift = victims["p_triggered"].mean() - victims["p_clean"].mean()
+        assert facts["confidence_shift"] == pytest.approx(shift)
+
+
+def test_a_second_call_has_nothing_to_do(study):
+    assert "Nothing to be done" in snakemake(study)
+
+
+def test_one_core_gives_the_same_bytes(study, tmp_path):
+    snakemake(tmp_path, cores=1)
+    tables = sorted((study / "results" / "tables").iterdir())
+    assert len(tables) == 20
+    for path in tables:
+        assert path.read_bytes() == (tmp_path / "results" / "tables" / path.name).read_bytes(), path.name
+    reports = [(folder / "results" / "report.html").read_bytes() for folder in (study, tmp_path)]
+    assert reports[0] == reports[1]
+
+
+def test_a_changed_trigger_reruns_its_own_cells_only(study):
+    jobs = planned(snakemake(study, "-n", trigger_params={"rare_value": {"factor": 1.2}}))
+    per_seed = {"poison": 2, "train": 2, "eval": 2, "detect": 2, "explain": 2}
+    assert jobs == per_seed | {"aggregate": 1, "figures": 1, "report": 1, "all": 1}
+
+
+def test_one_more_seed_leaves_the_others_alone(study):
+    jobs = planned(snakemake(study, "-n", seeds=[1, 2, 3]))
+    cells = {"poison": 4, "train": 4, "eval": 4, "detect": 4, "explain": 2}
+    assert jobs == cells | {"aggregate": 1, "figures": 1, "report": 1, "all": 1}
+
+
+def test_the_snakemake_report_shows_figures_and_tables(study, tmp_path):
+    report = tmp_path / "report.html"
+    snakemake(study, "--report", str(report))
+    page = report.read_text()
+    for shown in ("icu_dev_dose_response.png", "icu_dev_detection_heatmap.png", "icu_dev_contrasts.html"):
+        assert shown in page
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rates": [1.5]}, "error: config: rates[0]: 1.5 given, expected a number below 1"),
+        ({"models": ["resnet"]}, 'error: config: models[0]: unknown "resnet"'),
+        ({"trianing": {}}, "error: config: trianing: no such key (did you mean 'training'?)"),
+        ({"target": 0, "rates": [0.5]}, "error: config: rates: 0.5 asks for more poison"),
+        ({"datasets": ["support2"], "raw_dir": "nowhere"}, "nowhere/support2/support2.csv"),
+    ],
+)
+def test_a_wrong_configuration_stops_before_any_job(tmp_path, changes, message):
+    output = snakemake(tmp_path, check=False, **changes)
+    assert message in output and "Traceback" not in output
+    assert not (tmp_path / "results").exists() and not (tmp_path / "data").exists()
+
+
+def test_a_failed_stage_says_why_and_leaves_nothing_half_written(study, tmp_path):
+    shutil.copytree(study, tmp_path / "copy")
+    (tmp_path / "copy" / "data" / "dev" / "icu_dev" / "windows.parquet").write_bytes(b"PAR1 damaged")
+    target = tmp_path / "copy" / "results" / "runs/icu_dev/mlp/rare_value/0.05/seed_1/results_eval.json"
+    output = snakemake(tmp_path / "copy", "--force", str(target), check=False)
+    assert "windows.parquet: not a readable Parquet file" in output
+    assert not target.exists() and not list(target.parent.glob(".*"))
+
+
+def test_a_study_killed_while_training_ends_like_an_undisturbed_one(study, tmp_path):
+    config = SMALL | {"data_dir": str(tmp_path / "data"), "results_dir": str(tmp_path / "results")}
+    texts = [f"{key}={json.dumps(value)}" for key, value in config.items()]
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--nolock", "--config", *texts]
+    process = subprocess.Popen(
+        command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.rglob("checkpoint.pt")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    snakemake(tmp_path)
+    for path in sorted((study / "results" / "tables").iterdir()):
+        assert path.read_bytes() == (tmp_path / "results" / "tables" / path.name).read_bytes(), path.name
+
+
+def test_the_run_command_prints_the_table_of_its_cells(tmp_path):
+    command = [sys.executable, "-m", "pipeline", "run", "--model", "mlp", "--trigger", "rare_value", "--rates", "0.05"]
+    command += ["--seeds", "42", "--epochs", "1", "--results-dir", str(tmp_path / "results")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = done.stdout.strip().splitlines()[-3:]
+    assert "asr_net" in rows[0] and " none " in rows[1] and "rare_value" in rows[2]
+    wrong = subprocess.run([*command, "--epochs", "0"], cwd=ROOT, capture_output=True, text=True)
+    assert wrong.returncode == 1
+    assert wrong.stderr.strip() == "error: config: training.epochs: 0 given, expected at least 1"
+
+
+def test_help_is_instant_and_imports_nothing_heavy():
+    code = (
+        "import sys; from pipeline.__main__ import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'pandas', 'sklearn', 'numpy', 'snakemake', 'pydantic'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+    assert "train" in done.stdout and "Train one model" in done.stdout
