@@ -19,6 +19,8 @@ def check(study: Study) -> dict[str, Entry]:
     entries = {name: catalog[name] for name in study.datasets}
     _check_parameters(study, entries)
     for name, entry in entries.items():
+        if not _sampled(study, name).exists():
+            _check_files(study, name, entry)
         _check_rates(study, name, entry)
     return entries
 
@@ -49,6 +51,17 @@ def _check_features(key: str, wanted: tuple[str, ...], entries: dict[str, Entry]
                 raise UserError(f"config: {key}: {name!r} of dataset {dataset!r} is a category, expected a number")
 
 
+def _check_files(study: Study, name: str, entry: Entry) -> None:
+    for path in source_of(entry).input_files(entry, Path(study.raw_dir)):
+        if not path.exists():
+            raise UserError(f"{name}: {path}: no such file; {entry.obtain or 'expected under raw_dir'}")
+
+
+def _sampled(study: Study, name: str) -> Path:
+    """The cohort's samples, once the stage sample_dev has made them."""
+    return Path(study.data_dir) / "dev" / name / "samples.parquet"
+
+
 def _check_rates(study: Study, name: str, entry: Entry) -> None:
     """Every rate must be payable with training samples that do not have the target label yet."""
     samples, positives = _label_counts(study, name, entry)
@@ -65,7 +78,7 @@ def _label_counts(study: Study, name: str, entry: Entry) -> tuple[int, int]:
     """Samples and positives, from the cheapest place that knows: the catalog, the sampled cohort, the raw data."""
     if entry.expected:
         return entry.expected.samples, entry.expected.positives
-    sampled = Path(study.data_dir) / "dev" / name / "samples.parquet"
+    sampled = _sampled(study, name)
     if sampled.exists():
         from pipeline.cohorts.cohort import read_parquet
 

@@ -146,7 +146,10 @@ def test_the_snakemake_report_shows_figures_and_tables(study, tmp_path):
         ({"models": ["resnet"]}, 'error: config: models[0]: unknown "resnet"'),
         ({"trianing": {}}, "error: config: trianing: no such key (did you mean 'training'?)"),
         ({"target": 0, "rates": [0.5]}, "error: config: rates: 0.5 asks for more poison"),
-        ({"datasets": ["support2"], "raw_dir": "nowhere"}, "nowhere/support2/support2.csv"),
+        (
+            {"datasets": ["support2"], "raw_dir": "nowhere"},
+            "error: support2: nowhere/support2/support2.csv: no such file; download",
+        ),
     ],
 )
 def test_a_wrong_configuration_stops_before_any_job(tmp_path, changes, message):
