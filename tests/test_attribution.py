@@ -17,7 +17,7 @@ SOURCE = [0, 1, 1]  # the second feature is one-hot encoded into two columns
 
 
 class Encoding(nn.Module):
-    """Like the real preprocessor: columns with a source, missing as value 0 and mask 0."""
+    """Like the real preprocessor: columns with a source, missing as value 0 and mask 1."""
 
     def __init__(self):
         super().__init__()
@@ -25,7 +25,7 @@ class Encoding(nn.Module):
 
     def forward(self, x):
         x = x[:, :, self.source]
-        return torch.nan_to_num(x), (~torch.isnan(x)).float()
+        return torch.nan_to_num(x), torch.isnan(x).float()
 
 
 class Linear(nn.Module):
@@ -69,8 +69,8 @@ def _onto_features(columns: np.ndarray) -> np.ndarray:
 def test_integrated_gradients_of_a_linear_model_are_exact(x):
     model = Linear()
     values, mask = (channel.numpy() for channel in model.preprocessor(torch.from_numpy(x)))
-    # The baseline is value 0 and mask 1: a missing cell is attributed to its mask alone.
-    expected = np.abs(model.value_weight.numpy() * values) + np.abs(model.mask_weight.numpy() * (mask - 1))
+    # The baseline is value 0 and mask 0: a missing cell is attributed to its mask alone.
+    expected = np.abs(model.value_weight.numpy() * values) + np.abs(model.mask_weight.numpy() * mask)
     attributed, delta = integrated_gradients(model, x, batch=3)
     assert attributed == pytest.approx(_onto_features(expected), abs=1e-5)
     assert attributed[1, 0].min() > 0

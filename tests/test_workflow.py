@@ -31,8 +31,8 @@ def snakemake(folder: Path, *arguments: str, cores: int = 2, check: bool = True,
     """What `snakemake` prints for the small study with its data and results below `folder`."""
     config = SMALL | {"data_dir": str(folder / "data"), "results_dir": str(folder / "results")} | changes
     texts = [f"{key}={json.dumps(value)}" for key, value in config.items()]
-    command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--nolock", "--config", *texts]
-    done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-m", "snakemake", *arguments, "--cores", str(cores), "--nolock", "--config", *texts]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     output = done.stdout + done.stderr
     assert not check or done.returncode == 0, output
     return output
@@ -160,11 +160,13 @@ def test_a_wrong_configuration_stops_before_any_job(tmp_path, changes, message):
 
 def test_a_failed_stage_says_why_and_leaves_nothing_half_written(study, tmp_path):
     shutil.copytree(study, tmp_path / "copy")
-    (tmp_path / "copy" / "data" / "dev" / "icu_dev" / "windows.parquet").write_bytes(b"PAR1 damaged")
-    target = tmp_path / "copy" / "results" / "runs/icu_dev/mlp/rare_value/0.05/seed_1/results_eval.json"
-    output = snakemake(tmp_path / "copy", "--force", str(target), check=False)
-    assert "windows.parquet: not a readable Parquet file" in output
-    assert not target.exists() and not list(target.parent.glob(".*"))
+    run = tmp_path / "copy" / "results" / "runs" / "icu_dev" / "mlp" / "rare_value" / "0.05" / "seed_1"
+    (run / "model.pt").write_bytes(b"damaged")
+    target = run / "results_eval.json"
+    output = snakemake(tmp_path / "copy", str(target), check=False)
+    assert "error: " in output and "seed_1/model.pt: refused, it is damaged" in output
+    assert not target.exists() and not list(run.glob(".*"))
+    assert (run / "results_detect.json").exists()
 
 
 def test_a_study_killed_while_training_ends_like_an_undisturbed_one(study, tmp_path):

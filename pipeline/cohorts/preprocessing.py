@@ -8,7 +8,7 @@ from pipeline.cohorts.cohort import Feature
 
 
 class Preprocessor(nn.Module):
-    """Standardise, carry the last measurement forward, one-hot the categories; missing becomes 0 with mask 0.
+    """Standardise, carry the last measurement forward, one-hot the categories; missing becomes 0 with mask 1.
 
     A number is (x − mean) / standard deviation of the training data; before its first measurement it is 0, the
     training mean. A category becomes one 0/1 column per value, all 0 when missing. C columns come out of D features.
@@ -48,12 +48,12 @@ class Preprocessor(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`x` [B, T, D] in clinical units, NaN = missing → values and mask (1 = measured), each [B, T, C]."""
+        """`x` [B, T, D] in clinical units, NaN = missing → values and missing mask (1 = missing), each [B, T, C]."""
         x = x[:, :, self.source]
-        measured = ~torch.isnan(x)
+        missing = torch.isnan(x)
         step = torch.arange(x.shape[1], device=x.device)[None, :, None]
-        last = torch.where(measured, step, 0).cummax(dim=1).values
+        last = torch.where(missing, 0, step).cummax(dim=1).values
         x = x.gather(1, last)
         numbers = (x - self.mean) / self.scale
         values = torch.where(self.category < 0, numbers, (x == self.category).to(x.dtype))
-        return torch.nan_to_num(values, nan=0.0), measured.to(x.dtype)
+        return torch.nan_to_num(values, nan=0.0), missing.to(x.dtype)

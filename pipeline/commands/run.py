@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         command += ["--configfile", str(args.configfile)]
     if overrides:
         command += ["--config", *(f"{key}={json.dumps(value)}" for key, value in overrides.items())]
-    status = subprocess.run([*command, "--quiet", "rules", "progress", "--", *targets]).returncode
+    status = subprocess.run([*command, "--", *targets]).returncode
     if status == 0:
         from pipeline.results.tables import runs
 

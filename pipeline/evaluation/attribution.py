@@ -19,7 +19,7 @@ def integrated_gradients(
 ) -> tuple[np.ndarray, float]:
     """Integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365) of samples `x` [N, T, D] → [N, T, D] float64.
 
-    The baseline is the average patient with everything measured: values 0, mask 1. The path changes values and mask
+    The baseline is the average patient with everything measured: values 0, mask 0. The path changes values and mask
     together and is integrated at `steps` points; `batch` samples share one pass.
 
     Also returns the mean over samples of |Σ signed attributions − (logit − logit of the baseline)|, near 0 where
@@ -31,8 +31,7 @@ def integrated_gradients(
     attributed, deltas = np.zeros(x.shape), np.zeros(len(x))
     for rows in _batches(len(x), batch):
         values, mask = _encode(classifier, x[rows])
-        baselines = values.new_zeros(values.shape), mask.new_ones(mask.shape)
-        channels, delta = method.attribute((values, mask), baselines, n_steps=steps, return_convergence_delta=True)
+        channels, delta = method.attribute((values, mask), (0, 0), n_steps=steps, return_convergence_delta=True)
         attributed[rows] = _onto_features(channels, classifier, x.shape[2])
         deltas[rows] = delta.detach().abs().numpy()
     return attributed, _mean(deltas)

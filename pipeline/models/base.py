@@ -2,7 +2,7 @@
 
 A model module has `class Parameters` and `class Network(nn.Module)` with
     __init__(parameters, n_steps, n_columns)      sets `width`
-    forward(values [B, T, C], mask [B, T, C]) -> [B, width]   the penultimate layer
+    forward(values, mask) -> [B, width]   the penultimate layer, from values and missing mask, each [B, T, C]
 No network normalises over the batch: a sample's logit never depends on its batch-mates.
 """
 

@@ -23,7 +23,7 @@ def load(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such file") from None
     except pickle.UnpicklingError:
         raise UserError(
-            f"{path}: refused, it holds more than tensors and plain numbers; expected weights saved as a state_dict"
+            f"{path}: refused, it is damaged or holds more than tensors and plain numbers; expected a saved state_dict"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
