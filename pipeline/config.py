@@ -19,6 +19,9 @@ from pipeline.params import Params
 
 SCHEMA = Path(__file__).parent.parent / "workflow" / "schemas" / "config.schema.json"
 
+# A family's list in the grid, and the section with its members' parameters.
+SECTIONS = {"models": "model_params", "triggers": "trigger_params", "detectors": "detector_params"}
+
 Names = Annotated[tuple[str, ...], Field(min_length=1, json_schema_extra={"uniqueItems": True})]
 Probability = Annotated[float, Field(gt=0, lt=1)]
 
@@ -73,18 +76,13 @@ class Study(Params):
 
     def parameters(self, family: Literal["models", "triggers", "detectors"], name: str) -> dict[str, Any]:
         """What the study sets for one member of a family (defaults not included)."""
-        return {"models": self.model_params, "triggers": self.trigger_params, "detectors": self.detector_params}[
-            family
-        ].get(name, {})
-
-
-_SECTIONS = {"models": "model_params", "triggers": "trigger_params", "detectors": "detector_params"}
+        return getattr(self, SECTIONS[family]).get(name, {})
 
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema of the configuration, with every member of every family (imports them all)."""
     schema = Study.model_json_schema()
-    for family, section in _SECTIONS.items():
+    for family, section in SECTIONS.items():
         members = [name for name in families.names(family) if name != "none"]
         schema["properties"][family]["items"]["enum"] = members
         schema["properties"][section].update(
@@ -98,14 +96,7 @@ def json_schema() -> dict[str, Any]:
 def _validator():
     from jsonschema import Draft202012Validator
 
-    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    # YAML and JSON have no tuples, but a default or a test may.
-    checker = Draft202012Validator.TYPE_CHECKER.redefine(
-        "array", lambda _, instance: isinstance(instance, list | tuple)
-    )
-    from jsonschema.validators import extend
-
-    return extend(Draft202012Validator, type_checker=checker)(schema)
+    return Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
 
 
 def load_study(config: dict[str, Any]) -> Study:
@@ -123,7 +114,7 @@ def _numbers(value: Any) -> Any:
     """Snakemake's `--config key='[1, 2]'` delivers the numbers inside lists and mappings as texts."""
     if isinstance(value, dict):
         return {key: _numbers(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return [_numbers(item) for item in value]
     if isinstance(value, str):
         for kind in (int, float, {"true": True, "false": False}.__getitem__):

@@ -139,6 +139,18 @@ def test_the_snakemake_report_shows_figures_and_tables(study, tmp_path):
         assert shown in page
 
 
+def test_a_browser_shows_the_report(study, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if not browser:
+        pytest.skip("no chromium or google-chrome on this machine")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    flags += [f"--user-data-dir={tmp_path}", "--dump-dom"]
+    page = (study / "results" / "report.html").resolve().as_uri()
+    shown = subprocess.run([browser, *flags, page], capture_output=True, text=True, check=True, timeout=120).stdout
+    assert "<title>Backdoor study</title>" in shown and "How little poison plants a backdoor?" in shown
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", shown), "the page loads something from outside"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
