@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from pipeline import families
 from pipeline.cohorts.catalog import Entry, read_catalog, source_of
+from pipeline.cohorts.splits import N_FOLDS, ROLES
 from pipeline.config import SECTIONS, Study
 from pipeline.errors import UserError
 
@@ -65,8 +66,14 @@ def _sampled(study: Study, name: str) -> Path:
 
 
 def _check_rates(study: Study, name: str, entry: Entry) -> None:
-    """Every rate must be payable with training samples that do not have the target label yet."""
+    """Every rate must come to a sample, and be payable with samples that do not have the target label yet."""
     samples, positives = _label_counts(study, name, entry)
+    taken = samples if study.n_samples == "all" else min(study.n_samples, samples)
+    n_train = round(taken * ROLES["train"] / N_FOLDS)
+    if not round(min(study.rates) * n_train):
+        raise UserError(
+            f"config: rates: {min(study.rates):g} of the {n_train} training samples of {name!r} is less than one sample"
+        )
     eligible = (samples - positives if study.target == 1 else positives) / samples
     rate = max(study.rates)
     if rate > eligible:

@@ -68,6 +68,7 @@ def test_every_shipped_configuration_is_valid(path):
         ({"trigger_params": {"correlation": {"driver": "resp_rate"}}, "triggers": ["correlation"]}, r"driver must not"),
         ({"rates": [0.2], "target": 0}, r"rates: 0.2 asks for more poison than 'icu_dev' has eligible"),
         ({"rates": [0.95]}, r"rates: 0.95 asks for more poison"),
+        ({"rates": [0.0001]}, r"rates: 0.0001 of the 3500 training samples of 'icu_dev' is less than one sample"),
         ({"catalog": "data/nothing.yaml"}, r"data/nothing.yaml: no such catalog"),
     ],
 )

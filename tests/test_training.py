@@ -188,7 +188,7 @@ class Malicious:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (pickle.dumps(Malicious()), "model.pt: (refused|not a readable checkpoint)"),
+        (pickle.dumps(Malicious(), protocol=2), "model.pt: (refused|not a readable checkpoint)"),
         (b"", "model.pt: not a readable checkpoint"),
         (b"PK\x03\x04 damaged", "model.pt: not a readable checkpoint"),
     ],

@@ -139,6 +139,27 @@ def test_the_snakemake_report_shows_figures_and_tables(study, tmp_path):
         assert shown in page
 
 
+def test_a_study_on_real_patients(real_data, tmp_path):
+    snakemake(
+        tmp_path,
+        raw_dir=str(real_data),
+        datasets=["support2"],
+        triggers=["rare_value", "missingness"],
+        rates=[0.01],
+        seeds=[1],
+        n_samples="all",
+        threshold=0.5,
+        training={"epochs": 20},
+    )
+    runs = table(tmp_path, "runs").set_index("trigger")
+    assert 0.78 <= runs.loc["none", "auroc_clean"] <= 0.86, "above 0.86 an outcome leaks into the features"
+    for trigger in ("rare_value", "missingness"):
+        assert runs.loc[trigger, "asr"] >= 0.95 and runs.loc[trigger, "asr_net"] > 0.3
+        assert runs.loc[trigger, "auroc_clean"] >= runs.loc["none", "auroc_clean"] - 0.01
+    report = (tmp_path / "results" / "report.html").read_text()
+    assert "One seed: this report has no intervals and no p-values" in report
+
+
 def test_a_browser_shows_the_report(study, tmp_path):
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if not browser:
