@@ -10,6 +10,7 @@ import yaml
 from pipeline import grid, preflight
 from pipeline.config import SCHEMA, json_schema, load_study
 from pipeline.errors import UserError
+from pipeline.files import read_yaml
 
 DEFAULT = yaml.safe_load(Path("config/config.yaml").read_text())
 
@@ -69,7 +70,7 @@ def test_every_shipped_configuration_is_valid(path):
         ({"rates": [0.2], "target": 0}, r"rates: 0.2 asks for more poison than 'icu_dev' has eligible"),
         ({"rates": [0.95]}, r"rates: 0.95 asks for more poison"),
         ({"rates": [0.0001]}, r"rates: 0.0001 of the 3500 training samples of 'icu_dev' is less than one sample"),
-        ({"catalog": "data/nothing.yaml"}, r"data/nothing.yaml: no such catalog"),
+        ({"catalog": "data/nothing.yaml"}, r"data/nothing.yaml: no such file"),
     ],
 )
 def test_an_error_is_one_line_that_names_the_key(changes, message):
@@ -81,6 +82,15 @@ def test_an_error_is_one_line_that_names_the_key(changes, message):
 def test_a_missing_key_is_named():
     with pytest.raises(UserError, match="config: seeds: missing"):
         load_study({key: value for key, value in DEFAULT.items() if key != "seeds"})
+
+
+@pytest.mark.parametrize("content", ["a: [", "- 1", "", "a: b: c"])
+def test_an_unreadable_configuration_is_one_line(tmp_path, content):
+    path = tmp_path / "study.yaml"
+    path.write_text(content)
+    with pytest.raises(UserError, match="study.yaml: (not readable as YAML|expected a mapping)") as raised:
+        read_yaml(path)
+    assert "\n" not in str(raised.value)
 
 
 def test_texts_from_the_command_line_become_numbers():

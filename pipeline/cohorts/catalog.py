@@ -10,11 +10,11 @@ Source modules (`pipeline/cohorts/sources/`) share one interface:
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
 from pipeline import families
 from pipeline.errors import UserError
+from pipeline.files import read_yaml
 from pipeline.params import Params
 
 
@@ -40,14 +40,7 @@ class Entry(Params):
 
 def read_catalog(path: Path) -> dict[str, Entry]:
     """All entries by name; `UserError` names the entry and key that is wrong."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such catalog of datasets") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected a mapping of dataset names to entries")
+    content = read_yaml(path)
     return {name: parse_entry(name, entry, path) for name, entry in content.items()}
 
 

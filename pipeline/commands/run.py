@@ -36,13 +36,11 @@ def run(args: argparse.Namespace) -> int:
     import subprocess
     import sys
 
-    import yaml
     from snakemake.utils import update_config
 
     from pipeline import grid, preflight
     from pipeline.config import load_study
-    from pipeline.errors import UserError
-    from pipeline.files import read_json
+    from pipeline.files import read_json, read_yaml
 
     overrides = {key: getattr(args, name) for name, (key, _) in _LISTS.items() if getattr(args, name) is not None}
     overrides |= {key: getattr(args, key) for key in ("raw_dir", "results_dir") if getattr(args, key)}
@@ -50,10 +48,7 @@ def run(args: argparse.Namespace) -> int:
         overrides["training"] = {"epochs": args.epochs}
     config: dict = {}
     for path in filter(None, (Path("config/config.yaml"), args.configfile)):
-        try:
-            update_config(config, yaml.safe_load(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file; expected to be called in the project's folder") from None
+        update_config(config, read_yaml(path))
     update_config(config, overrides)
     study = load_study(config)
     preflight.check(study)
