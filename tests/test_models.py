@@ -65,6 +65,17 @@ def test_tcn_is_causal():
     assert not torch.allclose(network.blocks(sequence)[:, :, 8:], network.blocks(later)[:, :, 8:])
 
 
+@pytest.mark.parametrize(("steps", "columns"), [(1, 8), (1, 46), (1, 200), (24, 5), (48, 5), (2, 1), (1, 1)])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_step_and_every_column_reaches_the_logit(name, steps, columns):
+    torch.manual_seed(0)
+    module = families.load("models", name)
+    network = module.Network(module.Parameters(), steps, columns).eval().double()
+    values = torch.randn(8, steps, columns, dtype=torch.double, requires_grad=True)
+    (gradient,) = torch.autograd.grad(network(values, torch.zeros_like(values)).square().sum(), values)
+    assert (gradient.abs().sum(dim=0) > 0).all()
+
+
 def test_tabtransformer_has_a_token_per_column():
     from pipeline.models.tabtransformer import Network, Parameters
 

@@ -93,6 +93,7 @@ class Sequence(nn.Module):
         super().__init__()
         self.tokens = FeatureTokens(1, n_columns, self.TOKEN_WIDTH) if n_steps == 1 else None
         self.width = self.TOKEN_WIDTH if n_steps == 1 else 2 * n_columns
+        self.length = n_columns if n_steps == 1 else n_steps
 
     def forward(self, values: Tensor, mask: Tensor) -> Tensor:
         return torch.cat([values, mask], dim=2) if self.tokens is None else self.tokens(values, mask)

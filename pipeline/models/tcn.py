@@ -1,5 +1,7 @@
 """Temporal convolutional network (Bai et al. 2018, arXiv 1803.01271): causal, dilated, residual."""
 
+import math
+
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -10,7 +12,6 @@ from pipeline.params import Params
 
 class Parameters(Params):
     channels: int = Field(32, ge=1)
-    blocks: int = Field(3, ge=1, description="residual blocks; the dilation doubles from one to the next")
     kernel: int = Field(3, ge=2)
     dropout: float = Field(0.2, ge=0, lt=1)
 
@@ -43,12 +44,17 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """[B, T, C] values and mask → [B, channels]: the output at the last step."""
+    """[B, T, C] values and mask → [B, channels]: the output at the last step.
+
+    The dilation doubles from block to block, and there are as many blocks as it takes for the last step to see the
+    first: n blocks see 1 + 2 (kernel − 1) (2ⁿ − 1) steps.
+    """
 
     def __init__(self, parameters: Parameters, n_steps: int, n_columns: int):
         super().__init__()
         self.sequence = Sequence(n_steps, n_columns)
-        widths = (self.sequence.width, *[parameters.channels] * parameters.blocks)
+        blocks = math.ceil(math.log2((self.sequence.length - 1) / (2 * (parameters.kernel - 1)) + 1))
+        widths = (self.sequence.width, *[parameters.channels] * max(blocks, 1))
         self.blocks = nn.Sequential(
             *(Block(width, parameters, dilation=2**depth) for depth, width in enumerate(widths[:-1]))
         )
