@@ -336,3 +336,10 @@ def test_the_committed_notebook_is_clean():
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
+
+
+def test_a_study_of_the_control_alone_says_so():
+    findings = pd.DataFrame({"trigger": ["flip_only"], "difference": [0.0]})
+    assert pages.headline(findings) == [
+        ("How little poison plants a backdoor?", "No attack was studied, only flipped labels.")
+    ]

@@ -233,7 +233,9 @@ def headline(findings: pd.DataFrame) -> list[tuple[str, str]]:
     flipped = findings["trigger"] == FLIPPED
     attacks, control = findings[~flipped], findings[flipped]
     answers = []
-    if len(attacks):
+    if attacks.empty:
+        answers.append(("How little poison plants a backdoor?", "No attack was studied, only flipped labels."))
+    else:
         shown = attacks[attacks["works"]] if attacks["works"].any() else attacks
         answers += [
             ("How little poison plants a backdoor?", _how_little(attacks)),

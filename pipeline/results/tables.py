@@ -277,7 +277,8 @@ def findings(tables: dict[str, pd.DataFrame], effect: float = 0.5) -> pd.DataFra
     asr = tables["contrasts"].query("metric == 'asr'").dropna(subset="difference")
     rows = []
     for key, group in asr.sort_values(RUN).groupby(["dataset", "model", "trigger"]):
-        works = (group["difference"] >= effect) & ~(group["ci_low"] <= 0)
+        # Rounded: a difference of shares such as 34/58 − 5/58 is a hair off 0.5.
+        works = (group["difference"].round(9) >= effect) & ~(group["ci_low"] <= 0)
         best = group[works].iloc[0] if works.any() else group.loc[group["difference"].idxmax()]
         at = (tables["contrasts"][RUN] == [*key, best["rate"]]).all(axis=1)
         here = tables["contrasts"][at]
