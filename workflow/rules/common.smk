@@ -4,7 +4,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from pipeline import families, grid, preflight
+from pipeline import grid, preflight
 from pipeline.cohorts.catalog import source_of
 from pipeline.config import load_study
 from pipeline.errors import UserError
