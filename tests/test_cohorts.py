@@ -157,6 +157,14 @@ def test_a_wrong_catalog_entry_names_its_key(changes, message):
         parse_entry("made", ENTRY | changes, "catalog")
 
 
+def test_a_new_citation_changes_nothing_that_a_cohort_depends_on():
+    entry = parse_entry("made", ENTRY, "catalog")
+    assert parse_entry("made", ENTRY | {"citation": "new", "title": "new"}, "catalog").content() == entry.content()
+    assert parse_entry("made", ENTRY | {"label": "other"}, "catalog").content() != entry.content()
+    again = parse_entry("made", json.loads(entry.content()), "catalog")
+    assert again.features == entry.features and again.label == entry.label
+
+
 def test_the_catalog_of_the_project_is_valid():
     catalog = read_catalog(Path("data/datasets.yaml"))
     assert {"icu_dev", "support2"} <= set(catalog)

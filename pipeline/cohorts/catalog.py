@@ -28,14 +28,19 @@ class Expected(Params):
 class Entry(Params):
     """What every catalog entry says."""
 
-    title: str
-    domain: Literal["clinical", "vehicle", "other"]
+    title: str = ""
+    domain: Literal["clinical", "vehicle", "other"] = "other"
     source: str
     licence: str = ""
     citation: str = ""
     url: str = ""
     obtain: str = Field("", description="how to get the files")
     expected: Expected | None = None
+
+    def content(self) -> str:
+        """What the cohort depends on, as JSON: a new title or citation re-runs nothing."""
+        described = {"title", "domain", "licence", "citation", "url", "obtain"}
+        return self.model_dump_json(exclude_unset=True, exclude=described)
 
 
 def read_catalog(path: Path) -> dict[str, Entry]:

@@ -19,7 +19,7 @@ rule sample_dev:
     conda:
         "../../environment.yml"
     params:
-        entry=lambda w: ENTRIES[w.dataset].model_dump_json(exclude_unset=True),
+        entry=lambda w: ENTRIES[w.dataset].content(),
         n_samples=STUDY.n_samples,
         raw_dir=STUDY.raw_dir,
         out=subpath(output.samples, parent=True),
