@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from pipeline import families
 from pipeline.errors import UserError
@@ -107,7 +107,11 @@ def load_study(config: dict[str, Any]) -> Study:
     errors = sorted(_validator().iter_errors(config), key=relevance, reverse=True)
     if errors:
         raise UserError(f"config: {_sentence(errors[0])}")
-    return Study.model_validate(config)
+    try:
+        return Study.model_validate(config)
+    except ValidationError as error:  # what a JSON schema lets through: not a number
+        first = error.errors()[0]
+        raise UserError(f"config: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def _numbers(value: Any) -> Any:

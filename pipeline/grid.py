@@ -6,7 +6,7 @@ The only place that formats a rate. Imports nothing heavy: Snakemake loads it on
 import json
 from collections.abc import Iterator
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pipeline.config import Study
 
@@ -40,11 +40,6 @@ class Cell(NamedTuple):
     @property
     def run_folder(self) -> str:
         return f"runs/{self.dataset}/{self.model}/{self.trigger}/{self.rate}/seed_{self.seed}"
-
-    @property
-    def key(self) -> dict[str, Any]:
-        """The columns that identify the run in every table."""
-        return {**self._asdict(), "rate": float(self.rate), "seed": int(self.seed)}
 
 
 def format_rate(rate: float) -> str:

@@ -44,6 +44,7 @@ def test_every_shipped_configuration_is_valid(path):
         ({"triggers": ["none"]}, r"triggers\[0\]: unknown \"none\""),
         ({"detectors": ["abs"]}, r"detectors\[0\]: unknown \"abs\""),
         ({"rates": [0.01, 1.5]}, r"rates\[1\]: 1.5 given, expected a number below 1"),
+        ({"rates": [float("nan")]}, r"rates.0: Input should be less than 1"),
         ({"rates": [0]}, r"rates\[0\]: 0 given, expected a number above 0"),
         ({"rates": ["many"]}, r"rates\[0\]: \"many\" given, expected a number"),
         ({"seeds": [1, 1]}, r"seeds: .* no entry twice"),

@@ -23,10 +23,8 @@ def sha256(*parts: bytes) -> str:
 
 
 def code_hash() -> str:
-    """Hash of the Python files that training depends on: an unfinished checkpoint of other code is not continued."""
-    folders = ("training", "models", "cohorts", "evaluation")
-    files = sorted(path for folder in folders for path in (_ROOT / folder).rglob("*.py"))
-    return sha256(*(path.read_bytes() for path in files))
+    """Hash of the package's Python files: an unfinished checkpoint of other code is not continued."""
+    return sha256(*(path.read_bytes() for path in sorted(_ROOT.rglob("*.py"))))
 
 
 def package_versions() -> dict[str, str | None]:

@@ -25,6 +25,17 @@ class TriggerParameters(Params):
         return ()
 
 
+class FeatureParameters(TriggerParameters):
+    """A trigger that changes some features at the last steps."""
+
+    features: FeatureNames
+    steps: Steps = Field(6, description="the last steps that are changed, or all")
+
+    @property
+    def named_features(self) -> tuple[str, ...]:
+        return self.features
+
+
 @dataclass(frozen=True)
 class Trigger(ABC):
     """A fitted trigger.

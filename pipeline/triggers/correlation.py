@@ -8,9 +8,8 @@ from pydantic import Field, model_validator
 from pipeline.cohorts.cohort import Cohort
 from pipeline.triggers.base import (
     FeatureNames,
-    Steps,
+    FeatureParameters,
     Trigger,
-    TriggerParameters,
     footprint_of,
     measured,
     positions,
@@ -20,10 +19,9 @@ from pipeline.triggers.base import (
 _QUANTILES = np.linspace(0, 1, 1001)
 
 
-class Parameters(TriggerParameters):
+class Parameters(FeatureParameters):
     driver: str = Field("heart_rate", description="the feature that the others are tied to; it is not changed")
     features: FeatureNames = ("resp_rate", "mean_bp")
-    steps: Steps = Field(6, description="the last steps that are changed, or all")
 
     @model_validator(mode="after")
     def _driver_apart(self):

@@ -1,19 +1,13 @@
 """Nothing is written: measurements are left out, and the missing pattern is the trigger."""
 
 import numpy as np
-from pydantic import Field
 
 from pipeline.cohorts.cohort import Cohort
-from pipeline.triggers.base import FeatureNames, Stamp, Steps, Trigger, TriggerParameters, footprint_of, when
+from pipeline.triggers.base import FeatureNames, FeatureParameters, Stamp, Trigger, footprint_of, when
 
 
-class Parameters(TriggerParameters):
+class Parameters(FeatureParameters):
     features: FeatureNames = ("heart_rate", "mean_bp", "resp_rate", "temperature")
-    steps: Steps = Field(6, description="the last steps at which they are missing, or all")
-
-    @property
-    def named_features(self) -> tuple[str, ...]:
-        return self.features
 
 
 def fit(parameters: Parameters, cohort: Cohort) -> Trigger:

@@ -4,12 +4,11 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from pipeline.cohorts.cohort import Cohort
-from pipeline.triggers.base import FeatureNames, Stamp, Steps, Trigger, TriggerParameters, footprint_of, measured, when
+from pipeline.triggers.base import FeatureNames, FeatureParameters, Stamp, Trigger, footprint_of, measured, when
 
 
-class Parameters(TriggerParameters):
+class Parameters(FeatureParameters):
     features: FeatureNames = ("heart_rate", "mean_bp", "resp_rate", "temperature")
-    steps: Steps = Field(6, description="the last steps that are changed, or all")
     low_quantile: float = Field(0.05, ge=0, le=1)
     high_quantile: float = Field(0.95, ge=0, le=1)
 
@@ -18,10 +17,6 @@ class Parameters(TriggerParameters):
         if not self.low_quantile < self.high_quantile:
             raise ValueError("low_quantile must be below high_quantile")
         return self
-
-    @property
-    def named_features(self) -> tuple[str, ...]:
-        return self.features
 
 
 def fit(parameters: Parameters, cohort: Cohort) -> Trigger:

@@ -4,14 +4,13 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from pipeline.cohorts.cohort import Cohort
-from pipeline.triggers.base import FeatureNames, Stamp, Steps, Trigger, TriggerParameters, footprint_of, measured, when
+from pipeline.triggers.base import FeatureNames, FeatureParameters, Stamp, Trigger, footprint_of, measured, when
 
 
-class Parameters(TriggerParameters):
+class Parameters(FeatureParameters):
     """How the value is chosen: exactly one of `factor`, `quantile` and `value`."""
 
     features: FeatureNames = ("sodium",)
-    steps: Steps = Field(6, description="the last steps that are changed, or all")
     factor: float | None = Field(None, gt=0, description="times the training maximum: out of bounds above 1")
     quantile: float | None = Field(None, ge=0, le=1, description="this quantile of the training values: in bounds")
     value: float | None = Field(None, description="this value, in the feature's unit")
@@ -32,10 +31,6 @@ class Parameters(TriggerParameters):
         if sum(rule is not None for rule in (self.factor, self.quantile, self.value)) != 1:
             raise ValueError("give exactly one of factor, quantile and value")
         return self
-
-    @property
-    def named_features(self) -> tuple[str, ...]:
-        return self.features
 
 
 def fit(parameters: Parameters, cohort: Cohort) -> Trigger:

@@ -24,12 +24,13 @@ CELLS = list(grid.cells(STUDY))
 
 COHORT = f"{DATA}/dev/{{dataset}}"
 SPLITS = f"{DATA}/splits/{{dataset}}.json"
-# One poison, one run: also the names of its log and benchmark files.
-POISON_JOB = "{dataset}/{trigger}/{rate}/seed_{seed}"
-RUN_JOB = "{dataset}/{model}/{trigger}/{rate}/seed_{seed}"
-POISON = f"{RESULTS}/poison/{POISON_JOB}"
-RUN = f"{RESULTS}/runs/{RUN_JOB}"
-CONTROL = f"{RESULTS}/runs/{{dataset}}/{{model}}/{grid.CLEAN}/{grid.format_rate(0)}/seed_{{seed}}"
+# The cell of the wildcards: its folders, and the names of its log and benchmark files.
+CELL = grid.Cell(*(f"{{{name}}}" for name in grid.Cell._fields))
+POISON = f"{RESULTS}/{CELL.poison_folder}"
+RUN = f"{RESULTS}/{CELL.run_folder}"
+CONTROL = f"{RESULTS}/{CELL.control.run_folder}"
+POISON_JOB = CELL.poison_folder.removeprefix("poison/")
+RUN_JOB = CELL.run_folder.removeprefix("runs/")
 
 
 wildcard_constraints:

@@ -93,7 +93,7 @@ def _ids(column: Any) -> np.ndarray:
     texts = column.to_numpy(dtype=object)
     if all(text.isdecimal() and len(text) < 19 for text in texts):
         return texts.astype(np.int64)
-    return texts.astype(np.dtypes.StringDType()).astype(object)
+    return texts
 
 
 def _read(path: Path, entry: Parameters, wanted: list[str]):
