@@ -67,7 +67,10 @@ def _sampled(study: Study, name: str) -> Path:
 
 def _check_rates(study: Study, name: str, entry: Entry) -> None:
     """Every rate must come to a sample, and be payable with samples that do not have the target label yet."""
-    samples, positives = _label_counts(study, name, entry)
+    counts = _label_counts(study, name, entry)
+    if counts is None:  # the stage poison says it then
+        return
+    samples, positives = counts
     taken = samples if study.n_samples == "all" else min(study.n_samples, samples)
     n_train = round(taken * ROLES["train"] / N_FOLDS)
     if not round(min(study.rates) * n_train):
@@ -83,15 +86,14 @@ def _check_rates(study: Study, name: str, entry: Entry) -> None:
         )
 
 
-def _label_counts(study: Study, name: str, entry: Entry) -> tuple[int, int]:
-    """Samples and positives, from the cheapest place that knows: the catalog, the sampled cohort, the raw data."""
+def _label_counts(study: Study, name: str, entry: Entry) -> tuple[int, int] | None:
+    """Samples and positives from the catalog or the sampled cohort; None where reading the raw data would tell."""
     if entry.expected:
         return entry.expected.samples, entry.expected.positives
     sampled = _sampled(study, name)
-    if sampled.exists():
-        from pipeline.cohorts.cohort import read_parquet
+    if not sampled.exists():
+        return None
+    from pipeline.cohorts.cohort import read_parquet
 
-        label = read_parquet(sampled)["label"].to_numpy()
-    else:
-        label = source_of(entry).load(name, entry, Path(study.raw_dir)).label
+    label = read_parquet(sampled)["label"].to_numpy()
     return len(label), int(label.sum())

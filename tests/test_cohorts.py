@@ -57,7 +57,7 @@ def load(tmp_path: Path, frame: pd.DataFrame | bytes, **changes):
     else:
         frame.to_csv(path, index=False)
     entry = parse_entry("made", ENTRY | changes, "catalog")
-    return source_of(entry).load("made", entry, tmp_path)
+    return source_of(entry).load("made", entry, tmp_path, tmp_path / "cache")[0]
 
 
 def test_a_table_becomes_a_cohort(tmp_path):
@@ -140,7 +140,7 @@ def test_an_unreadable_file_is_one_sentence(tmp_path, content, name, message):
 def test_a_missing_file_says_how_to_get_it(tmp_path):
     entry = parse_entry("made", ENTRY | {"obtain": "ask the hospital"}, "catalog")
     with pytest.raises(UserError, match="made.csv: no such file; ask the hospital"):
-        source_of(entry).load("made", entry, tmp_path)
+        source_of(entry).load("made", entry, tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,16 @@ def stage(tmp_path: Path, n_samples="all", **changes) -> int:
     table().to_csv(tmp_path / "made.csv", index=False)
     entry = ENTRY | changes
     arguments = ["--dataset", "made", "--entry", json.dumps(entry), "--raw-dir", str(tmp_path)]
-    arguments += ["--n-samples", n_samples, "--out", str(tmp_path / "dev"), "--splits", str(tmp_path / "s.json")]
+    arguments += [
+        "--cache-dir",
+        str(tmp_path / "cache"),
+        "--n-samples",
+        n_samples,
+        "--out",
+        str(tmp_path / "dev"),
+        "--splits",
+        str(tmp_path / "s.json"),
+    ]
     return main(["sample_dev", *arguments])
 
 
@@ -267,7 +276,7 @@ def test_a_part_of_a_cohort_is_stratified_and_keeps_groups_whole():
 
 def test_support2_is_what_its_notice_says(real_data):
     entry = read_catalog(Path("data/datasets.yaml"))["support2"]
-    cohort = source_of(entry).load("support2", entry, real_data)
+    cohort, _ = source_of(entry).load("support2", entry, real_data, Path("unused"))
     check_cohort(cohort)
     assert (len(cohort), int(cohort.label.sum())) == (9105, 2360)
     missing = dict(zip(cohort.feature_names, np.isnan(cohort.values[:, 0]).mean(0), strict=True))

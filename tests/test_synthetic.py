@@ -38,7 +38,7 @@ def test_is_a_source_of_the_catalog():
     content = {"title": "t", "domain": "clinical", "source": "synthetic", "n_stays": 400, "seed": 3}
     entry = parse_entry("mine", content, "here")
     source = source_of(entry)
-    cohort = source.load("mine", entry, None)
+    cohort, _ = source.load("mine", entry, None, None)
     assert (cohort.n_steps, cohort.features) == source.describe(entry)
     assert (cohort.name, len(cohort)) == ("mine", 400)
     assert source.input_files(entry, None) == []

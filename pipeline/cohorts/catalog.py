@@ -4,7 +4,8 @@ Source modules (`pipeline/cohorts/sources/`) share one interface:
     class Parameters(Entry)                      what a catalog entry of this source may say
     describe(entry) -> (T, tuple[Feature, …])    without reading data
     input_files(entry, raw_dir) -> list[Path]    the original files
-    load(name, entry, raw_dir) -> Cohort         reads and checks them
+    load(name, entry, raw_dir, cache_dir) -> (Cohort, list[Account])
+                                                 reads and checks them; faster copies may be kept below cache_dir
 """
 
 from pathlib import Path
@@ -31,6 +32,7 @@ class Entry(Params):
     title: str = ""
     domain: Literal["clinical", "vehicle", "other"] = "other"
     source: str
+    label: str = Field("", description="the outcome, as the original data names it")
     licence: str = ""
     citation: str = ""
     url: str = ""

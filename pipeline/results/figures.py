@@ -18,11 +18,12 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from pipeline.cohorts.intake import MIN_CELL
 from pipeline.evaluation.statistics import mean_interval
 from pipeline.files import whole
 from pipeline.grid import CLEAN, CONTROLS
 from pipeline.results.pages import percent
-from pipeline.results.tables import BASELINE, FLIPPED, LABEL_AUROC, MIN_CELL
+from pipeline.results.tables import BASELINE, FLIPPED, LABEL_AUROC
 
 # Okabe and Ito's palette, which stays distinct in the common colour blindnesses; yellow is too light for lines.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]

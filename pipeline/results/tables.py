@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from pipeline.cohorts.intake import MIN_CELL
 from pipeline.errors import UserError
 from pipeline.evaluation.statistics import holm, mean_interval, paired_contrast
 from pipeline.files import read_json, whole
 from pipeline.grid import CLEAN, CONTROLS, cells
 
-MIN_CELL = 10  # a count of patients from 1 to MIN_CELL - 1 could single someone out and is never shown
 BASELINE = "random"
 ALL_AUROC, LABEL_AUROC = "detection_auroc", "detection_auroc_in_label"
 FLIPPED = "flip_only"

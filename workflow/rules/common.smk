@@ -24,6 +24,7 @@ CELLS = list(grid.cells(STUDY))
 
 COHORT = f"{DATA}/dev/{{dataset}}"
 SPLITS = f"{DATA}/splits/{{dataset}}.json"
+CACHE = f"{DATA}/cache"
 # The cell of the wildcards: its folders, and the names of its log and benchmark files.
 CELL = grid.Cell(*(f"{{{name}}}" for name in grid.Cell._fields))
 POISON = f"{RESULTS}/{CELL.poison_folder}"

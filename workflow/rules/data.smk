@@ -22,10 +22,11 @@ rule sample_dev:
         entry=lambda w: ENTRIES[w.dataset].content(),
         n_samples=STUDY.n_samples,
         raw_dir=STUDY.raw_dir,
+        cache_dir=CACHE,
         out=subpath(output.samples, parent=True),
     shell:
         "python -m pipeline sample_dev --dataset {wildcards.dataset} --entry {params.entry:q}"
-        " --raw-dir {params.raw_dir:q} --n-samples {params.n_samples}"
+        " --raw-dir {params.raw_dir:q} --cache-dir {params.cache_dir:q} --n-samples {params.n_samples}"
         " --splits {output.splits:q} --out {params.out:q} &> {log:q}"
 
 

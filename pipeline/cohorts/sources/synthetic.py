@@ -18,6 +18,7 @@ from scipy.special import expit, logit
 
 from pipeline.cohorts.catalog import Entry
 from pipeline.cohorts.cohort import Cohort, Feature
+from pipeline.cohorts.intake import Account
 from pipeline.seeding import generator
 
 
@@ -248,6 +249,6 @@ def input_files(entry: Parameters, raw_dir: Path) -> list[Path]:
     return []
 
 
-def load(name: str, entry: Parameters, raw_dir: Path) -> Cohort:
+def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[Cohort, list[Account]]:
     """Generate the cohort; nothing is read."""
-    return generate(entry.n_stays, entry.seed, name)
+    return generate(entry.n_stays, entry.seed, name), []

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from pipeline.cohorts.catalog import Entry
 from pipeline.cohorts.cohort import Cohort, Feature
+from pipeline.cohorts.intake import Account
 from pipeline.cohorts.schema import check_table
 from pipeline.errors import UserError
 from pipeline.params import Params
@@ -57,7 +58,7 @@ def input_files(entry: Parameters, raw_dir: Path) -> list[Path]:
     return [Path(raw_dir) / entry.file]
 
 
-def load(name: str, entry: Parameters, raw_dir: Path) -> Cohort:
+def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[Cohort, list[Account]]:
     """Read and check the table; `UserError` names file, column and how many rows are wrong."""
     import pandas as pd
 
@@ -78,7 +79,7 @@ def load(name: str, entry: Parameters, raw_dir: Path) -> Cohort:
             codes = pd.Categorical(column, categories=list(feature.categories)).codes.astype(np.float32)
             column = np.where(codes < 0, np.nan, codes)
         values[:, 0, position] = column
-    return Cohort(
+    cohort = Cohort(
         name=name,
         features=features,
         sample_id=_ids(frame[entry.sample_id]) if entry.sample_id else row,
@@ -86,6 +87,7 @@ def load(name: str, entry: Parameters, raw_dir: Path) -> Cohort:
         label=label.astype(np.int8),
         values=values,
     )
+    return cohort, [Account("rows", len(frame), {})]
 
 
 def _ids(column: Any) -> np.ndarray:

@@ -1,0 +1,70 @@
+"""Taking a dataset in: read by its source, held against the catalog, checked; with an account of every row."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.cohorts.catalog import Entry, source_of
+from pipeline.cohorts.cohort import Cohort
+from pipeline.errors import UserError
+
+MIN_CELL = 10  # a count from 1 to MIN_CELL - 1 could single a patient out and is never shown
+
+
+@dataclass(frozen=True)
+class Account:
+    """What became of the rows of one original table: each is kept or dropped for one named reason.
+
+    `rows` says what they are (e.g. "ICU stays"), `read` how many there were, `dropped` how many went for which reason.
+    """
+
+    rows: str
+    read: int
+    dropped: dict[str, int]
+
+    @property
+    def kept(self) -> int:
+        return self.read - sum(self.dropped.values())
+
+
+def take_in(name: str, entry: Entry, raw_dir: Path, cache_dir: Path) -> tuple[Cohort, list[Account]]:
+    """The whole cohort of a catalog entry, checked, and its accounts; nothing is written but below `cache_dir`.
+
+    Raises `UserError` when files are missing or wrong, or hold another number of samples than the catalog says.
+    """
+    from pipeline.cohorts.schema import check_cohort
+
+    cohort, accounts = source_of(entry).load(name, entry, Path(raw_dir), Path(cache_dir))
+    found = {"samples": len(cohort), "positives": int(cohort.label.sum())}
+    if entry.expected and found != entry.expected.model_dump():
+        raise UserError(
+            f"{name}: {found['samples']} samples with {found['positives']} positives were read; the catalog "
+            f"expects {entry.expected.samples} with {entry.expected.positives}: another version of the data?"
+        )
+    check_cohort(cohort)
+    return cohort, accounts
+
+
+def account_lines(accounts: list[Account]) -> list[str]:
+    """The accounts in words, e.g. `ICU stays: 140 read, 100 kept; dropped: 40 not the patient's first`."""
+    lines = []
+    for account in accounts:
+        line = f"{account.rows}: {shown(account.read)} read, {shown(account.kept)} kept"
+        dropped = [f"{shown(count)} {reason}" for reason, count in account.dropped.items() if count]
+        lines.append(f"{line}; dropped: {', '.join(dropped)}" if dropped else line)
+    return lines
+
+
+def summary_line(cohort: Cohort) -> str:
+    """Size, groups, prevalence, shape and missingness of a cohort in one line."""
+    return (
+        f"{cohort.name}: {len(cohort):,} samples, {len(np.unique(cohort.group_id)):,} groups, "
+        f"{cohort.label.mean():.1%} positive, {cohort.n_steps} steps × {len(cohort.features)} features, "
+        f"{np.isnan(cohort.values).mean():.1%} not measured"
+    )
+
+
+def shown(count: int) -> str:
+    """A count for people to read; small ones are not told."""
+    return f"under {MIN_CELL}" if 0 < count < MIN_CELL else f"{count:,}"
