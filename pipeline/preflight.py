@@ -38,12 +38,12 @@ def _check_parameters(study: Study, entries: dict[str, Entry]) -> None:
                 key = ".".join(map(str, (section, member, *first["loc"])))
                 raise UserError(f"config: {key}: {first['msg'].removeprefix('Value error, ')}") from None
             if family == "triggers":
-                _check_features(f"{section}.{member}", parameters.named_features, entries)
+                _check_features(study, f"{section}.{member}", parameters.named_features, entries)
 
 
-def _check_features(key: str, wanted: tuple[str, ...], entries: dict[str, Entry]) -> None:
+def _check_features(study: Study, key: str, wanted: tuple[str, ...], entries: dict[str, Entry]) -> None:
     for dataset, entry in entries.items():
-        _, features = source_of(entry).describe(entry)
+        _, features = source_of(entry).describe(entry, Path(study.raw_dir))
         described = {feature.name: feature for feature in features}
         for name in wanted:
             if name not in described:

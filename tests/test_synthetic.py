@@ -39,7 +39,7 @@ def test_is_a_source_of_the_catalog():
     entry = parse_entry("mine", content, "here")
     source = source_of(entry)
     cohort, _ = source.load("mine", entry, None, None)
-    assert (cohort.n_steps, cohort.features) == source.describe(entry)
+    assert (cohort.n_steps, cohort.features) == source.describe(entry, None)
     assert (cohort.name, len(cohort)) == ("mine", 400)
     assert source.input_files(entry, None) == []
     np.testing.assert_array_equal(cohort.label, synthetic.generate(400, 3).label)

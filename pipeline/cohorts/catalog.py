@@ -2,7 +2,7 @@
 
 Source modules (`pipeline/cohorts/sources/`) share one interface:
     class Parameters(Entry)                      what a catalog entry of this source may say
-    describe(entry) -> (T, tuple[Feature, …])    without reading data
+    describe(entry, raw_dir) -> (T, tuple[Feature, …])    without reading data
     input_files(entry, raw_dir) -> list[Path]    the original files
     load(name, entry, raw_dir, cache_dir) -> (Cohort, list[Account])
                                                  reads and checks them; faster copies may be kept below cache_dir

@@ -1,0 +1,113 @@
+"""The ICU cohort that the sources `mimiciv` and `meds` share: which stays, which window, which features.
+
+A source connects its data to DuckDB as `candidate` and `event` (described in icu_cohort.sql); the rest is the same for
+all of them, so that the same patients give the same cohort whatever form their data has.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from string import Template
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from pipeline.cohorts import timeline
+from pipeline.cohorts.catalog import Entry
+from pipeline.cohorts.cohort import Cohort, Feature
+from pipeline.cohorts.intake import Account
+from pipeline.errors import UserError
+
+MEMORY_LIMIT = "1GB"  # of DuckDB, which then goes on on disk
+SEXES = ("F", "M")
+ADMISSION_TYPES = (
+    "AMBULATORY OBSERVATION",
+    "DIRECT EMER.",
+    "DIRECT OBSERVATION",
+    "ELECTIVE",
+    "EU OBSERVATION",
+    "EW EMER.",
+    "OBSERVATION ADMIT",
+    "SURGICAL SAME DAY ADMISSION",
+    "URGENT",
+)
+_SQL = Path(__file__).with_suffix(".sql")
+
+
+class IcuParameters(Entry):
+    """Which stays and how much of them."""
+
+    label: Literal["hospital_expire_flag"] = "hospital_expire_flag"
+    folder: str = Field(description="folder below raw_dir")
+    hours: int = Field(24, ge=1, le=240, description="length of the window from the start of the stay")
+    gap: int = Field(6, ge=0, description="hours after the window in which the stay must not have ended")
+    stays: Literal["first", "all"] = Field("first", description="of each patient")
+    min_age: int = Field(18, ge=0, le=120, description="in years")
+    variables: Path = Field(timeline.TABLES / "mimiciv.csv", description="table of variables and their items")
+
+
+def static_features(entry: IcuParameters) -> tuple[Feature, ...]:
+    return (
+        Feature("age", "years", entry.min_age, 130, static=True),
+        Feature("sex", "", 0, 1, ("female", "male"), static=True),
+        Feature("admission_type", "", 0, len(ADMISSION_TYPES) - 1, ADMISSION_TYPES, static=True),
+    )
+
+
+@contextmanager
+def database(cache_dir: Path) -> Iterator:
+    """A DuckDB connection of bounded memory; what does not fit goes into a folder that is removed in the end."""
+    import duckdb
+
+    Path(cache_dir).mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=cache_dir) as folder, duckdb.connect() as connection:
+        connection.execute(f"SET threads = 1; SET memory_limit = '{MEMORY_LIMIT}'")
+        connection.execute("SET temp_directory = $1", [folder])
+        yield connection
+
+
+def build(
+    connection, name: str, entry: IcuParameters, items: list[timeline.Item], rows: dict[str, tuple[int, int]]
+) -> tuple[Cohort, list[Account]]:
+    """The cohort of the tables or views `candidate` and `event`.
+
+    `rows` says per table of the original data how many rows it has, and how many of them are of `items`. Raises
+    `UserError` where ids stand twice or no stay is left.
+    """
+    twice = connection.execute("SELECT count(*) - count(DISTINCT stay_id) FROM candidate").fetchone()[0]
+    if twice:
+        raise UserError(f"{name}: {twice} of the stays have an id that stands twice; expected each once")
+    settings = {"hours": entry.hours, "gap": entry.gap, "stays": entry.stays, "min_age": entry.min_age}
+    connection.execute(Template(_SQL.read_text(encoding="utf-8")).substitute(settings))
+    judged = connection.execute("SELECT coalesce(reason, ''), count(*) FROM judged_stay GROUP BY ALL ORDER BY ALL")
+    dropped = dict(judged.fetchall())
+    n_stays = dropped.pop("", 0)
+    if not n_stays:
+        raise UserError(f"{name}: none of {sum(dropped.values())} stays is left ({', '.join(dropped)})")
+    hourly = timeline.hourly_values(connection, items, n_stays, entry.hours)
+    stay = connection.execute("SELECT * FROM stay ORDER BY position").fetch_df()
+    static = np.column_stack(
+        [
+            stay["age"],
+            *(_codes(stay[column], known) for column, known in (("sex", SEXES), ("admission_type", ADMISSION_TYPES))),
+        ]
+    ).astype(np.float32)
+    measured = ~np.isnan(hourly.values).all(axis=(1, 2))
+    cohort = Cohort(
+        name=name,
+        features=(*timeline.features(items), *static_features(entry)),
+        sample_id=stay["stay_id"].to_numpy(),
+        group_id=stay["subject_id"].to_numpy(),
+        label=stay["label"].to_numpy().astype(np.int8),
+        values=np.concatenate([hourly.values, np.repeat(static[:, None], entry.hours, axis=1)], axis=2),
+    ).subset(measured)
+    read = n_stays + sum(dropped.values())
+    stays = Account("stays", read, dropped | {"without a measurement in the window": int((~measured).sum())})
+    return cohort, [stays, *(hourly.account_of(table, *counts) for table, counts in rows.items()), hourly.account]
+
+
+def _codes(column, known: tuple[str, ...]) -> np.ndarray:
+    """Positions in `known`, NaN for anything else."""
+    return column.map({text: position for position, text in enumerate(known)}).to_numpy(np.float32)

@@ -1,0 +1,179 @@
+"""From timed measurements to hourly values: the variables tables and what `timeline.sql` makes of them.
+
+A variables table (`variables/*.csv`) has one row per item of the original data, and per range it is charted in:
+    variable, unit, hourly      the feature; its unit; how the values of an hour become one: mean, sum, or total
+                                (the sum of all items at the same time, then the mean over the hour)
+    table, itemid or code       where it stands in the original data
+    item, item_unit, low, high  its name there; the spellings of its unit, separated by |, empty = any; the plausible
+                                range, in that unit
+    conversion                  arithmetic in x that leads from item_unit to unit, empty = none
+"""
+
+import csv
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from string import Template
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.cohorts.cohort import Feature
+from pipeline.cohorts.intake import Account
+from pipeline.errors import UserError
+
+TABLES = Path(__file__).parent / "variables"
+HOURLY = ("mean", "sum", "total")
+_SQL = Path(__file__).with_suffix(".sql")
+
+
+class Item(NamedTuple):
+    """One row of a variables table; `low` and `high` in the item's own unit, `units` None = any."""
+
+    variable: str
+    unit: str
+    hourly: str
+    table: str
+    code: str
+    units: tuple[str, ...] | None
+    low: float
+    high: float
+    conversion: str
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The plausible range in the variable's unit."""
+        # The pattern in `_item` lets nothing but arithmetic through.
+        ends = [eval(self.conversion, {"__builtins__": {}}, {"x": end}) for end in (self.low, self.high)]
+        return min(ends), max(ends)
+
+
+def read_items(path: Path) -> list[Item]:
+    """The rows of a variables table; `UserError` names the line and column that is wrong."""
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            items = [_item(row, f"{path}, line {number}") for number, row in enumerate(csv.DictReader(file), start=2)]
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; expected a table of variables") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not readable as a table of variables ({error})") from None
+    if not items:
+        raise UserError(f"{path}: no rows; expected one per item of the original data")
+    for variable, rows in _by_variable(items).items():
+        if len({(row.unit, row.hourly) for row in rows}) > 1:
+            raise UserError(f"{path}: {variable}: unit or hourly differs between its rows; expected the same in each")
+        for position, row in enumerate(rows):
+            if any(_overlap(row, other) for other in rows[:position]):
+                raise UserError(
+                    f"{path}: {variable}: two rows of item {row.code} share values; expected each in one row"
+                )
+    return items
+
+
+def _item(row: dict[str, str], where: str) -> Item:
+    wanted = ["variable", "unit", "hourly", "item_unit", "low", "high", "conversion"]
+    wanted += ["code"] if "code" in row else ["table", "itemid"]
+    absent = [name for name in wanted if row.get(name) is None]
+    if absent:
+        raise UserError(f"{where}: column {absent[0]!r} is missing")
+    if row["hourly"] not in HOURLY:
+        raise UserError(f"{where}: hourly: {row['hourly']!r} given, expected one of {', '.join(HOURLY)}")
+    if not re.fullmatch(r"(?!.*\*\*)[x0-9.+\-*/() ]*", row["conversion"]):
+        raise UserError(f"{where}: conversion: {row['conversion']!r} given, expected arithmetic in x")
+    code = row["code"] if "code" in row else row["itemid"]
+    if not row["variable"] or not code:
+        raise UserError(f"{where}: expected the name of a variable and of its item")
+    units = row["item_unit"]
+    try:
+        item = Item(
+            *(row["variable"], row["unit"], row["hourly"], row.get("table", ""), code),
+            tuple(unit.strip().lower() for unit in units.split("|")) + ("",) if units else None,
+            *(float(row["low"]), float(row["high"]), row["conversion"] or "x"),
+        )
+        ordered = item.low < item.high and item.bounds[0] < item.bounds[1]
+    except (ValueError, SyntaxError, TypeError, ZeroDivisionError):
+        raise UserError(f"{where}: low, high or conversion is no number or no arithmetic in x") from None
+    if not ordered:
+        raise UserError(f"{where}: expected low below high, and a conversion that tells them apart")
+    return item
+
+
+def _overlap(one: Item, other: Item) -> bool:
+    same_unit = not one.units or not other.units or set(one.units) & set(other.units)
+    return one.code == other.code and bool(same_unit) and max(one.low, other.low) <= min(one.high, other.high)
+
+
+def _by_variable(items: Iterable[Item]) -> dict[str, list[Item]]:
+    grouped: dict[str, list[Item]] = {}
+    for item in items:
+        grouped.setdefault(item.variable, []).append(item)
+    return grouped
+
+
+def features(items: Iterable[Item]) -> tuple[Feature, ...]:
+    """One feature per variable, in the table's order, with the range that its items span."""
+    found = []
+    for variable, rows in _by_variable(items).items():
+        if rows[0].hourly == "total":
+            parts = [[row.bounds for row in rows if row.code == code] for code in dict.fromkeys(r.code for r in rows)]
+            low = sum(min(low for low, _ in part) for part in parts)
+            high = sum(max(high for _, high in part) for part in parts)
+        else:
+            low, high = min(row.bounds[0] for row in rows), max(row.bounds[1] for row in rows)
+        found.append(Feature(variable, rows[0].unit, low, high))
+    return tuple(found)
+
+
+class Hourly(NamedTuple):
+    """What became of the measurements: values [N, T, D] float32, NaN = not measured, and what is to be told of them.
+
+    `judged` counts the measurements per table and reason why they were dropped, "" for those that were kept.
+    """
+
+    values: np.ndarray
+    judged: dict[str, dict[str, int]]
+    account: Account
+
+    def account_of(self, table: str, read: int, wanted: int) -> Account:
+        """The account of a table with `read` rows, `wanted` of them of items in the variables table."""
+        judged = self.judged.get(table, {})
+        before = {"of other items": read - wanted, "outside the window": wanted - sum(judged.values())}
+        return Account(table, read, before | {reason: count for reason, count in judged.items() if reason})
+
+
+def hourly_values(connection, items: list[Item], n_stays: int, hours: int) -> Hourly:
+    """Hourly values of the table or view `measurement` (described in timeline.sql), one column per variable."""
+    described = features(items)
+    position = {feature.name: number for number, feature in enumerate(described)}
+    codes = {variable: {row.code for row in rows} for variable, rows in _by_variable(items).items()}
+    connection.execute("""
+        CREATE OR REPLACE TEMP TABLE item
+            (code VARCHAR, variable SMALLINT, row SMALLINT, units VARCHAR[], low DOUBLE, high DOUBLE);
+        CREATE OR REPLACE TEMP TABLE variable (variable SMALLINT, hourly VARCHAR, items SMALLINT);
+    """)
+    connection.executemany(
+        "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?)",
+        [(i.code, position[i.variable], row, i.units and list(i.units), i.low, i.high) for row, i in enumerate(items)],
+    )
+    connection.executemany(
+        "INSERT INTO variable VALUES (?, ?, ?)",
+        [(position[i.variable], i.hourly, len(codes[i.variable])) for i in {i.variable: i for i in items}.values()],
+    )
+    branches = [f"WHEN {row} THEN {i.conversion.replace('x', 'm.x')}" for row, i in enumerate(items)]
+    query = Template(_SQL.read_text(encoding="utf-8"))
+    connection.execute(query.substitute(conversion=f"CASE i.row {' '.join(branches)} END"))
+
+    judged: dict[str, dict[str, int]] = {}
+    for table, reason, count in connection.execute(
+        "SELECT table_name, coalesce(reason, ''), count(*) FROM judged GROUP BY ALL ORDER BY ALL"
+    ).fetchall():
+        judged.setdefault(table, {})[reason] = count
+    values = np.full((n_stays, hours, len(described)), np.nan, np.float32)
+    found = connection.execute("SELECT stay, hour, variable, value FROM hourly").fetchnumpy()
+    values[found["stay"], found["hour"], found["variable"]] = found["value"]
+    # A value within its range can still add up to an hour outside it.
+    low, high = (np.array([getattr(feature, end) for feature in described], np.float32) for end in ("low", "high"))
+    outside = (values < low) | (values > high)
+    values[outside] = np.nan
+    account = Account("hourly values", len(found["value"]), {"outside the plausible range": int(outside.sum())})
+    return Hourly(values, judged, account)
