@@ -16,6 +16,8 @@ from importlib import import_module  # noqa: E402
 from pipeline.errors import UserError  # noqa: E402
 
 COMMANDS = {
+    "datasets": "pipeline.commands.datasets",
+    "ingest": "pipeline.commands.ingest",
     "run": "pipeline.commands.run",
     "schema": "pipeline.commands.schema",
     "sample_dev": "pipeline.stages.sample_dev",

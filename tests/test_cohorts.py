@@ -16,8 +16,10 @@ from pipeline.__main__ import main
 from pipeline.cohorts import splits
 from pipeline.cohorts.catalog import parse_entry, read_catalog, source_of
 from pipeline.cohorts.cohort import read_cohort, write_cohort
+from pipeline.cohorts.intake import take_in
 from pipeline.cohorts.schema import check_cohort
 from pipeline.errors import UserError
+from pipeline.seeding import generator
 
 ENTRY = {
     "title": "made for the tests",
@@ -76,12 +78,67 @@ def test_a_table_becomes_a_cohort(tmp_path):
 
 def test_parquet_and_compressed_csv_say_the_same(tmp_path):
     frame = table()
+    frame.loc[3, "na"] = frame.loc[4, "sex"] = None
     plain = load(tmp_path, frame)
     typed = load(tmp_path, frame.infer_objects(), file="made.parquet")
     packed = load(tmp_path, gzip.compress(frame.to_csv(index=False).encode()), file="made.csv.gz")
     for other in (typed, packed):
         np.testing.assert_array_equal(plain.values, other.values)
         np.testing.assert_array_equal(plain.label, other.label)
+
+
+def test_typed_columns_of_parquet_are_read_like_csv(tmp_path):
+    frame = table()
+    frame["ward"] = pd.array(np.random.default_rng(1).integers(1, 4, 200), "Int64")
+    frame.loc[5, ["sex", "ward"]] = None
+    described = {
+        "features": ENTRY["features"] | {"ward": {"categories": ["1", "2"], "other": "another"}},
+        "missing": ["", "?"],
+    }
+    plain = load(tmp_path, frame, **described)
+    frame["sex"] = frame["sex"].astype("category")
+    for column in (frame["ward"].astype(float), frame["ward"].astype("Int8"), frame["ward"].astype("category")):
+        typed = frame.assign(ward=column, died=frame["died"].astype(bool), na=frame["na"].astype("float64"))
+        typed["patient"] = typed["patient"].astype("int32")
+        typed["age"] = typed["age"].astype("float32")
+        typed = load(tmp_path, typed.drop(columns="unused"), file="made.parquet", **described)
+        np.testing.assert_array_equal(plain.values, typed.values)
+        np.testing.assert_array_equal(plain.label, typed.label)
+        np.testing.assert_array_equal(plain.group_id, typed.group_id)
+
+
+def test_nan_in_parquet_is_missing_and_no_other_category(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"ward": [1.0, float("nan"), 3.0, None], "died": [0, 1, 0, 1]}), tmp_path / "made.parquet")
+    features = {"ward": {"categories": ["1", "2"], "other": "another"}}
+    entry = {"source": "table", "file": "made.parquet", "label": "died", "missing": ["?"], "features": features}
+    entry = parse_entry("made", entry, "catalog")
+    cohort, _ = source_of(entry).load("made", entry, tmp_path, tmp_path)
+    np.testing.assert_array_equal(cohort.values[:, 0, 0], [0, np.nan, 2, np.nan])
+
+
+def test_a_text_that_is_not_listed_is_the_other_category(tmp_path):
+    frame = table()
+    frame.loc[:4, "sex"] = ["f", "x", "y", "m", None]
+    features = {"sex": {"categories": ["f", "m"], "other": "neither"}}
+    cohort = load(tmp_path, frame, features=features)
+    assert cohort.features[0].categories == ("f", "m", "neither") and cohort.features[0].high == 2
+    np.testing.assert_array_equal(cohort.values[:5, 0, 0], [0, 2, 2, 1, np.nan])
+    check_cohort(cohort)
+    listed = load(tmp_path, frame, features={"sex": {"categories": ["f", "m"], "other": "m"}})
+    assert listed.features[0].categories == ("f", "m")
+    np.testing.assert_array_equal(listed.values[:5, 0, 0], [0, 1, 1, 1, np.nan])
+    with pytest.raises(UserError, match="column 'sex': 200 of 200 rows are wrong; expected at least one of F, M"):
+        load(tmp_path, frame, features={"sex": {"categories": ["F", "M"], "other": "neither"}})
+
+
+def test_true_and_false_are_a_label(tmp_path):
+    frame = table()
+    wanted = frame["died"].astype(int)
+    np.testing.assert_array_equal(load(tmp_path, frame.assign(died=wanted.astype(bool))).label, wanted)
+    np.testing.assert_array_equal(load(tmp_path, frame.assign(died=np.where(wanted, "TRUE", "FALSE"))).label, wanted)
 
 
 def test_a_worded_label(tmp_path):
@@ -101,40 +158,88 @@ def change(column, value, row=7):
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda f: f.drop(columns="na"), r"made.csv: column 'na' is missing .* 200 rows"),
+        (lambda f: f.drop(columns="na"), r"made.csv: column 'na' is missing .* 200 rows and 5 columns$"),
+        (
+            lambda f: f.rename(columns=dict(zip(f.columns, ("13.8", "abc", *"bcde"), strict=True))),
+            r"made.csv: column 'age' is missing \(5 of 5 expected columns are\)",
+        ),
+        (lambda f: f.assign(died=None), r"column 'died': 200 of 200 rows are wrong.*a value in every row"),
         (change("died", 2), r"made.csv: column 'died': 1 of 200 rows are wrong.*row 8.*binary label"),
         (change("died", "yes"), r"column 'died': 1 of 200 rows are wrong, first in row 8; expected a number"),
         (change("died", None), r"column 'died': 1 of 200 rows are wrong"),
         (change("na", "abc"), r"column 'na': 1 of 200 rows are wrong, first in row 8; expected a number"),
         (change("na", 13.8), r"column 'na': 1 of 200 rows are wrong.*expected a number from 100 to 180 mmol/L"),
         (change("sex", "x"), r"column 'sex': 1 of 200 rows are wrong.*one of f, m"),
+        (change("na", "-inf"), r"column 'na': 1 of 200 rows are wrong.*expected a number from 100 to 180 mmol/L"),
+        (change("age", True), r"column 'age': 1 of 200 rows are wrong, first in row 8; expected a number"),
         (change("patient", None), r"column 'patient': 1 of 200 rows are wrong.*a value in every row"),
         (lambda f: f.assign(died=0), r"column 'died': 0 of 200 rows are positive"),
         (lambda f: f[:0], r"made.csv: no rows"),
     ],
 )
 def test_a_wrong_table_is_one_sentence(tmp_path, break_it, message):
-    with pytest.raises(UserError, match=message) as raised:
-        load(tmp_path, break_it(table()))
-    assert "\n" not in str(raised.value)
-    assert not re.search(r"abc|13\.8", str(raised.value)), "a patient's value in a message"
+    for file in ("made.csv", "made.parquet"):
+        frame = break_it(table())
+        frame = frame if file == "made.csv" else frame.map(str, na_action="ignore")
+        with pytest.raises(UserError, match=message.replace("made.csv", file)) as raised:
+            load(tmp_path, frame, file=file)
+        assert "\n" not in str(raised.value)
+        assert not re.search(r"abc|13\.8", str(raised.value)), "a patient's value in a message"
+
+
+def test_an_id_that_comes_twice_is_one_sentence(tmp_path):
+    frame = table().assign(stay=np.arange(200))
+    np.testing.assert_array_equal(load(tmp_path, frame, sample_id="stay").sample_id, np.arange(200))
+    with pytest.raises(UserError, match="made.csv: column 'stay': 2 of 200 rows are wrong.*expected no value twice"):
+        load(tmp_path, change("stay", 6)(frame), sample_id="stay")
+
+
+GOOD = table().to_csv(index=False).encode()
+PACKED = gzip.compress(GOOD)
 
 
 @pytest.mark.parametrize(
     ("content", "name", "message"),
     [
         (b"", "made.csv", "not readable as a table"),
+        (b"", "made.csv.gz", "not readable as a table"),
+        (b"", "made.parquet", "not readable as a table"),
         (b"\xff\xfe\x00bad", "made.csv", "not UTF-8"),
+        (GOOD + "1,140,50,m\u00e4nnlich,0,x\n".encode("latin-1"), "made.csv", "not UTF-8"),
         (b'a,b\n1,2\n3,4,5,6\n"', "made.csv", "not readable as a table"),
+        (b"na,age\n1,2,3\n4,5,6\n", "made.csv", "not readable as a table (its rows have more cells"),
+        (b"na,age,na\n1,2,3\n", "made.csv", "not readable as a table (it has column 'na' more than once)"),
         (gzip.compress(b"na,age\n" * 1000)[:40], "made.csv.gz", "not readable as a table"),
+        (PACKED[: len(PACKED) // 2], "made.csv.gz", "not readable as a table"),
+        (PACKED[:-4], "made.csv.gz", "not readable as a table"),
+        (PACKED[:-8] + bytes(8), "made.csv.gz", "not readable as a table"),
         (b"not a gzip", "made.csv.gz", "not readable as a table"),
         (b"PAR1 no", "made.parquet", "not readable as a table"),
+        ("made.csv", "made.csv", "a link that leads to no file"),
+        ("nowhere.csv", "made.csv", "a link that leads to no file"),
+        (None, "made.csv", "a folder, expected a file"),
+        (None, "made.parquet", "a folder, expected a file"),
     ],
 )
-def test_an_unreadable_file_is_one_sentence(tmp_path, content, name, message):
-    with pytest.raises(UserError, match=message) as raised:
-        load(tmp_path, content, file=name)
-    assert name in str(raised.value)
+def test_an_unreadable_file_is_one_sentence_and_leaves_nothing(tmp_path, capsys, content, name, message):
+    """`content` is what the file holds; a text is what it links to, and None makes a folder of it."""
+    path = tmp_path / name
+    if content is None:
+        path.mkdir()
+    elif isinstance(content, str):
+        path.symlink_to(content)
+    else:
+        path.write_bytes(content)
+    assert stage(tmp_path, file=name) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert f"{name}: {message}" in error
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_typed_column_that_is_no_text_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="made.parquet: not readable as a table"):
+        load(tmp_path, table().assign(na=[[1.0]] * 200), file="made.parquet")
 
 
 def test_a_missing_file_says_how_to_get_it(tmp_path):
@@ -150,6 +255,13 @@ def test_a_missing_file_says_how_to_get_it(tmp_path):
         ({"lable": "died"}, r"made.lable"),
         ({"features": {"age": {"unit": "years"}}}, r"made.features.age.*range.*or categories"),
         ({"features": {"age": {"range": [5, 1]}}}, r"made.features.age.*lower bound first"),
+        ({"features": {"age": {"range": [1, 5], "other": "x"}}}, r"made.features.age.*other goes with categories"),
+        ({"features": {"sex": {"categories": ["f", "m", "f"]}}}, r"made.features.sex.*lists a text twice"),
+        ({"features": {"died": {"range": [0, 1]}}}, r"made: .*feature died reads column 'died', which is the label"),
+        (
+            {"features": {"one": {"column": "a", "range": [0, 1]}, "two": {"column": "a", "range": [0, 1]}}},
+            r"made: .*feature two reads column 'a', which is the label, an id or another's",
+        ),
     ],
 )
 def test_a_wrong_catalog_entry_names_its_key(changes, message):
@@ -167,9 +279,10 @@ def test_a_new_citation_changes_nothing_that_a_cohort_depends_on():
 
 def test_the_catalog_of_the_project_is_valid():
     catalog = read_catalog(Path("data/datasets.yaml"))
-    assert {"icu_dev", "support2"} <= set(catalog)
+    assert {"icu_dev", "support2", "diabetes130"} <= set(catalog)
     for name, entry in catalog.items():
-        steps, features = source_of(entry).describe(entry)
+        assert entry.label and entry.licence, name
+        steps, features = source_of(entry).describe(entry, Path("data/raw"))
         assert steps >= 1 and len({feature.name for feature in features}) == len(features), name
 
 
@@ -179,6 +292,13 @@ def test_outcomes_of_support2_are_no_features():
     forbidden = set(outcomes.split())
     entry = read_catalog(Path("data/datasets.yaml"))["support2"]
     assert not forbidden & {column.column or name for name, column in entry.features.items()}
+
+
+def test_nobody_who_died_is_told_apart_in_diabetes130():
+    entry = read_catalog(Path("data/datasets.yaml"))["diabetes130"]
+    assert not {"encounter_id", "patient_nbr", "readmitted"} & set(entry.columns.values())
+    died_or_hospice = {"11", "13", "14", "19", "20", "21"}
+    assert not died_or_hospice & set(entry.features["discharge_disposition"].categories)
 
 
 def test_the_same_cohort_comes_back_from_its_files(tmp_path, cohort):
@@ -198,7 +318,6 @@ def test_a_damaged_cohort_is_one_sentence(tmp_path):
 
 
 def stage(tmp_path: Path, n_samples="all", **changes) -> int:
-    table().to_csv(tmp_path / "made.csv", index=False)
     entry = ENTRY | changes
     arguments = ["--dataset", "made", "--entry", json.dumps(entry), "--raw-dir", str(tmp_path)]
     arguments += [
@@ -215,6 +334,7 @@ def stage(tmp_path: Path, n_samples="all", **changes) -> int:
 
 
 def test_the_stage_writes_all_or_nothing(tmp_path, capsys):
+    table().to_csv(tmp_path / "made.csv", index=False)
     assert stage(tmp_path, label="sodium_label") == 1
     assert "error: " in capsys.readouterr().err
     assert not (tmp_path / "dev").exists() and not (tmp_path / "s.json").exists()
@@ -264,6 +384,42 @@ def test_an_empty_split_is_one_sentence():
         splits.deal(splits.assign_folds(np.arange(100), label), label, None, "made")
 
 
+def as_ever(fold: np.ndarray, seed: int | None) -> list[np.ndarray]:
+    """The split where every fold holds both classes: 14, 3 and 3 folds in order."""
+    order = np.arange(20) if seed is None else generator(seed, "split").permutation(20)
+    return [np.flatnonzero(np.isin(fold, part)) for part in np.split(order, [14, 17])]
+
+
+@pytest.mark.parametrize(("n", "prevalence"), [(400, 0.4), (1500, 0.12), (5000, 0.9)])
+def test_the_split_of_a_large_cohort_is_as_ever(n, prevalence):
+    rng = np.random.default_rng(n)
+    group, label = rng.integers(0, n, n), (rng.random(n) < prevalence).astype(np.int8)
+    fold = splits.assign_folds(group, label)
+    for seed in (None, *range(20)):
+        split = splits.deal(fold, label, seed, "made")
+        for rows, wanted in zip((split.train, split.validation, split.test), as_ever(fold, seed), strict=True):
+            np.testing.assert_array_equal(rows, wanted)
+
+
+@pytest.mark.parametrize(
+    ("rare", "wanted"), [(3, (1, 1, 1)), (4, (2, 1, 1)), (8, (6, 1, 1)), (13, (9, 2, 2)), (19, (13, 3, 3))]
+)
+@pytest.mark.parametrize("rare_label", [0, 1])
+def test_few_positives_or_negatives_are_shared_among_the_roles(rare, wanted, rare_label):
+    label = np.full(100, 1 - rare_label, np.int8)
+    label[np.random.default_rng(rare).permutation(100)[:rare]] = rare_label
+    fold = splits.assign_folds(np.arange(100), label)
+    test_sets = set()
+    for seed in (None, *range(200)):
+        split = splits.deal(fold, label, seed, "made")
+        parts = (split.train, split.validation, split.test)
+        assert tuple((label[rows] == rare_label).sum() for rows in parts) == wanted
+        assert [len(set(fold[rows])) for rows in parts] == [14, 3, 3]
+        np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(100))
+        test_sets.add(tuple(split.test))
+    assert len(test_sets) > 50
+
+
 def test_a_part_of_a_cohort_is_stratified_and_keeps_groups_whole():
     rng = np.random.default_rng(4)
     group, label = rng.integers(0, 3000, 5000), (rng.random(5000) < 0.1).astype(np.int8)
@@ -283,3 +439,14 @@ def test_support2_is_what_its_notice_says(real_data):
     assert missing["urine_output"] == pytest.approx(0.53, abs=0.01)
     assert missing["glucose"] == pytest.approx(0.49, abs=0.01)
     assert max(missing[name] for name in ("heart_rate", "mean_bp", "resp_rate", "temperature", "sodium")) < 0.001
+
+
+def test_diabetes130_is_what_its_notice_says(real_data):
+    entry = read_catalog(Path("data/datasets.yaml"))["diabetes130"]
+    cohort, accounts = take_in("diabetes130", entry, real_data, Path("unused"))
+    assert (len(cohort), int(cohort.label.sum()), len(np.unique(cohort.group_id))) == (101766, 11357, 71518)
+    assert accounts[0].dropped == {}
+    missing = dict(zip(cohort.feature_names, np.isnan(cohort.values[:, 0]).mean(0), strict=True))
+    assert missing["payer"] == pytest.approx(40256 / 101766, abs=1e-6)
+    assert missing["hba1c"] == pytest.approx(84748 / 101766, abs=1e-6)
+    assert max(missing[feature.name] for feature in cohort.features if not feature.categories) == 0

@@ -6,6 +6,7 @@ Source modules (`pipeline/cohorts/sources/`) share one interface:
     input_files(entry, raw_dir) -> list[Path]    the original files
     load(name, entry, raw_dir, cache_dir) -> (Cohort, list[Account])
                                                  reads and checks them; faster copies may be kept below cache_dir
+    SHARED                                       names of files in pipeline/cohorts that it relies on (optional)
 """
 
 from pathlib import Path
@@ -62,7 +63,16 @@ def parse_entry(name: str, content: dict[str, Any], where: Path | str) -> Entry:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, (name, *first["loc"])))
-        raise UserError(f"{where}: {key}: {first['msg']} (given: {first['input']!r})") from None
+        given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
+        raise UserError(f"{where}: {key}: {first['msg']}{given}") from None
+
+
+def code_of(entry: Entry) -> list[Path]:
+    """The code that makes the cohort of `entry`, and its table of variables: a change makes the cohort anew."""
+    folder = Path("pipeline/cohorts")
+    shared = [folder / name for name in getattr(source_of(entry), "SHARED", ())]
+    variables = [entry.variables] if hasattr(entry, "variables") else []
+    return [*sorted(folder.glob(f"sources/{entry.source}.*")), *shared, *variables]
 
 
 def source_of(entry: Entry):

@@ -45,7 +45,9 @@ class IcuParameters(Entry):
     gap: int = Field(6, ge=0, description="hours after the window in which the stay must not have ended")
     stays: Literal["first", "all"] = Field("first", description="of each patient")
     min_age: int = Field(18, ge=0, le=120, description="in years")
-    variables: Path = Field(timeline.TABLES / "mimiciv.csv", description="table of variables and their items")
+    variables: Path = Field(
+        Path("pipeline/cohorts/variables/mimiciv.csv"), description="table of variables and their items"
+    )
 
 
 def static_features(entry: IcuParameters) -> tuple[Feature, ...]:

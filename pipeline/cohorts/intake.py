@@ -16,12 +16,14 @@ MIN_CELL = 10  # a count from 1 to MIN_CELL - 1 could single a patient out and i
 class Account:
     """What became of the rows of one original table: each is kept or dropped for one named reason.
 
-    `rows` says what they are (e.g. "ICU stays"), `read` how many there were, `dropped` how many went for which reason.
+    `rows` says what they are (e.g. "ICU stays"), `read` how many there were, `dropped` how many went for which reason,
+    `note` what else is to be known of them.
     """
 
     rows: str
     read: int
     dropped: dict[str, int]
+    note: str = ""
 
     @property
     def kept(self) -> int:
@@ -52,17 +54,44 @@ def account_lines(accounts: list[Account]) -> list[str]:
     for account in accounts:
         line = f"{account.rows}: {shown(account.read)} read, {shown(account.kept)} kept"
         dropped = [f"{shown(count)} {reason}" for reason, count in account.dropped.items() if count]
-        lines.append(f"{line}; dropped: {', '.join(dropped)}" if dropped else line)
+        line += f"; dropped: {', '.join(dropped)}" if dropped else ""
+        lines.append(f"{line}; note: {account.note}" if account.note else line)
     return lines
 
 
 def summary_line(cohort: Cohort) -> str:
     """Size, groups, prevalence, shape and missingness of a cohort in one line."""
+    positive = shown_share(int(cohort.label.sum()), len(cohort))
     return (
         f"{cohort.name}: {len(cohort):,} samples, {len(np.unique(cohort.group_id)):,} groups, "
-        f"{cohort.label.mean():.1%} positive, {cohort.n_steps} steps × {len(cohort.features)} features, "
+        f"{positive} positive, {cohort.n_steps} steps × {len(cohort.features)} features, "
         f"{np.isnan(cohort.values).mean():.1%} not measured"
     )
+
+
+def missingness_lines(cohort: Cohort) -> list[str]:
+    """A table for people to read: per feature the share of cells not measured.
+
+    Where there are several steps, also the share of samples in which the feature is never measured.
+    """
+    missing = np.isnan(cohort.values)
+    rows = [("feature", "unit", "not measured", "never measured")]
+    for feature, cells, samples in zip(cohort.features, missing.sum((0, 1)), missing.all(1).sum(0), strict=True):
+        shares = shown_share(cells, len(cohort) * cohort.n_steps), shown_share(samples, len(cohort))
+        rows.append((feature.name, feature.unit, *shares))
+    if cohort.n_steps == 1:  # there the two shares are the same
+        rows = [row[:3] for row in rows]
+    name, unit, *shares = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return [
+        "  ".join([row[0].ljust(name), row[1].ljust(unit), *map(str.rjust, row[2:], shares)]).rstrip() for row in rows
+    ]
+
+
+def shown_share(count: int, total: int) -> str:
+    """A share for people to read, unless it would tell of a small count, or of all but a few."""
+    if 0 < count < MIN_CELL:
+        return shown(count)
+    return f"all but {shown(total - count)}" if 0 < total - count < MIN_CELL else f"{count / total:.1%}"
 
 
 def shown(count: int) -> str:

@@ -8,22 +8,19 @@ from pipeline.cohorts.cohort import Cohort
 from pipeline.errors import UserError
 
 
-def check_table(frame, entry, columns: dict[str, str], path: Path):
+def check_table(frame, entry, path: Path):
     """A raw table of texts, typed: numbers inside their range, known categories, a complete 0/1 label.
 
-    `columns` maps feature names to the file's column names. Raises `UserError` with file, column, the number of
-    wrong rows and the first of them.
+    `entry` is a catalog entry of the source `table`. Raises `UserError` with file, column, the number of wrong rows
+    and the first of them.
     """
     import pandera.pandas as pa
 
     checks = {}
-    for feature, column in columns.items():
+    for feature, column in entry.columns.items():
         described = entry.features[feature]
         if described.categories:
-            checks[column] = pa.Column(
-                nullable=True,
-                checks=pa.Check.isin(described.categories, error=f"one of {', '.join(described.categories)}"),
-            )
+            checks[column] = pa.Column(nullable=True, checks=_category_check(described))
         else:
             low, high = described.range
             checks[column] = pa.Column(
@@ -37,6 +34,7 @@ def check_table(frame, entry, columns: dict[str, str], path: Path):
     for column in filter(None, (entry.sample_id, entry.group)):
         checks[column] = pa.Column(nullable=False, unique=column == entry.sample_id)
     if entry.positive is None:
+        frame = frame.assign(**{entry.label: _truth(frame[entry.label])})
         checks[entry.label] = pa.Column(
             float, nullable=False, coerce=True, checks=pa.Check.isin([0, 1], error="a binary label, 0 or 1")
         )
@@ -88,6 +86,23 @@ def check_cohort(cohort: Cohort) -> None:
         steps,
         cohort.name,
     )
+
+
+def _category_check(described):
+    """Only listed texts; where there is another category for the rest, some listed text at least."""
+    import pandera.pandas as pa
+
+    listed = f"one of {', '.join(described.categories)}"
+    if described.other is None:
+        return pa.Check.isin(described.categories, error=listed)
+    # None of them in the whole column means that they are spelt wrong: all would be the other category.
+    return pa.Check(lambda column: bool(column.isin(described.categories).any()), error=f"at least {listed}")
+
+
+def _truth(label):
+    """True and False, in any case, as 1 and 0; every other text as it is."""
+    truth = label.str.lower().map({"true": "1", "false": "0"})
+    return truth.fillna(label)
 
 
 def _check_label(label: np.ndarray, where: str) -> None:

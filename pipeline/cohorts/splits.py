@@ -45,14 +45,19 @@ def assign_folds(group_id: np.ndarray, label: np.ndarray) -> np.ndarray:
 def deal(fold: np.ndarray, label: np.ndarray, seed: int | None, name: str) -> Split:
     """The split of `fold`: folds in order for `seed` None (fixed), else shuffled by the seed.
 
-    Raises `UserError` when a role ends up with only one class or no samples at all.
+    Folds that hold both classes go to the roles in proportion, the others fill the roles up: a small cohort has
+    fewer positives than folds, and every role needs some. Raises `UserError` when a role ends up with only one class
+    or no samples at all.
     """
     order = np.arange(N_FOLDS) if seed is None else generator(seed, "split").permutation(N_FOLDS)
-    edges = np.cumsum([0, *ROLES.values()])
-    rows = {
-        role: np.flatnonzero(np.isin(fold, order[start:stop]))
-        for role, start, stop in zip(ROLES, edges[:-1], edges[1:], strict=True)
-    }
+    positives = np.bincount(fold, weights=label, minlength=N_FOLDS)[order]
+    mixed = (positives > 0) & (positives < np.bincount(fold, minlength=N_FOLDS)[order])
+    first, rest = order[mixed].tolist(), order[~mixed].tolist()
+    rows = {}
+    for role, count in _shares(len(first)).items():
+        folds = first[:count] + rest[: ROLES[role] - count]
+        del first[:count], rest[: ROLES[role] - count]
+        rows[role] = np.flatnonzero(np.isin(fold, folds))
     for role, chosen in rows.items():
         positives = int(label[chosen].sum())
         if not 0 < positives < len(chosen):
@@ -61,6 +66,14 @@ def deal(fold: np.ndarray, label: np.ndarray, seed: int | None, name: str) -> Sp
                 "expected both classes: more samples are needed"
             )
     return Split(**rows)
+
+
+def _shares(n: int) -> dict[str, int]:
+    """`n` folds shared among the roles by largest remainder, at least one each if there are enough."""
+    shares = dict.fromkeys(ROLES, int(n >= len(ROLES)))
+    for _ in range(n - sum(shares.values())):
+        shares[max(ROLES, key=lambda role: n * ROLES[role] - N_FOLDS * shares[role])] += 1
+    return shares
 
 
 def choose_samples(group_id: np.ndarray, label: np.ndarray, n_samples: int) -> np.ndarray:

@@ -22,7 +22,6 @@ from pipeline.cohorts.cohort import Feature
 from pipeline.cohorts.intake import Account
 from pipeline.errors import UserError
 
-TABLES = Path(__file__).parent / "variables"
 HOURLY = ("mean", "sum", "total")
 _SQL = Path(__file__).with_suffix(".sql")
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from pipeline import grid, preflight
-from pipeline.cohorts.catalog import source_of
+from pipeline.cohorts.catalog import code_of, source_of
 from pipeline.config import load_study
 from pipeline.errors import UserError
 

@@ -7,7 +7,7 @@ rule sample_dev:
             ENTRIES[w.dataset], Path(STUDY.raw_dir)
         ),
         stage="pipeline/stages/sample_dev.py",
-        source=lambda w: f"pipeline/cohorts/sources/{ENTRIES[w.dataset].source}.py",
+        source=lambda w: code_of(ENTRIES[w.dataset]),
     output:
         samples=f"{COHORT}/samples.parquet",
         windows=f"{COHORT}/windows.parquet",

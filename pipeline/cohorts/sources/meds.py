@@ -20,6 +20,7 @@ from pipeline.params import Params
 
 # What the codes of measurements start with, by the MIMIC-IV table that the variables table names.
 PREFIXES = {"labevents": "LAB", "chartevents": "LAB", "outputevents": "SUBJECT_FLUID_OUTPUT"}
+SHARED = ("icu_cohort.py", "icu_cohort.sql", "timeline.py", "timeline.sql")
 _SQL = Path(__file__).with_suffix(".sql")
 _CODE = r"^[^'$]+$"
 
@@ -47,10 +48,10 @@ def describe(entry: Parameters, raw_dir: Path) -> tuple[int, tuple[Feature, ...]
 
 
 def input_files(entry: Parameters, raw_dir: Path) -> list[Path]:
-    """The Parquet files of the events, and the table of variables; the folder itself where it holds no such file."""
+    """The Parquet files of the events; the folder itself where it holds no such file."""
     root = Path(raw_dir) / entry.folder
     inside = root / "data" if (root / "data").is_dir() else root
-    return [*(sorted(inside.rglob("*.parquet")) or [root]), entry.variables]
+    return sorted(inside.rglob("*.parquet")) or [root]
 
 
 def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[Cohort, list[Account]]:
@@ -60,7 +61,7 @@ def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[
     """
     import duckdb
 
-    *files, _ = input_files(entry, raw_dir)
+    files = input_files(entry, raw_dir)
     number = _number_column(files)
     items = timeline.read_items(entry.variables)
     stems = [(f"{PREFIXES[i.table]}//{i.code}" if i.table else i.code, i.code) for i in items]

@@ -47,6 +47,7 @@ EVENTS = {
     "chartevents": ("valuenum", "valueuom"),
     "outputevents": ("value", "valueuom"),
 }
+SHARED = ("icu_cohort.py", "icu_cohort.sql", "timeline.py", "timeline.sql")
 _CANDIDATES = Path(__file__).with_suffix(".sql")
 
 
@@ -61,7 +62,7 @@ def describe(entry: Parameters, raw_dir: Path) -> tuple[int, tuple[Feature, ...]
 
 
 def input_files(entry: Parameters, raw_dir: Path) -> list[Path]:
-    """The tables that are read, and the table of variables. Raises `UserError` for the layout of MIMIC-IV 1.0."""
+    """The tables that are read. Raises `UserError` for the layout of MIMIC-IV 1.0."""
     folder = Path(raw_dir) / entry.folder
     if (folder / "core").exists():
         raise UserError(f"{folder}: has core/, the layout of MIMIC-IV 1.0; expected 2.0 or later, with hosp/ and icu/")
@@ -70,7 +71,7 @@ def input_files(entry: Parameters, raw_dir: Path) -> list[Path]:
         stems += ["icu/icustays", "icu/chartevents", "icu/outputevents"]
     elif original.find(folder / "icu/icustays"):
         stems += ["icu/icustays"]
-    return [*(original.find(folder / stem) or folder / f"{stem}.csv.gz" for stem in stems), entry.variables]
+    return [original.find(folder / stem) or folder / f"{stem}.csv.gz" for stem in stems]
 
 
 def _labs_only(folder: Path) -> bool:
@@ -88,8 +89,7 @@ def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[
 
     Raises `UserError` when a table or column is missing or damaged, or an id stands twice.
     """
-    *tables, _ = input_files(entry, raw_dir)
-    paths = {path.name.split(".")[0]: path for path in tables}
+    paths = {path.name.split(".")[0]: path for path in input_files(entry, raw_dir)}
     items = _items(entry, Path(raw_dir) / entry.folder)
     events = [table for table in EVENTS if table in paths]
     with database(cache_dir) as connection:
@@ -104,7 +104,9 @@ def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[
             """)
         connection.execute(_CANDIDATES.read_text(encoding="utf-8"))
         copies = {table: _copy(paths[table], *EVENTS[table], _codes(items, table), cache_dir) for table in events}
-        parts = (f"SELECT '{table}' AS table_name, * FROM read_parquet('{copies[table][0]}')" for table in events)
+        for table in events:
+            connection.read_parquet(str(copies[table][0])).create_view(table)
+        parts = (f"SELECT '{table}' AS table_name, * FROM {table}" for table in events)
         connection.execute(f"CREATE TEMP VIEW event AS {' UNION ALL '.join(parts)}")
         cohort, accounts = build(connection, name, entry, items, {table: copies[table][1:] for table in events})
     if "chartevents" not in paths:

@@ -25,7 +25,7 @@ from pipeline.cohorts.cohort import Cohort, Feature
 from pipeline.cohorts.intake import Account
 from pipeline.errors import UserError
 
-ITEMS = timeline.read_items(timeline.TABLES / "physionet2012.csv")
+SHARED = ("timeline.py", "timeline.sql")
 LABEL = "In-hospital_death"
 NOT_KNOWN = -1
 # What is known on admission, by its name in the files. Codes of a category count from 0, those of ICUType from 1.
@@ -47,10 +47,11 @@ class Parameters(Entry):
     folder: str = Field("physionet2012", description="folder below raw_dir")
     sets: tuple[Literal["a", "b", "c"], ...] = Field(("a", "b"), min_length=1)
     hours: int = Field(48, ge=1, le=48, description="length of the window from admission")
+    variables: Path = Field(Path("pipeline/cohorts/variables/physionet2012.csv"), description="table of variables")
 
 
 def describe(entry: Parameters, raw_dir: Path) -> tuple[int, tuple[Feature, ...]]:
-    return entry.hours, (*timeline.features(ITEMS), *DESCRIPTORS.values())
+    return entry.hours, (*timeline.features(timeline.read_items(entry.variables)), *DESCRIPTORS.values())
 
 
 def input_files(entry: Parameters, raw_dir: Path) -> list[Path]:
@@ -98,7 +99,7 @@ def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[
                 NULL::VARCHAR AS unit, false AS late
             FROM timed WHERE minute < 60 * {entry.hours}
         """)
-        hourly = timeline.hourly_values(connection, ITEMS, len(record), entry.hours)
+        hourly = timeline.hourly_values(connection, timeline.read_items(entry.variables), len(record), entry.hours)
         wanted = connection.execute("SELECT count(*) FROM timed WHERE code IN (SELECT code FROM item)").fetchone()[0]
         static, descriptors = _descriptors(connection, len(record))
     measured = ~np.isnan(hourly.values).all(axis=(1, 2))
