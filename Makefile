@@ -1,6 +1,7 @@
 # make study    the default study, set-up included; says where the report is
 # make test     the same set-up, then all tests
 # make lint     ruff, snakefmt and snakemake --lint
+# make bench    the cohort from tables of MIMIC-IV's size, against a pandas script (about 10 minutes, 1 GB)
 # make schema   the JSON schema of the configuration, after a change of its classes
 #
 # CORES=4 limits the cores; PYTHON names the interpreter that .venv is made from.
@@ -11,7 +12,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: study test lint schema setup clean
+.PHONY: study test lint bench schema setup clean
 
 study: $(READY)
 	snakemake --cores $(CORES)
@@ -25,6 +26,9 @@ lint: $(READY)
 	ruff format --check .
 	snakefmt --check Snakefile workflow
 	snakemake --lint
+
+bench: $(READY)
+	OMP_NUM_THREADS=1 python -m benchmarks.mimiciv_scale
 
 schema: $(READY)
 	python -m pipeline schema

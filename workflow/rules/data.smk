@@ -18,6 +18,8 @@ rule sample_dev:
         f"{RESULTS}/benchmarks/sample_dev/{{dataset}}.tsv"
     conda:
         "../../environment.yml"
+    # Large tables are parsed by two readers (pipeline/cohorts/original.py).
+    threads: 2
     params:
         entry=lambda w: ENTRIES[w.dataset].content(),
         n_samples=STUDY.n_samples,
