@@ -50,3 +50,13 @@ def real_data() -> Path:
     if not (folder / "support2" / "support2.csv").is_file():
         pytest.skip(f"real data not at hand: no support2/support2.csv in {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def mimic_tables(tmp_path_factory) -> Path:
+    """A raw_dir with generated MIMIC-IV tables in mimiciv/; read, never changed."""
+    from benchmarks.mimic_tables import write_tables
+
+    raw_dir = tmp_path_factory.mktemp("raw")
+    write_tables(raw_dir / "mimiciv", n_stays=60, rows=60_000)
+    return raw_dir

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -308,6 +309,12 @@ def test_the_same_cohort_comes_back_from_its_files(tmp_path, cohort):
     np.testing.assert_array_equal(again.values, cohort.values)
     np.testing.assert_array_equal(again.group_id, cohort.group_id)
     np.testing.assert_array_equal(again.label, cohort.label)
+
+
+def test_a_feature_name_stands_once(cohort):
+    again = replace(cohort, features=(cohort.features[0], *cohort.features[:-1]))
+    with pytest.raises(UserError, match=f"feature '{cohort.features[0].name}' stands twice"):
+        check_cohort(again)
 
 
 def test_a_damaged_cohort_is_one_sentence(tmp_path):

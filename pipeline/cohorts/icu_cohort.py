@@ -21,6 +21,7 @@ from pipeline.cohorts.intake import Account
 from pipeline.errors import UserError
 
 MEMORY_LIMIT = "1GB"  # of DuckDB, which then goes on on disk
+TABLES = ("labevents", "chartevents", "outputevents")  # MIMIC-IV's tables of measurements
 SEXES = ("F", "M")
 ADMISSION_TYPES = (
     "AMBULATORY OBSERVATION",
@@ -58,6 +59,20 @@ def static_features(entry: IcuParameters) -> tuple[Feature, ...]:
     )
 
 
+def read_items(entry: IcuParameters) -> list[timeline.Item]:
+    """The variables; `UserError` where their table is wrong, names another than `TABLES`, or takes a static name."""
+    items = timeline.read_items(entry.variables)
+    taken = {feature.name for feature in static_features(entry)}
+    for item in items:
+        if item.variable in taken:
+            raise UserError(f"{entry.variables}: {item.variable}: the name of a static feature; expected another")
+        if item.table and item.table not in TABLES:
+            raise UserError(
+                f"{entry.variables}: {item.variable}: table: {item.table!r} given, expected one of {', '.join(TABLES)}"
+            )
+    return items
+
+
 @contextmanager
 def database(cache_dir: Path) -> Iterator:
     """A DuckDB connection of bounded memory; what does not fit goes into a folder that is removed in the end."""
@@ -86,6 +101,8 @@ def build(
     judged = connection.execute("SELECT coalesce(reason, ''), count(*) FROM judged_stay GROUP BY ALL ORDER BY ALL")
     dropped = dict(judged.fetchall())
     n_stays = dropped.pop("", 0)
+    if not n_stays and not dropped:
+        raise UserError(f"{name}: no stay was found; expected at least one")
     if not n_stays:
         raise UserError(f"{name}: none of {sum(dropped.values())} stays is left ({', '.join(dropped)})")
     hourly = timeline.hourly_values(connection, items, n_stays, entry.hours)

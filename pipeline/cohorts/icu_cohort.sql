@@ -14,8 +14,8 @@ CREATE TEMP TABLE judged_stay AS
 WITH known AS (
     SELECT *,
         CASE
-            WHEN label IS NULL OR age IS NULL THEN 'without an outcome or an age'
             WHEN start IS NULL OR stop IS NULL OR stop <= start THEN 'with times missing or out of order'
+            WHEN label IS NULL OR age IS NULL THEN 'without an outcome or an age'
             WHEN age < $min_age THEN 'under the lowest age'
         END AS unfit
     FROM candidate

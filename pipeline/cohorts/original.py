@@ -16,6 +16,8 @@ from pipeline.errors import UserError
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
 BLOCK = 4 << 20  # bytes of text that are parsed at a time
 READERS = 2
+_KINDS = {"int64": "whole numbers", "int8": "whole numbers", "double": "numbers", "timestamp": "times"}
+_KINDS |= {"string": "text in UTF-8"}
 
 
 def find(stem: Path) -> Path | None:
@@ -49,14 +51,16 @@ def batches(source: Any, types: dict[str, Any], where: Path | None = None) -> It
     except FileNotFoundError:
         raise UserError(f"{where}: no such file") from None
     except (pa.ArrowKeyError, KeyError) as error:
-        name = re.search(r"'(\w+)'", str(error))
+        name = re.search("'([^']+)'", str(error))
         raise UserError(f"{where}: column {name[1]!r} is missing; {expected}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{where}: not readable: its first line is no text in UTF-8; {expected}") from None
     except (pa.ArrowException, OSError, EOFError, zlib.error, isal_zlib.error) as error:
-        # What follows these words in Arrow's messages is a row of the file.
-        what = re.split(r": invalid value|(?<=, got \d): |(?<=, got \d\d): ", str(error))[0]
+        # What follows these words in Arrow's messages is a row of the file; the rows' numbers are those of a block.
+        what = re.sub(r"Row #\d+: |(?<=, got )(\d+): .*", r"\1", str(error), flags=re.DOTALL)
         column = re.match(r"In CSV column #(\d+): CSV conversion error to (\w+)", what)
         if column:
-            what = f"column {int(column[1]) + 1} of the file holds something else than {column[2]}"
+            what = f"column {int(column[1]) + 1} of the file holds something else than {_KINDS[column[2]]}"
         raise UserError(f"{where}: not readable: {what}; {expected}") from None
 
 
@@ -116,10 +120,22 @@ def _parquet(source: Path, types: dict[str, Any]) -> Iterator:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema(types.items())
     with pq.ParquetFile(source) as file:
         absent = [name for name in types if name not in file.schema_arrow.names]
         if absent:
             raise KeyError(absent[0])
+        if not file.metadata.num_rows:
+            raise pa.ArrowInvalid("it has no rows")
         for batch in file.iter_batches(columns=list(types)):
-            yield pa.Table.from_batches([batch]).select(list(types)).cast(schema).combine_chunks().to_batches()[0]
+            columns = [_cast(batch[name], kind, name) for name, kind in types.items()]
+            yield pa.RecordBatch.from_arrays(columns, schema=pa.schema(types.items()))
+
+
+def _cast(column: Any, kind: Any, name: str):
+    import pyarrow as pa
+
+    try:
+        return column.cast(kind)
+    except pa.ArrowException:
+        expected = _KINDS[re.match("[a-z0-9]+", str(kind))[0]]
+        raise pa.ArrowInvalid(f"column {name!r} holds something else than {expected}") from None

@@ -48,10 +48,13 @@ def check_table(frame, entry, path: Path):
 
 
 def check_cohort(cohort: Cohort) -> None:
-    """A finished cohort: unique ids, groups, a 0/1 label with both classes, every feature measured somewhere."""
+    """A finished cohort: unique ids and names, a 0/1 label with both classes, every feature measured somewhere."""
     import pandas as pd
     import pandera.pandas as pa
 
+    twice = [name for name in cohort.feature_names if cohort.feature_names.count(name) > 1]
+    if twice:
+        raise UserError(f"{cohort.name}: feature {twice[0]!r} stands twice; expected each name once")
     samples = pd.DataFrame({"sample_id": cohort.sample_id, "group_id": cohort.group_id, "label": cohort.label})
     schema = pa.DataFrameSchema(
         {

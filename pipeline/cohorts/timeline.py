@@ -24,6 +24,9 @@ from pipeline.errors import UserError
 
 HOURLY = ("mean", "sum", "total")
 _SQL = Path(__file__).with_suffix(".sql")
+# Means the same to Python and to SQL: x and decimal numbers, with single operators between them.
+_ARITHMETIC = re.compile(r"( |\bx\b|\b\d+(\.\d+)?\b|[()]|[-+*/](?! *[-+*/]))*")
+_LARGEST = 1e12  # of a value: sums of decimals stay exact
 
 
 class Item(NamedTuple):
@@ -42,7 +45,7 @@ class Item(NamedTuple):
     @property
     def bounds(self) -> tuple[float, float]:
         """The plausible range in the variable's unit."""
-        # The pattern in `_item` lets nothing but arithmetic through.
+        # `_ARITHMETIC` lets nothing but arithmetic through.
         ends = [eval(self.conversion, {"__builtins__": {}}, {"x": end}) for end in (self.low, self.high)]
         return min(ends), max(ends)
 
@@ -54,18 +57,18 @@ def read_items(path: Path) -> list[Item]:
             items = [_item(row, f"{path}, line {number}") for number, row in enumerate(csv.DictReader(file), start=2)]
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; expected a table of variables") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: not readable as a table of variables ({error})") from None
     if not items:
         raise UserError(f"{path}: no rows; expected one per item of the original data")
     for variable, rows in _by_variable(items).items():
         if len({(row.unit, row.hourly) for row in rows}) > 1:
             raise UserError(f"{path}: {variable}: unit or hourly differs between its rows; expected the same in each")
-        for position, row in enumerate(rows):
-            if any(_overlap(row, other) for other in rows[:position]):
-                raise UserError(
-                    f"{path}: {variable}: two rows of item {row.code} share values; expected each in one row"
-                )
+    for position, item in enumerate(items):
+        if any(_overlap(item, other) for other in items[:position]):
+            raise UserError(
+                f"{path}: {item.variable}: two rows of item {item.code} share values; expected each in one row"
+            )
     return items
 
 
@@ -77,7 +80,7 @@ def _item(row: dict[str, str], where: str) -> Item:
         raise UserError(f"{where}: column {absent[0]!r} is missing")
     if row["hourly"] not in HOURLY:
         raise UserError(f"{where}: hourly: {row['hourly']!r} given, expected one of {', '.join(HOURLY)}")
-    if not re.fullmatch(r"(?!.*\*\*)[x0-9.+\-*/() ]*", row["conversion"]):
+    if not _ARITHMETIC.fullmatch(row["conversion"]):
         raise UserError(f"{where}: conversion: {row['conversion']!r} given, expected arithmetic in x")
     code = row["code"] if "code" in row else row["itemid"]
     if not row["variable"] or not code:
@@ -90,16 +93,19 @@ def _item(row: dict[str, str], where: str) -> Item:
             *(float(row["low"]), float(row["high"]), row["conversion"] or "x"),
         )
         ordered = item.low < item.high and item.bounds[0] < item.bounds[1]
+        small = max(map(abs, (item.low, item.high, *item.bounds))) < _LARGEST
     except (ValueError, SyntaxError, TypeError, ZeroDivisionError):
         raise UserError(f"{where}: low, high or conversion is no number or no arithmetic in x") from None
     if not ordered:
         raise UserError(f"{where}: expected low below high, and a conversion that tells them apart")
+    if not small:
+        raise UserError(f"{where}: expected low and high below {_LARGEST:g} in size")
     return item
 
 
 def _overlap(one: Item, other: Item) -> bool:
-    same_unit = not one.units or not other.units or set(one.units) & set(other.units)
-    return one.code == other.code and bool(same_unit) and max(one.low, other.low) <= min(one.high, other.high)
+    # Whatever their units: a measurement without one would be a value of both.
+    return one.code == other.code and max(one.low, other.low) <= min(one.high, other.high)
 
 
 def _by_variable(items: Iterable[Item]) -> dict[str, list[Item]]:

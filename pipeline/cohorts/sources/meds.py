@@ -13,7 +13,7 @@ from pydantic import Field
 
 from pipeline.cohorts import timeline
 from pipeline.cohorts.cohort import Cohort, Feature
-from pipeline.cohorts.icu_cohort import IcuParameters, build, database, static_features
+from pipeline.cohorts.icu_cohort import IcuParameters, build, database, read_items, static_features
 from pipeline.cohorts.intake import Account
 from pipeline.errors import UserError
 from pipeline.params import Params
@@ -44,7 +44,7 @@ class Parameters(IcuParameters):
 
 
 def describe(entry: Parameters, raw_dir: Path) -> tuple[int, tuple[Feature, ...]]:
-    return entry.hours, (*timeline.features(timeline.read_items(entry.variables)), *static_features(entry))
+    return entry.hours, (*timeline.features(read_items(entry)), *static_features(entry))
 
 
 def input_files(entry: Parameters, raw_dir: Path) -> list[Path]:
@@ -63,7 +63,7 @@ def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[
 
     files = input_files(entry, raw_dir)
     number = _number_column(files)
-    items = timeline.read_items(entry.variables)
+    items = read_items(entry)
     stems = [(f"{PREFIXES[i.table]}//{i.code}" if i.table else i.code, i.code) for i in items]
     with database(cache_dir) as connection:
         paths = [str(path) for path in files]
@@ -78,9 +78,14 @@ def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[
             n_rows = connection.execute("SELECT count(*) FROM meds").fetchone()[0]
             wanted = connection.execute("SELECT count(*) FROM event").fetchone()[0]
             cohort, accounts = build(connection, name, entry, items, {"events": (n_rows, wanted)})
-        except (duckdb.IOException, duckdb.ConversionException, duckdb.InvalidInputException) as error:
+        except duckdb.OutOfMemoryException:
+            raise
+        except duckdb.Error as error:
             where = Path(raw_dir) / entry.folder
-            raise UserError(f"{where}: not readable as MEDS events ({type(error).__name__})") from None
+            raise UserError(
+                f"{where}: not readable as MEDS events ({type(error).__name__}); expected whole numbers in subject_id, "
+                f"times in time, texts in code and numbers in {number}"
+            ) from None
     return cohort, accounts
 
 

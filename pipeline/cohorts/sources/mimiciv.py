@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.cohorts import original, timeline
 from pipeline.cohorts.cohort import Cohort, Feature
-from pipeline.cohorts.icu_cohort import IcuParameters, build, database, static_features
+from pipeline.cohorts.icu_cohort import IcuParameters, build, database, read_items, static_features
 from pipeline.cohorts.intake import Account
 from pipeline.errors import UserError
 from pipeline.files import whole
@@ -47,7 +47,7 @@ EVENTS = {
     "chartevents": ("valuenum", "valueuom"),
     "outputevents": ("value", "valueuom"),
 }
-SHARED = ("icu_cohort.py", "icu_cohort.sql", "timeline.py", "timeline.sql")
+SHARED = ("icu_cohort.py", "icu_cohort.sql", "original.py", "timeline.py", "timeline.sql")
 _CANDIDATES = Path(__file__).with_suffix(".sql")
 
 
@@ -80,7 +80,12 @@ def _labs_only(folder: Path) -> bool:
 
 
 def _items(entry: Parameters, folder: Path) -> list[timeline.Item]:
-    items = timeline.read_items(entry.variables)
+    items = read_items(entry)
+    for item in items:
+        if not item.table or not item.code.isdecimal():
+            raise UserError(
+                f"{entry.variables}: {item.variable}: expected a table and an itemid that is a whole number"
+            )
     return [item for item in items if item.table == "labevents"] if _labs_only(folder) else items
 
 
@@ -136,7 +141,12 @@ def _copy(path: Path, number: str, unit: str, codes: list[int], cache_dir: Path)
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    found = path.stat()
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: not readable: {error.strerror}") from None
     made_of = [str(path.resolve()), found.st_size, found.st_mtime_ns, number, codes]
     key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
     copy = Path(cache_dir) / f"{path.name.split('.')[0]}-{key}.parquet"

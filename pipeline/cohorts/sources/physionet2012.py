@@ -25,7 +25,7 @@ from pipeline.cohorts.cohort import Cohort, Feature
 from pipeline.cohorts.intake import Account
 from pipeline.errors import UserError
 
-SHARED = ("timeline.py", "timeline.sql")
+SHARED = ("original.py", "timeline.py", "timeline.sql")
 LABEL = "In-hospital_death"
 NOT_KNOWN = -1
 # What is known on admission, by its name in the files. Codes of a category count from 0, those of ICUType from 1.
@@ -119,7 +119,7 @@ def _descriptors(connection, n_stays: int) -> tuple[np.ndarray, Account]:
     static = np.full((n_stays, len(DESCRIPTORS)), np.nan, np.float32)
     read, unknown, outside = 0, 0, 0
     for column, (code, feature) in enumerate(DESCRIPTORS.items()):
-        first = "SELECT stay, arg_min(x, minute) AS x, count(*) AS n FROM timed WHERE code = ? GROUP BY stay"
+        first = "SELECT stay, arg_min(x, minute) AS x FROM timed WHERE code = ? GROUP BY stay"
         found = connection.execute(first, [code]).fetchnumpy()
         x = np.ma.filled(found["x"].astype(np.float32), np.nan) - (1 if code == "ICUType" else 0)
         plausible = (x >= feature.low) & (x <= feature.high)
@@ -137,9 +137,14 @@ def _outcomes(path: Path, part: str):
 
     types = {"RecordID": pa.int64(), LABEL: pa.int8()}
     if path.name != "outcomes.csv":
-        return original.read(path, types)
-    every = original.read(path, types | {"set": pa.string()})
-    return every.filter(pc.equal(every["set"], part)).drop("set")
+        table = original.read(path, types)
+    else:
+        every = original.read(path, types | {"set": pa.string()})
+        table = every.filter(pc.equal(every["set"], part)).drop("set")
+    for name in types:
+        if table[name].null_count:
+            raise UserError(f"{path}: column {name!r}: {table[name].null_count} of {len(table)} rows hold no value")
+    return table
 
 
 def _events(path: Path):
@@ -161,7 +166,7 @@ def _together(path: Path) -> bytes:
     lines = [",".join(COLUMNS).encode()]
     seen = set()
     for name, content in _patients(path):
-        header, *rows = content.split()
+        header, *rows = content.split() or [b""]
         if header != b"Time,Parameter,Value":
             raise UserError(f"{path}: {name}: another first line; expected Time,Parameter,Value")
         record = re.fullmatch(rb"00:00,RecordID,(\d+)(\.0)?", rows[0] if rows else b"")
