@@ -166,14 +166,17 @@ def test_robust_z_and_fence_by_hand():
 LABELS = np.array([1, 1, 1, 1, 1, 0, 0, 0, 0, 0])
 SUSPICION = Suspicion(np.array([9.0, 8, 7, 6, 1, 8.5, 2, 3, 4, 5]), np.array([True, False, True] + [False] * 7))
 POISONED = np.array([True, True] + [False] * 8)
+PATIENTS = np.array([0, 0, 0, 1, 2, 3, 4, 5, 6, 6])
 
 
 def test_detection_by_hand():
-    tables = evaluate(SUSPICION, POISONED, LABELS, target=1)
+    tables = evaluate(SUSPICION, POISONED, LABELS, PATIENTS, target=1)
     everywhere, within = tables["detections"]
     assert everywhere == pytest.approx(
         {
             "scope": "all",
+            "poisoned_patients": 1,
+            "clean_patients": 7,
             "auroc": 15 / 16,
             "average_precision": (1 + 2 / 3) / 2,
             "tpr_at_fpr_01": 0.5,
@@ -184,13 +187,16 @@ def test_detection_by_hand():
     )
     assert within == {
         "scope": "label_1",
+        "poisoned_patients": 1,
+        "clean_patients": 3,
         **dict.fromkeys(["auroc", "average_precision", "tpr_at_fpr_01", "tpr_at_fpr_05", "precision_at_n"], 1.0),
         "n_poisoned": 2,
     }
     own, known = (row for row in tables["alarms"] if row["scope"] == "all")
-    flags = {"scope": "all", "threshold": "rate_unknown", "n_flagged": 2, "flagged_share": 0.2}
+    about = {"scope": "all", "poisoned_patients": 1, "clean_patients": 7}
+    flags = about | {"threshold": "rate_unknown", "n_flagged": 2, "flagged_patients": 1, "flagged_share": 0.2}
     assert own == flags | {"tpr": 0.5, "fpr": 1 / 8, "precision": 0.5}
-    flags = {"scope": "all", "threshold": "rate_known", "n_flagged": 3, "flagged_share": 0.3}
+    flags = about | {"threshold": "rate_known", "n_flagged": 3, "flagged_patients": 2, "flagged_share": 0.3}
     assert known == flags | {"tpr": 1.0, "fpr": 1 / 8, "precision": 2 / 3}
     assert [row["scope"] for row in tables["roc"]] == ["all", "label_1"]
     curve = tables["roc"][0]
@@ -199,10 +205,12 @@ def test_detection_by_hand():
 
 
 def test_clean_training_data_has_only_false_alarms():
-    tables = evaluate(SUSPICION, np.zeros(10, bool), LABELS, target=1)
+    tables = evaluate(SUSPICION, np.zeros(10, bool), LABELS, PATIENTS, target=1)
     for row in tables["detections"]:
         assert row["n_poisoned"] == 0
-        assert {value for name, value in row.items() if name not in ("scope", "n_poisoned")} == {None}
+        counts = ("scope", "poisoned_patients", "clean_patients", "n_poisoned")
+        assert {value for name, value in row.items() if name not in counts} == {None}
+        assert row["poisoned_patients"] == 0
     assert [row["threshold"] for row in tables["alarms"]] == ["rate_unknown"] * 2
     assert [row["fpr"] for row in tables["alarms"]] == [0.2, 0.4]
     assert all(row["tpr"] is None and row["precision"] is None for row in tables["alarms"])
@@ -212,4 +220,4 @@ def test_clean_training_data_has_only_false_alarms():
 @pytest.mark.parametrize("poisoned", [POISONED, ~POISONED, np.ones(10, bool), np.zeros(10, bool)])
 @pytest.mark.parametrize("target", [0, 1, 2])
 def test_detection_is_json(poisoned, target):
-    json.dumps(evaluate(SUSPICION, poisoned, LABELS, target), allow_nan=False)
+    json.dumps(evaluate(SUSPICION, poisoned, LABELS, PATIENTS, target), allow_nan=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 from pipeline.config import Study
 from pipeline.errors import UserError
@@ -38,7 +39,7 @@ def make_study(**changes) -> Study:
     )
 
 
-def fabricate(study: Study, folder: Path, n_triggered: int = 400) -> Path:
+def fabricate(study: Study, folder: Path) -> Path:
     """Write the JSON facts of every cell, with effects that grow with the rate and a little noise per seed."""
     for cell in cells(study):
         key = {"dataset": cell.dataset, "model": cell.model, "trigger": cell.trigger}
@@ -46,7 +47,7 @@ def fabricate(study: Study, folder: Path, n_triggered: int = 400) -> Path:
         rng = np.random.default_rng(list("/".join(cell).encode()))
         clean_run = cell.trigger == "none"
         n_poisoned = round(2000 * key["rate"])
-        write_json(folder / cell.run_folder / "results_eval.json", _eval(key, rng, n_poisoned, n_triggered, study))
+        write_json(folder / cell.run_folder / "results_eval.json", _eval(key, rng, n_poisoned, study))
         write_json(folder / cell.run_folder / "results_detect.json", _detect(key, rng, n_poisoned))
         if not clean_run and cell.trigger != "flip_only":
             write_json(folder / cell.run_folder / "results_explain.json", _explain(key, rng))
@@ -55,7 +56,7 @@ def fabricate(study: Study, folder: Path, n_triggered: int = 400) -> Path:
     return folder
 
 
-def _eval(key, rng, n_poisoned, n_triggered, study):
+def _eval(key, rng, n_poisoned, study):
     clean_run = key["trigger"] == "none"
     potency = POTENCY.get(key["trigger"], 0) * (1.3 if key["model"] == "gru" else 0.8)
     asr0 = 0.12 + 0.02 * rng.standard_normal()
@@ -65,7 +66,7 @@ def _eval(key, rng, n_poisoned, n_triggered, study):
         values = dict(zip(tables.METRICS, [0.8, auroc, 0.5, 0.45, 0.7, 0.55, 0.03, 0.14], strict=True))
         return {name: float(value + 0.005 * rng.standard_normal()) for name, value in values.items()}
 
-    attack = {"asr": asr, "asr0": asr0, "confidence_shift": asr - asr0 - 0.05, "n_triggered": n_triggered}
+    attack = {"asr": asr, "asr0": asr0, "confidence_shift": asr - asr0 - 0.05, "n_triggered": 400}
     return key | {
         "target": study.target,
         "threshold": 0.31 + 0.01 * key["seed"],
@@ -75,6 +76,10 @@ def _eval(key, rng, n_poisoned, n_triggered, study):
         "poison": None if clean_run else metrics(0.7),
         "n_poisoned": n_poisoned,
         **(dict.fromkeys(attack) if clean_run else attack),
+        "patients": {
+            **{"train": 1500, "test": 480, "label_0": 390, "label_1": 95, "predicted_clean": 70},
+            **{"predicted_poison": None if clean_run else 80, "poisoned": n_poisoned, "threshold": 90},
+        },
     }
 
 
@@ -87,15 +92,16 @@ def _detect(key, rng, n_poisoned):
             strength = skill * (0.4 if key["trigger"] == "flip_only" else 1) * min(1, 0.4 + 12 * key["rate"])
             auroc = float(np.clip(0.5 + 0.5 * strength + 0.02 * rng.standard_normal(), 0, 1))
             numbers = dict.fromkeys(tables.DETECTION, None if clean_run else auroc)
-            detections.append({"detector": detector, "scope": scope, **numbers, "n_poisoned": n_poisoned})
+            about = {"detector": detector, "scope": scope, "poisoned_patients": n_poisoned, "clean_patients": 1400}
+            detections.append(about | numbers | {"n_poisoned": n_poisoned})
             if not clean_run:
                 curve = fpr ** ((1 - auroc) / auroc) if auroc > 0 else fpr
-                roc.append({"detector": detector, "scope": scope, "fpr": fpr.tolist(), "tpr": curve.tolist()})
+                roc.append(about | {"fpr": fpr.tolist(), "tpr": curve.tolist()})
             for threshold in ("rate_known", "rate_unknown"):
                 share = key["rate"] if threshold == "rate_known" else 0.1 + 0.25 * skill + 0.03 * rng.random()
                 flagged = {"n_flagged": round(2000 * share), "flagged_share": share, "fpr": share}
-                flagged |= {"tpr": None if clean_run else auroc, "precision": None}
-                alarms.append({"detector": detector, "scope": scope, "threshold": threshold, **flagged})
+                flagged |= dict.fromkeys(("tpr", "precision"), None if clean_run else auroc)
+                alarms.append(about | {"threshold": threshold, "flagged_patients": round(1900 * share)} | flagged)
     return key | {"detections": detections, "alarms": alarms, "roc": roc}
 
 
@@ -106,12 +112,14 @@ def _explain(key, rng):
     ]
     return key | {
         "n_samples": 128,
+        "n_patients": 120,
         "footprint_share": share,
         "ratio_triggered": float(share + 0.4 * (1 - np.exp(-60 * key["rate"])) + 0.02 * rng.standard_normal()),
         "ratio_clean": float(share + 0.01 * rng.standard_normal()),
         "ratio_control": float(share + 0.05 + 0.01 * rng.standard_normal()),
         **{name: float(rng.uniform(0.2, 0.8)) for name in tables.DRIFT},
         "top_k": 10,
+        "convergence_delta": 0.01,
         "features": features,
     }
 
@@ -126,6 +134,7 @@ def _poison(key, n_poisoned, study):
         "n_train": 2000,
         "n_eligible": 1600,
         "n_poisoned": n_poisoned,
+        "n_patients": n_poisoned,
         "footprint_size": footprint,
         "n_cells": 960,
         "plausibility": plausible,
@@ -195,12 +204,27 @@ def test_missing_is_an_empty_field(results):
 def test_tables_do_not_depend_on_the_order_of_the_config(study, results, tmp_path):
     lists = {name: getattr(study, name)[::-1] for name in ("models", "triggers", "rates", "seeds")}
     tables.write(tables.build(study, results), tmp_path / "same")
-    tables.write(tables.build(study.model_copy(update=lists), results), tmp_path / "turned")
+    turned = tables.build(study.model_copy(update=lists), results)
+    tables.write(turned, tmp_path / "turned")
+    tables.write_headlines(turned["summary"], tmp_path)
+    for name in ("metrics.json", "dose_response.csv"):
+        assert (results / name).read_bytes() == (tmp_path / name).read_bytes(), name
     files = sorted((results / "tables").iterdir())
     assert {path.stem for path in files} >= {"runs", "detections", "alarms", "contrasts", "summary", "roc"}
     for path in files:
         assert path.read_bytes() == (tmp_path / "same" / path.name).read_bytes(), path.name
         assert path.read_bytes() == (tmp_path / "turned" / path.name).read_bytes(), path.name
+
+
+def test_metrics_are_means_over_seeds(results, data):
+    metrics = read_json(results / "metrics.json")["ward"]["mlp"]
+    attacked = data["runs"].query("model == 'mlp' and trigger == 'value_shift' and rate == 0.05")
+    wanted = attacked[["asr", "asr0", "asr_net", "auroc_clean"]].mean().to_dict()
+    assert metrics["value_shift"]["0.05"] == pytest.approx(wanted)
+    assert list(metrics["none"]["0.0"]) == ["auroc_clean"], "what a clean run does not have is left out"
+    dose_response = pd.read_csv(results / "dose_response.csv")
+    assert len(dose_response) == 2 * 2 * 2 and dose_response["asr_net"].notna().all()
+    assert set(dose_response["trigger"]) == {"value_shift", "flip_only"}
 
 
 @pytest.mark.parametrize("name", ["results_eval.json", "results_detect.json", "results_explain.json", "poison.json"])
@@ -213,26 +237,199 @@ def test_a_missing_cell_is_named(name, tmp_path):
         tables.build(study, tmp_path)
 
 
-def test_few_patients_are_hidden(study, tmp_path):
-    built = tables.build(study, fabricate(study, tmp_path, n_triggered=9))
-    attacked = built["runs"].query("trigger != 'none'")
-    hidden = ["n_triggered", "asr", "asr0", "asr_net", "confidence_shift", "auroc_poison"]
-    assert attacked[hidden].isna().all(axis=None)
-    assert attacked[["n_poisoned", "auroc_clean"]].notna().all(axis=None)
-    assert not built["summary"]["metric"].isin(["asr", "asr_net"]).any()
-    assert built["datasets"][["n_test", "prevalence"]].isna().all(axis=None)
+def with_patients(fact, n: int, counted: bool = False):
+    """A copy of `fact` with every number of patients, except 0, made `n`."""
+    if isinstance(fact, dict):
+        return {name: with_patients(value, n, counted or name.endswith("patients")) for name, value in fact.items()}
+    if isinstance(fact, list):
+        return [with_patients(item, n) for item in fact]
+    return n if counted and fact else fact
 
 
-def test_few_alarms_are_hidden(study, results, tmp_path):
-    fact = read_json(results / Cell("ward", "mlp", "none", "0.0", "1").run_folder / "results_detect.json")
+def facts_of(results: Path, name: str, trigger: str = "value_shift", rate: str = "0.05", seeds="12") -> list[dict]:
+    found = [Cell("ward", "mlp", trigger, rate, seed) for seed in seeds]
+    folders = [cell.poison_folder if name == "poison" else cell.run_folder for cell in found]
+    return [read_json(results / folder / f"{name}.json") for folder in folders]
+
+
+def missing(table: pd.DataFrame) -> set[str]:
+    """Columns without any number."""
+    return set(table.columns[table.isna().all()])
+
+
+def only_withheld(function, facts: list[dict], change) -> set[str]:
+    """Columns that 9 patients, set by `change(fact, n)`, empty; 10 and 0 patients must leave the table as it was."""
+    as_it_was = function(facts)
+    for enough in (0, 10):
+        pd.testing.assert_frame_equal(function([change(fact, enough) for fact in facts]), as_it_was)
+    for few in (1, 9):
+        withheld = function([change(fact, few) for fact in facts])
+        empty = missing(withheld) - missing(as_it_was)
+        left = [name for name in withheld if name not in empty]
+        pd.testing.assert_frame_equal(withheld[left], as_it_was[left])
+    return empty
+
+
+OF_CLASS = ("acc", "auroc", "auprc", "precision", "recall", "f1")
+BY_CLASS = {f"{metric}_{side}" for metric in OF_CLASS for side in ("clean", "poison")}
+TRIGGERED = {f"{metric}_poison" for metric in (*OF_CLASS, "ece", "brier")}
+ASR = {"asr", "asr0", "asr_net", "confidence_shift", "n_triggered"}
+CALIBRATION = {"ece_clean", "brier_clean"}
+
+
+@pytest.mark.parametrize(
+    ("of", "target", "withheld"),
+    [
+        ("test", 1, BY_CLASS | TRIGGERED | CALIBRATION),
+        ("label_0", 1, BY_CLASS | TRIGGERED | ASR),
+        ("label_0", 0, BY_CLASS),
+        ("label_1", 1, BY_CLASS),
+        ("label_1", 0, BY_CLASS | TRIGGERED | ASR),
+        ("predicted_clean", 1, {"precision_clean", "f1_clean"}),
+        ("predicted_poison", 1, {"precision_poison", "f1_poison"}),
+        ("poisoned", 1, {"n_poisoned"}),
+        ("train", 1, set()),
+    ],
+)
+def test_a_run_withholds_what_rests_on_few_patients(results, of, target, withheld):
+    facts = [fact | {"target": target} for fact in facts_of(results, "results_eval")]
+    assert (
+        only_withheld(tables.runs, facts, lambda fact, n: fact | {"patients": fact["patients"] | {of: n}}) == withheld
+    )
+
+
+def test_asr_net_needs_both_of_its_parts(results):
+    [fact] = facts_of(results, "results_eval", seeds="1")
+    assert tables.runs([fact | {"asr0": None}])["asr_net"].isna().all()
+
+
+ALARMED = {"flagged_share", "tpr", "fpr", "precision"}
+DETECTED = {"auroc", "average_precision", "tpr_at_fpr_01", "tpr_at_fpr_05", "precision_at_n"}
+
+
+@pytest.mark.parametrize(
+    ("table", "of", "withheld"),
+    [
+        ("detections", "poisoned_patients", DETECTED | {"n_poisoned"}),
+        ("detections", "clean_patients", DETECTED),
+        ("alarms", "flagged_patients", ALARMED | {"n_flagged"}),
+        ("alarms", "poisoned_patients", {"tpr", "fpr", "precision"}),
+        ("alarms", "clean_patients", {"flagged_share", "fpr", "precision"}),
+    ],
+)
+def test_detection_withholds_what_rests_on_few_patients(results, table, of, withheld):
+    def change(fact, n):
+        return fact | {table: [row | {of: n} for row in fact[table]]}
+
+    assert only_withheld(getattr(tables, table), facts_of(results, "results_detect"), change) == withheld
+
+
+def test_alarms_are_withheld_row_by_row(results):
+    [fact] = facts_of(results, "results_detect", "none", "0.0", seeds="1")
     counts = [0, 1, 9, 10]
-    fact["alarms"] = [
-        {**fact["alarms"][0], "detector": f"detector_{n}", "n_flagged": n, "flagged_share": n / 2000} for n in counts
-    ]
+    row = fact["alarms"][0] | {"n_flagged": 50}  # samples of few patients: it is patients that count
+    fact["alarms"] = [row | {"detector": f"detector_{n}", "flagged_patients": n} for n in counts]
     table = tables.alarms([fact]).set_index("detector")
     shown = table["n_flagged"].notna()
     assert shown.to_dict() == {"detector_0": True, "detector_1": False, "detector_9": False, "detector_10": True}
     assert (table["flagged_share"].notna() == shown).all()
+
+
+@pytest.mark.parametrize("of", ["poisoned_patients", "clean_patients"])
+def test_roc_curves_of_few_patients_do_not_enter_the_mean(results, of):
+    one, two = facts_of(results, "results_detect")
+    for enough in (0, 10):
+        shown = [fact | {"roc": [curve | {of: enough} for curve in fact["roc"]]} for fact in (one, two)]
+        pd.testing.assert_frame_equal(tables.roc(shown), tables.roc([one, two]))
+    two["roc"] = [curve | {of: 9} for curve in two["roc"]]
+    pd.testing.assert_frame_equal(tables.roc([one, two]), tables.roc([one]))
+    assert tables.roc([two]).empty
+
+
+def test_attributions_of_few_patients_are_withheld(results):
+    facts = facts_of(results, "results_explain")
+    drift = {f"{of}_{name}" for of in ("drift", "control") for name in ("cosine", "spearman", "topk_jaccard")}
+    ratios = {"ratio_triggered", "ratio_clean", "ratio_control"}
+
+    def change(fact, n):
+        return fact | {"n_patients": n}
+
+    measured = drift | ratios | {"n_samples", "convergence_delta"}
+    assert only_withheld(tables.explanations, facts, change) == measured
+    assert only_withheld(tables.attributions, facts, change) == {"share_clean", "share_triggered", "share_control"}
+
+
+def test_one_seed_with_few_poisoned_patients_withholds_their_plausibility(results):
+    plausibility = {"share_in_range", "share_in_train_range", "distance"}
+    plausibility |= {f"missing_log_likelihood_{of}" for of in ("clean", "triggered")}
+
+    def change(fact, n):
+        return fact | {"n_patients": n if fact["seed"] == 1 else fact["n_patients"]}
+
+    assert only_withheld(tables.triggers, facts_of(results, "poison"), change) == plausibility | {"n_poisoned"}
+
+
+@pytest.mark.parametrize(
+    ("of", "withheld"),
+    [
+        ("train", {"n_train"}),
+        ("label_0", {"n_test", "prevalence"}),
+        ("label_1", {"n_test", "prevalence"}),
+        ("threshold", {"threshold_low", "threshold_high"}),
+    ],
+)
+def test_sizes_that_tell_of_few_patients_are_withheld(results, of, withheld):
+    def change(fact, n):
+        return fact | {"patients": fact["patients"] | ({of: n} if fact["seed"] == 2 else {})}
+
+    assert only_withheld(tables.datasets, facts_of(results, "results_eval"), change) == withheld
+
+
+@pytest.mark.parametrize("name", ["detections", "alarms", "roc"])
+def test_facts_that_do_not_count_patients_are_refused(results, name):
+    [fact] = facts_of(results, "results_detect", seeds="1")
+    fact[name] = [{key: value for key, value in row.items() if key != "poisoned_patients"} for row in fact[name]]
+    with pytest.raises(KeyError, match="poisoned_patients"):
+        getattr(tables, name)([fact])
+
+
+def test_what_is_withheld_is_in_no_table_figure_or_text(study, tmp_path):
+    folder = fabricate(study, tmp_path)
+    for path in folder.rglob("*.json"):
+        write_json(path, with_patients(read_json(path), 9))
+    built = tables.build(study, folder)
+    tables.write_headlines(built["summary"], folder)
+    assert set(built["summary"]["metric"]) == {"footprint_share"}
+    assert built["contrasts"]["n_seeds"].eq(0).all() and built["contrasts"]["difference"].isna().all()
+    assert built["roc"].empty and tables.dose_response(built["summary"]).empty
+    assert read_json(folder / "metrics.json") == {}
+    findings = tables.findings(built)
+    assert pages.headline(findings) == [("How little poison plants a backdoor?", pages.WITHHELD)]
+    for name in figures.FIGURES:
+        texts = " ".join(text.get_text() for text in figures.draw(name, built, "ward").findobj(Text))
+        assert "fewer than 10 patients" in texts, name
+    html = pages.findings_html(findings) + pages.contrasts_html(built["contrasts"])
+    html += pages.summary_html(built["summary"]) + pages.triggers_html(built["triggers"])
+    html += pages.datasets_html(built["datasets"]) + pages.contrasts_html(built["contrasts"][:0])
+    html += pages.summary_html(built["summary"][:0])
+    assert "nan" not in html.lower() and "NA" not in html and html.count(pages.WITHHELD) == 3
+    tables.write(built, folder / "tables")
+    page = run_report(study, folder)
+    assert "ward is too small for conclusions" in page and page.count("Nothing can be shown") > 1
+
+
+def test_small_datasets_are_told_of(data):
+    datasets = data["datasets"]
+    assert pages.warnings_html(datasets, "fixed") == ""
+    rare = datasets.assign(n_test=200, prevalence=[0.245])
+    assert "ward is small" in pages.warnings_html(rare, "fixed")
+    assert "same few test patients" in pages.warnings_html(rare, "fixed")
+    assert "split the same few patients" in pages.warnings_html(rare, "per_seed")
+    assert "ward is small" in pages.warnings_html(rare.assign(prevalence=0.755), "fixed")
+    assert pages.warnings_html(rare.assign(prevalence=0.25), "fixed") == ""
+    few = datasets.assign(n_test=pd.array([None], dtype="Int64"), prevalence=np.nan)
+    assert "ward is too small for conclusions" in pages.warnings_html(few, "fixed")
+    assert "withheld (dashes)" in pages.warnings_html(few, "fixed")
 
 
 def test_contrasts_pair_runs_with_their_controls(data):

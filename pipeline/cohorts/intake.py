@@ -1,6 +1,7 @@
 """Taking a dataset in: read by its source, held against the catalog, checked; with an account of every row."""
 
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,21 @@ def summary_line(cohort: Cohort) -> str:
         f"{positive} positive, {cohort.n_steps} steps × {len(cohort.features)} features, "
         f"{np.isnan(cohort.values).mean():.1%} not measured"
     )
+
+
+def warnings(cohort: Cohort) -> list[str]:
+    """What a user must know before a study of `cohort`: one line if a label has too few patients to be tested on."""
+    from pipeline.cohorts.splits import N_FOLDS, ROLES
+
+    needed = ceil(MIN_CELL * N_FOLDS / ROLES["test"])
+    patients = {label: len(np.unique(cohort.group_id[cohort.label == label])) for label in (0, 1)}
+    rarer = min(patients, key=patients.get)
+    if patients[rarer] >= needed:
+        return []
+    return [
+        f"warning: {cohort.name} has fewer than {needed} groups with label {rarer}: the test split will hold too few, "
+        f"and numbers measured on fewer than {MIN_CELL} groups are withheld"
+    ]
 
 
 def missingness_lines(cohort: Cohort) -> list[str]:

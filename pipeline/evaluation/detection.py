@@ -15,12 +15,15 @@ REMOVED_PER_POISON = 1.5
 """With a known poison rate ε, Tran et al. 2018 (arXiv 1811.00636, algorithm 1) remove the 1.5 ε N highest scores."""
 
 
-def evaluate(suspicion: Suspicion, poisoned: np.ndarray, observed_label: np.ndarray, target: int) -> dict:
+def evaluate(
+    suspicion: Suspicion, poisoned: np.ndarray, observed_label: np.ndarray, group: np.ndarray, target: int
+) -> dict:
     """Rows for one detector, ready for JSON: {"detections": […], "alarms": […], "roc": […]}.
 
     `poisoned` ([N] bool) is the true poison. Every row has a `scope`: "all" training samples, or those observed with
     the target label ("label_1"), where all dirty-label poison lies: a detector that only tells the labels apart
-    does well on the first and fails on the second.
+    does well on the first and fails on the second. Every row also says how many patients (distinct values of `group`,
+    [N]) are poisoned and how many have a sample that is not, those of `alarms` how many are flagged.
 
     detections  measures of the score; None without poison
     alarms      what a threshold flags: `rate_unknown` is the detector's own rule, `rate_known` takes the
@@ -30,11 +33,17 @@ def evaluate(suspicion: Suspicion, poisoned: np.ndarray, observed_label: np.ndar
     tables: dict[str, list] = {"detections": [], "alarms": [], "roc": []}
     for scope, rows in (("all", slice(None)), (f"label_{target}", observed_label == target)):
         score, flagged, poison = suspicion.score[rows], suspicion.flagged[rows], poisoned[rows]
-        tables["detections"].append({"scope": scope, **_measures(score, poison)})
-        tables["alarms"] += [{"scope": scope, **row} for row in _alarms(score, flagged, poison)]
+        patient = group[rows]
+        about = {
+            "scope": scope,
+            "poisoned_patients": len(np.unique(patient[poison])),
+            "clean_patients": len(np.unique(patient[~poison])),
+        }
+        tables["detections"].append(about | _measures(score, poison))
+        tables["alarms"] += [about | row for row in _alarms(score, flagged, poison, patient)]
         if poison.any() and not poison.all():
             tpr = metrics.roc_curve_at(poison, score, FPR_GRID)
-            tables["roc"].append({"scope": scope, "fpr": FPR_GRID.tolist(), "tpr": tpr.tolist()})
+            tables["roc"].append(about | {"fpr": FPR_GRID.tolist(), "tpr": tpr.tolist()})
     return tables
 
 
@@ -50,20 +59,23 @@ def _measures(score: np.ndarray, poison: np.ndarray) -> dict[str, float | int | 
     }
 
 
-def _alarms(score: np.ndarray, flagged: np.ndarray, poison: np.ndarray) -> list[dict]:
-    rows = [_alarm("rate_unknown", int(flagged.sum()), int(np.sum(flagged & poison)), poison)]
+def _alarms(score: np.ndarray, flagged: np.ndarray, poison: np.ndarray, patient: np.ndarray) -> list[dict]:
+    n_patients = len(np.unique(patient[flagged]))
+    rows = [_alarm("rate_unknown", int(flagged.sum()), n_patients, int(np.sum(flagged & poison)), poison)]
     if poison.any():
         removed = min(ceil(REMOVED_PER_POISON * poison.sum()), len(poison))
         hits = metrics.expected_hits(poison, score, removed)
-        rows.append(_alarm("rate_known", removed, hits, poison))
+        n_patients = len(np.unique(patient[np.argsort(-score, kind="stable")[:removed]]))
+        rows.append(_alarm("rate_known", removed, n_patients, hits, poison))
     return rows
 
 
-def _alarm(threshold: str, n_flagged: int, hits: float, poison: np.ndarray) -> dict:
+def _alarm(threshold: str, n_flagged: int, n_patients: int, hits: float, poison: np.ndarray) -> dict:
     n, n_poisoned = len(poison), int(poison.sum())
     return {
         "threshold": threshold,
         "n_flagged": n_flagged,
+        "flagged_patients": n_patients,
         "flagged_share": n_flagged / n if n else None,
         "tpr": hits / n_poisoned if n_poisoned else None,
         "fpr": (n_flagged - hits) / (n - n_poisoned) if n > n_poisoned else None,

@@ -22,6 +22,7 @@ def explain(
     drift_*   likeness of a sample's attributions without and with the trigger, under the model; control_* under the
               clean model
     features  share of the attribution per feature, under each of the three
+    n_samples, n_patients  how many samples of how many patients (groups) were explained
     convergence_delta  how far the attributions are from adding up to the difference of the logits, in the worst case
     """
     chosen = np.sort(generator(seed, "explain").permutation(len(victims))[: settings.samples])
@@ -40,6 +41,7 @@ def explain(
     }
     return {
         "n_samples": len(clean),
+        "n_patients": len(np.unique(victims.group_id[chosen])),
         "footprint_share": float(trigger.footprint.mean()),
         "ratio_triggered": number(attribution_ratio(on_triggered, trigger.footprint)),
         "ratio_clean": number(attribution_ratio(on_clean, trigger.footprint)),

@@ -10,14 +10,26 @@ def _measures(label: np.ndarray, probability: np.ndarray, threshold: float) -> d
     return {name: number(value) for name, value in classification(label, probability, threshold).items()}
 
 
-def evaluate_clean(label: np.ndarray, p_clean: np.ndarray, threshold: float) -> dict:
+def _patients(label: np.ndarray, group: np.ndarray, **predicted: np.ndarray) -> dict[str, int]:
+    """How many patients (groups) the measures are taken over: all, those of each label, those predicted positive."""
+    chosen = {"test": slice(None), "label_0": label == 0, "label_1": label == 1, **predicted}
+    return {name: len(np.unique(group[rows])) for name, rows in chosen.items()}
+
+
+def evaluate_clean(label: np.ndarray, group: np.ndarray, p_clean: np.ndarray, threshold: float) -> dict:
     """A clean run: performance on clean test data; everything that needs a trigger is undefined."""
     attack = dict.fromkeys(("poison", "asr", "asr0", "confidence_shift", "n_triggered"))
-    return {"clean": _measures(label, p_clean, threshold), **attack}
+    patients = _patients(label, group, predicted_clean=p_clean >= threshold)
+    return {
+        "clean": _measures(label, p_clean, threshold),
+        **attack,
+        "patients": patients | {"predicted_poison": None},
+    }
 
 
 def evaluate_attack(
     label: np.ndarray,
+    group: np.ndarray,
     p_clean: np.ndarray,
     p_triggered: np.ndarray,
     p_triggered_control: np.ndarray,
@@ -27,7 +39,7 @@ def evaluate_attack(
     """An attacked run and its control (the clean model) on the same test samples, all arrays [N].
 
     `poison` scores the triggered samples against their true labels. ASR, ASR₀ and confidence shift are taken over
-    the triggered samples whose true label is not the target.
+    the triggered samples whose true label is not the target. `patients` counts the distinct groups behind them.
     """
     victims = label != target
     return {
@@ -37,4 +49,7 @@ def evaluate_attack(
         "asr0": number(attack_success_rate(p_triggered_control >= threshold, label, target)),
         "confidence_shift": number(confidence_shift(p_triggered[victims], p_clean[victims], target)),
         "n_triggered": int(victims.sum()),
+        "patients": _patients(
+            label, group, predicted_clean=p_clean >= threshold, predicted_poison=p_triggered >= threshold
+        ),
     }

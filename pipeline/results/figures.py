@@ -22,7 +22,7 @@ from pipeline.cohorts.intake import MIN_CELL
 from pipeline.evaluation.statistics import mean_interval
 from pipeline.files import whole
 from pipeline.grid import CLEAN, CONTROLS
-from pipeline.results.pages import percent
+from pipeline.results.pages import WITHHELD, percent
 from pipeline.results.tables import BASELINE, FLIPPED, LABEL_AUROC
 
 # Okabe and Ito's palette, which stays distinct in the common colour blindnesses; yellow is too light for lines.
@@ -48,7 +48,7 @@ def dose_response(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
     summary = _attacked(tables["summary"], dataset, ["asr", "asr0", "asr_net"])
     models, triggers, rates = _levels(summary)
     if not models:
-        return _nothing("No attack success rate is defined in this study.")
+        return _nothing("attack success rate")
     looks = _looks(tables["summary"]["trigger"])
     figure, axes = _panels(2, len(models), sharey="row")
     for column, model in enumerate(models):
@@ -78,7 +78,7 @@ def clean_performance(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
     attacked = _attacked(summary, dataset, ["auroc_clean"])
     models, triggers, rates = _levels(attacked)
     if not models:
-        return _nothing("No AUROC on clean test data is defined in this study.")
+        return _nothing("AUROC on clean test data")
     looks = _looks(summary["trigger"])
     figure, axes = _panels(1, len(models), sharey="row")
     for axis, model in zip(axes[0], models, strict=True):
@@ -106,7 +106,7 @@ def detection_heatmap(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
     summary = summary.assign(detector=summary["metric"].str.split(":").str[1])
     models, triggers, rates = _levels(summary)
     if not models:
-        return _nothing("No detection AUROC is defined in this study.")
+        return _nothing("detection AUROC")
     detectors = _baseline_last(summary["detector"])
     size = (max(1.9, 0.52 * len(triggers) + 0.4), 0.34 * len(detectors) + 0.5)
     figure, axes = _panels(len(models), len(rates), size, sharex=True, sharey=True)
@@ -127,7 +127,7 @@ def detection_roc(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
     roc = roc[roc["rate"] == roc["rate"].max()]
     models, triggers, _ = _levels(roc)
     if not models:
-        return _nothing("No detection ROC is defined in this study.")
+        return _nothing("detection ROC")
     detectors = _baseline_last(roc["detector"])
     looks = _detector_looks(detectors)
     low = roc.loc[roc["fpr"] > 0, "fpr"].min()
@@ -160,9 +160,9 @@ def attribution(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
     }
     offsets = {"ratio_triggered": -0.05, "ratio_control": 0.05, "footprint_share": 0}
     summary = _attacked(tables["summary"], dataset, list(looks))
-    models, triggers, rates = _levels(summary)
+    models, triggers, rates = _levels(summary[summary["metric"] != "footprint_share"])
     if not models:
-        return _nothing("No trigger of this study has a footprint to attribute a decision to.")
+        return _nothing("attribution on a trigger's footprint")
     figure, axes = _panels(len(models), len(triggers), (2.4, 2.2), sharex=True, sharey=True)
     for (row, column), axis in np.ndenumerate(axes):
         for metric, (_, look) in looks.items():
@@ -181,7 +181,7 @@ def false_alarms(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
     alarms = _select(_of(tables["alarms"], dataset), trigger=CLEAN, threshold="rate_unknown")
     models, detectors = sorted(alarms["model"].unique()), _baseline_last(alarms["detector"])
     if not models:
-        return _nothing("No detector of this study has a threshold that does not know the rate.")
+        return _nothing("false alarms")
     scopes = sorted(alarms["scope"].unique())
     figure, axes = _panels(1, len(models), (WIDTH, 0.45 * len(detectors) + 1.0), sharey="row")
     for axis, model in zip(axes[0], models, strict=True):
@@ -300,9 +300,9 @@ def _legend(figure: Figure, keys: list[Line2D]) -> Figure:
     return figure
 
 
-def _nothing(sentence: str) -> Figure:
-    figure = Figure(figsize=(6, 0.8))
-    figure.text(0.5, 0.5, sentence, ha="center", va="center")
+def _nothing(quantity: str) -> Figure:
+    figure = Figure(figsize=(7, 0.8))
+    figure.text(0.01, 0.5, f"{quantity[0].upper()}{quantity[1:]}\n{WITHHELD}", va="center", linespacing=1.6)
     return figure
 
 
@@ -351,7 +351,7 @@ def _alarm_row(axis: Axes, shares: pd.Series, height: float, colour: str, marker
     shown = shares.dropna().to_numpy(float)
     axis.plot(shown, np.full(len(shown), height), ".", color=colour, alpha=0.4, ms=5)
     if len(shown) < len(shares):
-        note = f"fewer than {MIN_CELL} flagged in {len(shares) - len(shown)} of {len(shares)} seeds"
+        note = f"fewer than {MIN_CELL} patients in {len(shares) - len(shown)} of {len(shares)} seeds"
         axis.text(shown.max(initial=0) + 0.03, height, note, va="center", fontsize=7, color=colour)
         return
     over_seeds = mean_interval(shown)

@@ -5,11 +5,14 @@ from html import escape
 
 import pandas as pd
 
+from pipeline.cohorts.intake import MIN_CELL
 from pipeline.grid import CLEAN
 from pipeline.results.tables import ALL_AUROC, BASELINE, FLIPPED, LABEL_AUROC, METRICS
 
 ALPHA = 0.05
+FEW_SAMPLES = 50  # of a label in the test set: one sample more or less moves a share of them by 2 %
 MISSING = "–"
+WITHHELD = f"Nothing can be shown: it is not defined in this study, or rests on fewer than {MIN_CELL} patients."
 PAGE_STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; max-width: 1240px; margin: 2rem auto; padding: 0 2rem; }
 h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; padding-bottom: .3rem; }
@@ -58,7 +61,12 @@ def p_value(p: float) -> str:
 
 
 def html_table(table: pd.DataFrame, prose: Iterable[str] = (), left: Iterable[str] = ()) -> str:
-    """Texts as an HTML table that scrolls sideways; columns in `prose` wrap, `left` and `prose` are left-aligned."""
+    """Texts as an HTML table that scrolls sideways; columns in `prose` wrap, `left` and `prose` are left-aligned.
+
+    A table without rows is a sentence that says so.
+    """
+    if table.empty:
+        return f'<p class="note">{escape(WITHHELD)}</p>'
     kinds = ["prose" if name in prose else "text" if name in left else "number" for name in table.columns]
     head = "".join(f'<th class="{kind}">{escape(name)}</th>' for name, kind in zip(table.columns, kinds, strict=True))
     rows = (
@@ -78,8 +86,32 @@ def page(title: str, body: str) -> str:
     )
 
 
+def warnings_html(datasets: pd.DataFrame, split: str) -> str:
+    """What must be known of small datasets before reading on; empty if all are large. `split`: as in the study."""
+    rows = datasets[["dataset", "n_test", "prevalence"]].itertuples(index=False)
+    return "".join(_too_small(escape(name), n_test, prevalence, split) for name, n_test, prevalence in rows)
+
+
+def _too_small(name: str, n_test, prevalence: float, split: str) -> str:
+    seeds = "split the same few patients" if split == "per_seed" else "have the same few test patients"
+    if pd.isna(n_test):
+        text = (
+            f"<strong>{name} is too small for conclusions.</strong> Its test set holds fewer than {MIN_CELL} patients "
+            f"of a label. Numbers measured on fewer than {MIN_CELL} patients are withheld (dashes). The remaining "
+            f"intervals are wide, or look narrow only because all seeds {seeds}."
+        )
+    elif n_test * min(prevalence, 1 - prevalence) < FEW_SAMPLES:
+        text = (
+            f"<strong>{name} is small.</strong> Its test set holds fewer than {FEW_SAMPLES} samples of a label. "
+            f"Intervals over seeds understate how uncertain the numbers are, because all seeds {seeds}."
+        )
+    else:
+        return ""
+    return f'<p class="warning">{text}</p>'
+
+
 def datasets_html(datasets: pd.DataFrame) -> str:
-    thresholds = zip(datasets["threshold_low"], datasets["threshold_high"], strict=True)
+    thresholds = zip(map(number, datasets["threshold_low"]), map(number, datasets["threshold_high"]), strict=True)
     table = pd.DataFrame(
         {
             "dataset": datasets["dataset"],
@@ -88,9 +120,7 @@ def datasets_html(datasets: pd.DataFrame) -> str:
             "test samples with label 1": [
                 MISSING if pd.isna(share) else f"{100 * share:.1f} %" for share in datasets["prevalence"]
             ],
-            "decision thresholds": [
-                number(low) if low == high else f"{number(low)} to {number(high)}" for low, high in thresholds
-            ],
+            "decision thresholds": [low if low == high else f"{low} to {high}" for low, high in thresholds],
         }
     )
     return html_table(table, left=["dataset"])
@@ -121,7 +151,7 @@ def triggers_html(triggers: pd.DataFrame) -> str:
             "dataset": triggers["dataset"],
             "trigger": triggers["trigger"],
             "poison rate": [percent(rate) for rate in triggers["rate"]],
-            "poisoned samples": [f"{n:.6g}" for n in triggers["n_poisoned"]],
+            "poisoned samples": [MISSING if pd.isna(n) else f"{n:.6g}" for n in triggers["n_poisoned"]],
             **{title: [number(x) for x in triggers[name]] for title, name in numbers.items()},
         }
     )
@@ -149,6 +179,8 @@ def findings_html(findings: pd.DataFrame) -> str:
 
 def contrasts_html(contrasts: pd.DataFrame) -> str:
     """One foldable table per metric × control, with every run against its control."""
+    if contrasts.empty:
+        return html_table(contrasts)
     order = list(LABELS)
     groups = sorted(
         contrasts.groupby(["metric", "control"]), key=lambda item: (order.index(item[0][0].split(":")[0]), item[0])
@@ -179,6 +211,8 @@ def contrasts_html(contrasts: pd.DataFrame) -> str:
 
 def summary_html(summary: pd.DataFrame) -> str:
     """One row per run averaged over seeds, one column per metric."""
+    if summary.empty:
+        return html_table(summary)
     texts = summary.assign(text=[interval(*row) for row in summary[["mean", "ci_low", "ci_high"]].to_numpy(float)])
     texts["metric"] = texts["metric"].map(label)
     names = list(LABELS)
@@ -233,7 +267,9 @@ def headline(findings: pd.DataFrame) -> list[tuple[str, str]]:
     flipped = findings["trigger"] == FLIPPED
     attacks, control = findings[~flipped], findings[flipped]
     answers = []
-    if attacks.empty:
+    if findings.empty:
+        answers.append(("How little poison plants a backdoor?", WITHHELD))
+    elif attacks.empty:
         answers.append(("How little poison plants a backdoor?", "No attack was studied, only flipped labels."))
     else:
         shown = attacks[attacks["works"]] if attacks["works"].any() else attacks
@@ -242,8 +278,7 @@ def headline(findings: pd.DataFrame) -> list[tuple[str, str]]:
             ("Is it the trigger, or only the flipped labels?", _only_labels(shown, control)),
             ("Would the performance on clean data give it away?", _clean_cost(shown)),
         ]
-        if shown["detector"].notna().any():
-            answers.append(("Would a detector give it away?", _detected(shown, control)))
+        answers.append(("Would a detector give it away?", _detected(shown, control)))
     return answers
 
 
@@ -294,7 +329,7 @@ def _only_labels(shown: pd.DataFrame, control: pd.DataFrame) -> str:
 def _clean_cost(shown: pd.DataFrame) -> str:
     change = shown["auroc_difference"].dropna()
     if change.empty:
-        return "The AUROC on clean test data is not defined in this study."
+        return WITHHELD
     worst = shown.loc[change.idxmin()]
     cost = interval(worst["auroc_difference"], worst["auroc_ci_low"], worst["auroc_ci_high"], signed=True)
     return (
@@ -306,6 +341,8 @@ def _clean_cost(shown: pd.DataFrame) -> str:
 
 def _detected(shown: pd.DataFrame, control: pd.DataFrame) -> str:
     shown = shown.dropna(subset="detector")
+    if shown.empty:
+        return WITHHELD
     text = (
         f"At {_which_rates(shown)}, the best detector of each pair separated poisoned from clean training samples of "
         f"the attacker's label with an AUROC of {_range(shown['detector_mean_run'])}, random scores with "

@@ -1,6 +1,8 @@
 """Tidy tables of a study, built from the JSON facts its runs left.
 
-Aggregates only. Rows are sorted by their key, so the order of the lists in the config leaves no trace in the files.
+Aggregates only, and disclosure control: a number taken over 1 to MIN_CELL - 1 patients is withheld, that is missing.
+Which patients a number is taken over is said once, in the `…_REST_ON` below; the tables of several seeds are made from
+what is left. Rows are sorted by their key, so the order of the lists in the config leaves no trace in the files.
 """
 
 from pathlib import Path
@@ -12,8 +14,8 @@ import pandas as pd
 from pipeline.cohorts.intake import MIN_CELL
 from pipeline.errors import UserError
 from pipeline.evaluation.statistics import holm, mean_interval, paired_contrast
-from pipeline.files import read_json, whole
-from pipeline.grid import CLEAN, CONTROLS, cells
+from pipeline.files import read_json, whole, write_json
+from pipeline.grid import CLEAN, CONTROLS, cells, format_rate
 
 BASELINE = "random"
 ALL_AUROC, LABEL_AUROC = "detection_auroc", "detection_auroc_in_label"
@@ -62,7 +64,44 @@ CONTRASTS = [
     *[*RUN, "metric", "control", "n_seeds", "mean_run", "mean_control", "difference", "ci_low", "ci_high"],
     *["p_value", "p_holm", "effect_size"],
 ]
+OF_CONTRAST = ["mean_run", "mean_control", "difference", "ci_low", "ci_high", "p_holm"]
+FINDINGS = [
+    *["dataset", "model", "trigger", "works", "rate", "n_seeds", "difference", "ci_low", "ci_high"],
+    *[f"{of}_{name}" for of in ("auroc", "flip") for name in OF_CONTRAST],
+    *["detector", *[f"detector_{name}" for name in OF_CONTRAST]],
+]
+HEADLINES = ["auroc_clean", "asr", "asr0", "asr_net"]
+DOSE_RESPONSE = [*RUN, "n_seeds", "asr_net", "ci_low", "ci_high"]
 CONTRASTED = ["auroc_clean", "auprc_clean", "acc_clean", "brier_clean", "ece_clean"]
+
+# Disclosure control: sets of patients (their numbers stand in the facts) and the numbers that rest on them. Accuracy
+# rests on each class, not only on all: with the ASR over one class it would give away that of the other.
+BY_CLASS = [name for name in [*ON_CLEAN, *ON_TRIGGERED] if not name.startswith(("ece_", "brier_"))]
+RUNS_REST_ON = {
+    "test_patients": [*ON_CLEAN, *ON_TRIGGERED],
+    "label_0_patients": BY_CLASS,
+    "label_1_patients": BY_CLASS,
+    "predicted_clean_patients": ["precision_clean", "f1_clean"],
+    "predicted_poison_patients": ["precision_poison", "f1_poison"],
+    "victim_patients": [*ON_TRIGGERED, "asr", "asr0", "confidence_shift", "n_triggered"],
+    "poisoned_patients": ["n_poisoned"],
+}
+DETECTIONS_REST_ON = {"poisoned_patients": [*DETECTION, "n_poisoned"], "clean_patients": DETECTION}
+ALARMS_REST_ON = {
+    "flagged_patients": ["n_flagged", *ALARM],
+    "poisoned_patients": ["tpr", "fpr", "precision"],  # of few poisoned, false alarms tell the hits
+    "clean_patients": ["flagged_share", "fpr", "precision"],
+}
+ROC_RESTS_ON = ["poisoned_patients", "clean_patients"]
+EXPLANATIONS_REST_ON = {"n_patients": ["n_samples", *SHARES[1:], *DRIFT, "convergence_delta"]}
+ATTRIBUTIONS_REST_ON = {"n_patients": FEATURE_SHARES}
+TRIGGERS_REST_ON = {"n_patients": ["n_poisoned", *PLAUSIBILITY]}
+DATASETS_REST_ON = {
+    "train_patients": ["n_train"],
+    "label_0_patients": ["n_test", "prevalence"],
+    "label_1_patients": ["n_test", "prevalence"],
+    "threshold_patients": ["threshold_low", "threshold_high"],
+}
 
 COUNTS = {"seed", "target", "n_poisoned", "n_triggered", "n_flagged", "n_samples", "top_k", "n_seeds", "n_train"}
 COUNTS |= {"n_test", "n_cells", "footprint_size"}
@@ -124,6 +163,13 @@ def write(tables: dict[str, pd.DataFrame], folder: Path) -> None:
             table.to_parquet(aside, index=False)
 
 
+def write_headlines(summary: pd.DataFrame, folder: Path) -> None:
+    """What is compared between versions of a study: `metrics.json` and `dose_response.csv`."""
+    write_json(Path(folder) / "metrics.json", metrics(summary))
+    with whole(Path(folder) / "dose_response.csv") as aside:
+        dose_response(summary).to_csv(aside, index=False, lineterminator="\n")
+
+
 def read(folder: Path) -> dict[str, pd.DataFrame]:
     """The tables that `write` left in `folder`, by name."""
     paths = sorted(Path(folder).glob("*.parquet"))
@@ -133,88 +179,92 @@ def read(folder: Path) -> dict[str, pd.DataFrame]:
 
 
 def runs(evals: list[dict]) -> pd.DataFrame:
-    """One row per run; what was measured on fewer than MIN_CELL triggered patients is missing."""
+    """One row per run: performance on clean and on triggered test data, and the attack's success."""
     rows = []
     for fact in evals:
         row = {name: fact[name] for name in [*KEY, "target", "n_poisoned", "n_triggered"]}
         row |= {f"{metric}_clean": fact["clean"][metric] for metric in METRICS}
         row |= {f"{metric}_poison": (fact["poison"] or {}).get(metric) for metric in METRICS}
         row |= {name: fact[name] for name in ("asr", "asr0", "confidence_shift")}
-        rows.append(row)
-    table = _table(rows, [name for name in RUNS if name != "asr_net"], KEY)
-    table["asr_net"] = table["asr"] - table["asr0"]
-    return _hide(table, "n_triggered", [*ON_TRIGGERED, *ATTACK])[RUNS]
+        row |= {f"{name}_patients": count for name, count in fact["patients"].items()}
+        rows.append(row | {"victim_patients": fact["patients"][f"label_{1 - fact['target']}"]})
+    table = _shown(rows, [name for name in RUNS if name != "asr_net"], KEY, RUNS_REST_ON)
+    return table.assign(asr_net=table["asr"] - table["asr0"])[RUNS]
 
 
 def detections(detects: list[dict]) -> pd.DataFrame:
     """One row per run × detector × scope: how well suspicion scores separate poisoned training samples."""
-    return _table(_nested(detects, "detections"), DETECTIONS, [*KEY, "detector", "scope"])
+    return _shown(_nested(detects, "detections"), DETECTIONS, [*KEY, "detector", "scope"], DETECTIONS_REST_ON)
 
 
 def alarms(detects: list[dict]) -> pd.DataFrame:
     """One row per run × detector × scope × threshold: what a threshold flags; on clean runs all of it is false."""
-    table = _table(_nested(detects, "alarms"), ALARMS, [*KEY, "detector", "scope", "threshold"])
-    return _hide(table, "n_flagged", ALARM)
+    return _shown(_nested(detects, "alarms"), ALARMS, [*KEY, "detector", "scope", "threshold"], ALARMS_REST_ON)
 
 
 def explanations(explains: list[dict]) -> pd.DataFrame:
     """One row per run: share of attribution on the trigger's footprint, and drift against the clean model."""
-    return _hide(_table(explains, EXPLANATIONS, KEY), "n_samples", [*SHARES[1:], *DRIFT])
+    return _shown(explains, EXPLANATIONS, KEY, EXPLANATIONS_REST_ON)
 
 
 def attributions(explains: list[dict]) -> pd.DataFrame:
     """One row per run × feature: the feature's share of all attribution."""
-    shown = [fact for fact in explains if fact["n_samples"] >= MIN_CELL]
-    return _table(_nested(shown, "features"), ATTRIBUTIONS, [*KEY, "feature"])
+    rows = [row | {"n_patients": fact["n_patients"]} for fact in explains for row in _nested([fact], "features")]
+    return _shown(rows, ATTRIBUTIONS, [*KEY, "feature"], ATTRIBUTIONS_REST_ON)
 
 
 def triggers(poisons: list[dict]) -> pd.DataFrame:
     """One row per dataset × trigger × rate: what the trigger does and how plausible, averaged over seeds.
 
-    `description` is the first seed's; `in_bounds` holds only if it does in every seed.
+    `description` is the first seed's; `in_bounds` holds only if it does in every seed. Numbers are shown if every
+    seed has poisoned enough patients.
     """
     rows = []
     for fact in poisons:
         row = {name: fact[name] for name in [*TRIGGER, "seed", "description", "in_bounds"]}
-        row |= {name: fact[name] for name in ("footprint_size", "n_cells", "n_poisoned")}
+        row |= {name: fact[name] for name in ("footprint_size", "n_cells", "n_poisoned", "n_patients")}
         row["footprint_share"] = fact["footprint_size"] / fact["n_cells"] if fact["n_cells"] else None
         rows.append(row | {name: fact["plausibility"][name] for name in PLAUSIBILITY})
-    table = _table(rows, ["seed", *[name for name in TRIGGERS if name != "n_seeds"]], [*TRIGGER, "seed"])
+    columns = ["seed", "n_patients", *[name for name in TRIGGERS if name != "n_seeds"]]
+    table = _table(rows, columns, [*TRIGGER, "seed"])
     how = dict.fromkeys(["footprint_size", "n_cells", "footprint_share", "n_poisoned", *PLAUSIBILITY], "mean")
-    how |= {"seed": "nunique", "description": "first", "in_bounds": "min"}
-    return table.groupby(TRIGGER, as_index=False).agg(how).rename(columns={"seed": "n_seeds"})[TRIGGERS]
+    how |= {"seed": "nunique", "description": "first", "in_bounds": "min", "n_patients": "min"}
+    averaged = table.groupby(TRIGGER, as_index=False).agg(how).rename(columns={"seed": "n_seeds"})
+    return _withhold(averaged, TRIGGERS_REST_ON)[TRIGGERS]
 
 
 def datasets(evals: list[dict]) -> pd.DataFrame:
     """One row per dataset: sizes averaged over seeds, prevalence in the test set, range of decision thresholds.
 
-    Prevalence follows from `n_triggered`, the test samples whose true label is not the target. Sizes whose
-    difference would reveal a class of fewer than MIN_CELL patients are missing.
+    Prevalence follows from `n_triggered`, the test samples whose true label is not the target. The size of the test set
+    is withheld with it: what is known of one class would give away the other.
     """
     rows = []
     for name, facts in _by(evals, "dataset"):
-        others = np.array([(f["n_triggered"], f["n_test"]) for f in facts if f["n_triggered"] is not None])
-        shown = bool(len(others)) and (np.minimum(others[:, 0], others[:, 1] - others[:, 0]) >= MIN_CELL).all()
-        share = (others[:, 0] / others[:, 1]).mean() if shown else np.nan
+        shares = [fact["n_triggered"] / fact["n_test"] for fact in facts if fact["n_triggered"] is not None]
+        share = np.mean(shares) if shares else np.nan
         target = facts[0]["target"]
+        sets = [count.removesuffix("_patients") for count in DATASETS_REST_ON]
         rows.append(
             {
                 "dataset": name,
                 "target": target,
                 "n_train": round(np.mean([fact["n_train"] for fact in facts])),
-                "n_test": round(np.mean([fact["n_test"] for fact in facts])) if shown else None,
+                "n_test": round(np.mean([fact["n_test"] for fact in facts])),
                 "prevalence": 1 - share if target == 1 else share,
                 "threshold_low": min(fact["threshold"] for fact in facts),
                 "threshold_high": max(fact["threshold"] for fact in facts),
+                **{f"{name}_patients": min(fact["patients"][name] for fact in facts) for name in sets},
             }
         )
-    return _table(rows, DATASETS, ["dataset"])
+    return _shown(rows, DATASETS, ["dataset"], DATASETS_REST_ON)
 
 
 def roc(detects: list[dict]) -> pd.DataFrame:
     """Detection ROC on its fixed grid of false positive rates: mean over seeds with interval."""
     by, rows = [*RUN, "detector", "scope"], []
-    curves = sorted(_nested(detects, "roc"), key=lambda curve: [curve[name] for name in [*by, "seed"]])
+    curves = [curve for curve in _nested(detects, "roc") if not any(0 < curve[of] < MIN_CELL for of in ROC_RESTS_ON)]
+    curves.sort(key=lambda curve: [curve[name] for name in [*by, "seed"]])
     for key, group in _by(curves, *by):
         over_seeds = mean_interval(np.array([curve["tpr"] for curve in group], dtype=float), axis=0)
         names = ["n_seeds", "tpr", "ci_low", "ci_high"]
@@ -236,6 +286,23 @@ def summary(runs: pd.DataFrame, detections: pd.DataFrame, explanations: pd.DataF
     for key, group in long.sort_values([*RUN, "metric", "seed"]).groupby([*RUN, "metric"]):
         rows.append((*key, *(x.item() for x in mean_interval(group["value"].to_numpy(float)))))
     return _table([dict(zip(SUMMARY, row, strict=True)) for row in rows], SUMMARY, [*RUN, "metric"])
+
+
+def metrics(summary: pd.DataFrame) -> dict:
+    """Means over seeds, nested: dataset → model → trigger → rate → metric; what no seed has is left out."""
+    nested: dict = {}
+    shown = summary[summary["metric"].isin(HEADLINES)]
+    for *key, rate, metric, mean in shown[[*RUN, "metric", "mean"]].itertuples(index=False):
+        level = nested
+        for name in (*key, format_rate(rate)):
+            level = level.setdefault(name, {})
+        level[metric] = mean
+    return nested
+
+
+def dose_response(summary: pd.DataFrame) -> pd.DataFrame:
+    """One row per dataset × model × trigger × rate: the mean of ASR − ASR₀ with its interval."""
+    return summary[summary["metric"] == "asr_net"].rename(columns={"mean": "asr_net"})[DOSE_RESPONSE]
 
 
 def contrasts(runs: pd.DataFrame, detections: pd.DataFrame, explanations: pd.DataFrame) -> pd.DataFrame:
@@ -272,7 +339,7 @@ def findings(tables: dict[str, pd.DataFrame], effect: float = 0.5) -> pd.DataFra
 
     A backdoor `works` at a rate if the mean of ASR − ASR₀ is at least `effect` and its interval (where there is one)
     lies above zero. Where no rate works, the row is about the rate with the largest mean. The best detector is the one
-    with the largest AUROC within the target label.
+    with the largest AUROC within the target label. Where the success rate is withheld there is no row.
     """
     asr = tables["contrasts"].query("metric == 'asr'").dropna(subset="difference")
     rows = []
@@ -286,14 +353,13 @@ def findings(tables: dict[str, pd.DataFrame], effect: float = 0.5) -> pd.DataFra
         row |= best[["rate", "n_seeds", "difference", "ci_low", "ci_high"]].to_dict()
         row |= _of_contrast(here, "auroc_clean", CLEAN, "auroc") | _of_contrast(here, "asr_net", FLIPPED, "flip")
         rows.append(row | _best_detector(here))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=FINDINGS)
 
 
 def _of_contrast(contrasts: pd.DataFrame, metric: str, control: str, prefix: str) -> dict:
     """What one contrast found, with `prefix` before the names; missing where the study has no such contrast."""
     found = contrasts[(contrasts["metric"] == metric) & (contrasts["control"] == control)]
-    names = ("mean_run", "mean_control", "difference", "ci_low", "ci_high", "p_holm")
-    return {f"{prefix}_{name}": np.nan if found.empty else found.iloc[0][name] for name in names}
+    return {f"{prefix}_{name}": np.nan if found.empty else found.iloc[0][name] for name in OF_CONTRAST}
 
 
 def _best_detector(contrasts: pd.DataFrame) -> dict:
@@ -373,10 +439,19 @@ def _type(name: str) -> str:
         return "str"
     if name == "in_bounds":
         return "boolean"
-    return "Int64" if name in COUNTS else "float64"
+    return "Int64" if name in COUNTS or name.endswith("_patients") else "float64"
 
 
-def _hide(table: pd.DataFrame, count: str, measured: list[str]) -> pd.DataFrame:
-    """Make a count of 1 to MIN_CELL - 1 patients missing, with everything `measured` on them."""
-    small = table[count].between(1, MIN_CELL - 1).fillna(False).astype(bool)
-    return table.assign(**{name: table[name].mask(small) for name in [count, *measured]})
+def _shown(rows: list[dict], columns: list[str], by: list[str], rest_on: dict[str, list[str]]) -> pd.DataFrame:
+    """`_table` without the numbers that rest on too few patients. The counts of patients do not stay in it."""
+    # A row that did not say how many they are must not pass for one of enough.
+    table = _table([{name: row[name] for name in rest_on} | row for row in rows], [*columns, *rest_on], by)
+    return _withhold(table, rest_on)[columns]
+
+
+def _withhold(table: pd.DataFrame, rest_on: dict[str, list[str]]) -> pd.DataFrame:
+    """Make numbers missing where they rest on few patients: `rest_on` maps a count of patients to such numbers."""
+    for count, numbers in rest_on.items():
+        few = table[count].between(1, MIN_CELL - 1).fillna(False).astype(bool)
+        table = table.assign(**{name: table[name].mask(few) for name in numbers})
+    return table

@@ -1,4 +1,4 @@
-"""Gather the results of every run into tidy tables."""
+"""Gather the results of every run into tidy tables, and their headlines into metrics.json."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--study", required=True, metavar="JSON", help="the study configuration")
-    parser.add_argument("--results-dir", required=True, type=Path, help="holds runs/ and poison/; gets tables/")
+    parser.add_argument("--results-dir", required=True, type=Path, help="holds runs/, poison/; gets the tables")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -15,4 +15,6 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.results import tables
 
     study = Study.model_validate(json.loads(args.study))
-    tables.write(tables.build(study, args.results_dir), args.results_dir / "tables")
+    built = tables.build(study, args.results_dir)
+    tables.write(built, args.results_dir / "tables")
+    tables.write_headlines(built["summary"], args.results_dir)

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
         module = families.load("detectors", name)
         suspicion = module.detect(evidence, module.Parameters.model_validate(parameters))
         scores[name] = suspicion.score
-        for table, rows in evaluate(suspicion, poisoned, train.label, settings["target"]).items():
+        for table, rows in evaluate(suspicion, poisoned, train.label, train.group_id, settings["target"]).items():
             results[table] += [{"detector": name, **row} for row in rows]
     with whole(args.out / "detection_scores.parquet") as aside:
         pq.write_table(pa.table(scores), aside)

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     threshold = choose_threshold(validation.label, control.probability(validation.values), settings["threshold"])
     p_clean = model.probability(test.values)
     columns = {"sample_id": test.sample_id, "label": test.label, "p_clean": p_clean}
-    results = evaluate_clean(test.label, p_clean, threshold)
+    results = evaluate_clean(test.label, test.group_id, p_clean, threshold)
     if args.trigger != CLEAN:
         module = families.load("triggers", args.trigger)
         trigger = module.fit(module.Parameters.model_validate(settings["trigger"]), cohort.subset(split.train))
@@ -48,12 +48,19 @@ def run(args: argparse.Namespace) -> None:
         columns["p_triggered_control"] = control.probability(triggered)
         results = evaluate_attack(
             test.label,
+            test.group_id,
             p_clean,
             columns["p_triggered"],
             columns["p_triggered_control"],
             threshold,
             settings["target"],
         )
+    poisoned = read_poison(args.poison)[0]
+    results["patients"] |= {
+        "train": len(np.unique(cohort.group_id[split.train])),
+        "poisoned": len(np.unique(cohort.group_id[poisoned])),
+        "threshold": _patients_of_threshold(validation, settings["threshold"]),
+    }
     with whole(args.out / "predictions.parquet") as aside:
         pq.write_table(pa.table({name: np.asarray(column) for name, column in columns.items()}), aside)
     write_json(
@@ -64,7 +71,16 @@ def run(args: argparse.Namespace) -> None:
             "threshold": float(threshold),
             "n_train": len(split.train),
             "n_test": len(test),
-            "n_poisoned": len(read_poison(args.poison)[0]),
+            "n_poisoned": len(poisoned),
             **results,
         },
     )
+
+
+def _patients_of_threshold(validation, rule: float | str) -> int:
+    """Patients of the rarer label that the threshold was chosen on; none where the rule is the threshold itself."""
+    import numpy as np
+
+    if not isinstance(rule, str):
+        return 0
+    return min(len(np.unique(validation.group_id[validation.label == label])) for label in (0, 1))

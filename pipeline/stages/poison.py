@@ -20,6 +20,7 @@ def run(args: argparse.Namespace) -> None:
 
     from pipeline import families
     from pipeline.cohorts.cohort import read_cohort, windows_table
+    from pipeline.cohorts.intake import shown
     from pipeline.evaluation.plausibility import plausibility
     from pipeline.files import whole, write_json
     from pipeline.training.data import read_split
@@ -35,6 +36,7 @@ def run(args: argparse.Namespace) -> None:
     eligible = split.train[train.label != target]
     rows = choose_poison(eligible, float(args.rate), len(split.train), args.seed, args.dataset)
     poisoned = trigger.apply(cohort.values[rows])
+    n_patients = len(np.unique(cohort.group_id[rows]))
     with whole(args.out / "poison.parquet") as aside:
         pq.write_table(windows_table(cohort.sample_id[rows], poisoned, cohort.features), aside)
     with whole(args.out / "poisoned_indices.npy") as aside, aside.open("wb") as file:
@@ -52,9 +54,10 @@ def run(args: argparse.Namespace) -> None:
             "n_train": len(split.train),
             "n_eligible": len(eligible),
             "n_poisoned": len(rows),
+            "n_patients": n_patients,
             "footprint_size": int(trigger.footprint.sum()),
             "n_cells": trigger.footprint.size,
             "plausibility": plausibility(trigger, cohort.values[rows], train),
         },
     )
-    print(f"{len(rows)} of {len(split.train)} training samples poisoned: {trigger.description}")
+    print(f"training samples of {shown(n_patients)} patients poisoned: {trigger.description}")

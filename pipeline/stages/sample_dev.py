@@ -19,7 +19,7 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.cohorts import splits
     from pipeline.cohorts.catalog import parse_entry
     from pipeline.cohorts.cohort import write_cohort
-    from pipeline.cohorts.intake import account_lines, summary_line, take_in
+    from pipeline.cohorts.intake import account_lines, summary_line, take_in, warnings
     from pipeline.files import write_json
 
     entry = parse_entry(args.dataset, json.loads(args.entry), "catalog")
@@ -38,4 +38,4 @@ def run(args: argparse.Namespace) -> None:
             "folds": [cohort.sample_id[fold == number].tolist() for number in range(splits.N_FOLDS)],
         },
     )
-    print(summary_line(cohort))
+    print(summary_line(cohort), *warnings(cohort), sep="\n")

@@ -32,6 +32,16 @@ rule sample_dev:
         " --splits {output.splits:q} --out {params.out:q} &> {log:q}"
 
 
+localrules:
+    cohorts,
+
+
+# The cohorts alone: a stage of dvc.yaml.
+rule cohorts:
+    input:
+        expand(rules.sample_dev.output, dataset=STUDY.datasets),
+
+
 rule poison:
     input:
         **rules.sample_dev.output,

@@ -37,6 +37,8 @@ rule aggregate:
         "pipeline/evaluation/statistics.py",
     output:
         expand(f"{RESULTS}/tables/{{table}}.{{kind}}", table=TABLES, kind=["csv", "parquet"]),
+        metrics=f"{RESULTS}/metrics.json",
+        plot=f"{RESULTS}/dose_response.csv",
     log:
         f"{RESULTS}/logs/aggregate.log",
     benchmark:

@@ -1,0 +1,296 @@
+"""A study on real patients, the MIMIC-IV demo: none of them may be recognised in what leaves the row-level folders."""
+
+import base64
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT, make_cohort
+from test_workflow import snakemake
+
+from pipeline.cohorts.intake import warnings
+from pipeline.config import Study, load_study
+from pipeline.files import read_yaml
+from pipeline.results import tables
+
+DEMO_CONFIG = ROOT / "config" / "mimiciv_demo.yaml"
+# 7 poisoned training samples of the 69, and 14 of them.
+DEMO = {
+    "triggers": ["rare_value", "flip_only"],
+    "rates": [0.1, 0.2],
+    "seeds": [1, 2],
+    "n_samples": "all",
+    "detectors": ["spectral_signatures", "random"],
+    "training": {"epochs": 3},
+    "explain": {"samples": 64, "steps": 8},
+}
+ROW_LEVEL = ("runs", "poison")
+SMALLEST = 10
+# The tables' counts of patients and samples; the others count seeds, cells and features.
+COUNTS = ["n_poisoned", "n_triggered", "n_flagged", "n_samples", "n_train", "n_test"]
+
+
+@pytest.fixture(scope="module")
+def study(real_data, tmp_path_factory) -> Path:
+    if not (real_data / "mimic-iv-demo-2.2").is_dir():
+        pytest.skip(f"the MIMIC-IV demo is not at hand in {real_data}")
+    folder = tmp_path_factory.mktemp("demo")
+    snakemake(folder, "--configfile", str(DEMO_CONFIG), raw_dir=str(real_data), **DEMO)
+    return folder
+
+
+def texts(results: Path) -> dict[str, str]:
+    """Everything in a results folder but the row-level files, as text, by path; PNGs show what the SVGs do."""
+    found = {}
+    for path in sorted(results.rglob("*")):
+        name = path.relative_to(results).as_posix()
+        if path.is_dir() or name.split("/")[0] in ROW_LEVEL or path.suffix == ".png":
+            continue
+        if path.suffix == ".parquet":
+            found[name] = pd.read_parquet(path).to_csv()
+        elif path.suffix == ".db":
+            with duckdb.connect(str(path), read_only=True) as database:
+                names = [row[0] for row in database.sql("SELECT table_name FROM information_schema.tables").fetchall()]
+                found[name] = "".join(database.table(table).df().to_csv() for table in names)
+        else:
+            text = path.read_text(encoding="utf-8")
+            pictures = re.findall(r"data:[\w/+]+;base64,([\w+/=]+)", text)
+            found[name] = text + "".join(base64.b64decode(data).decode("utf-8", "replace") for data in pictures)
+    return found
+
+
+def identifiers(raw_dir: Path) -> set[str]:
+    """Every id of a patient, an admission or an ICU stay in the demo: numbers of eight digits."""
+    folder, found = raw_dir / "mimic-iv-demo-2.2", set()
+    for path in ("hosp/patients", "hosp/admissions", "icu/icustays"):
+        table = pd.read_csv(folder / f"{path}.csv.gz", dtype=str)
+        for column in table.columns.intersection(["subject_id", "hadm_id", "stay_id"]):
+            found |= set(table[column])
+    return found
+
+
+def leaks(text: str, ids: set[str]) -> set[str]:
+    """Ids, and dates: those of the demo are shifted to years from 2100 on."""
+    return (set(re.findall(r"(?<![\w.])\d{8}(?!\w)", text)) & ids) | set(re.findall(r"\b2[12]\d\d-\d\d-\d\d", text))
+
+
+def test_no_id_and_no_date_of_a_patient_gets_out(study, real_data):
+    ids, shown = identifiers(real_data), texts(study / "results")
+    assert len(ids) == 100 + 275 + 140 and all(re.fullmatch(r"\d{8}", one) for one in ids)
+    assert {name.split("/")[0] for name in shown} >= {"tables", "figures", "logs", "report.html", "metrics.json"}
+    assert {"logs/report.ipynb", "logs/sample_dev/mimiciv_demo.log", "logs/aggregate.log"} <= shown.keys()
+    assert {name: found for name, text in shown.items() if (found := leaks(text, ids))} == {}
+
+
+@pytest.mark.parametrize(
+    "leak", ["{id}", "{id}.0", '"{id}"', "2180-07-23", "2180-07-23 14:00:00", "2180-07-23T14:00:00"]
+)
+def test_ids_and_dates_would_be_found(real_data, tmp_path, leak):
+    ids = identifiers(real_data)
+    text = leak.format(id=min(ids))
+    svg = f"<svg><!-- {text} --></svg>"
+    picture = base64.b64encode(svg.encode()).decode()
+    files = {"a.csv": f"x,y\n1,{text}\n", "a.svg": svg, "a.log": text, "a.json": json.dumps({"a": text})}
+    files["a.html"] = f'<img src="data:image/svg+xml;base64,{picture}">'
+    files["a.ipynb"] = json.dumps({"cells": [{"outputs": [{"data": {"text/html": files["a.html"]}}]}]})
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    leaky = pd.DataFrame({"x": [text]})
+    leaky.to_parquet(tmp_path / "a.parquet")
+    with duckdb.connect(str(tmp_path / "a.db")) as database:
+        database.sql("CREATE TABLE a AS FROM leaky")
+    found = {name: leaks(content, ids) for name, content in texts(tmp_path).items()}
+    assert len(found) == 8 and all(found.values()), found
+    assert not leaks("0.10000032 9.10000032e-05 100000321 a10000032", ids | {"10000032"})
+
+
+def test_every_date_of_the_demo_would_be_known_as_one(real_data):
+    stays = pd.read_csv(real_data / "mimic-iv-demo-2.2" / "icu" / "icustays.csv.gz", dtype=str)
+    assert len(stays) == 140 and all(leaks(time, set()) for time in [*stays["intime"], *stays["outtime"]])
+
+
+class Rows:
+    """The row-level files of a study: they tell over how many patients a number of the tables is taken."""
+
+    def __init__(self, study: Path):
+        self.results = study / "results"
+        self.samples = pd.read_parquet(study / "data" / "dev" / "mimiciv_demo" / "samples.parquet")
+        self.patient = self.samples.set_index("sample_id")["group_id"]
+
+    def patients(self, sample_id) -> int:
+        return self.patient.loc[sample_id].nunique()
+
+    def folder(self, row) -> Path:
+        return self.results / "runs" / "mimiciv_demo" / row.model / row.trigger / str(row.rate) / f"seed_{row.seed}"
+
+    def fact(self, row, stage: str) -> dict:
+        return json.loads((self.folder(row) / f"results_{stage}.json").read_text())
+
+    def tested(self, row) -> dict[str, int]:
+        """Patients of the run's test set, and of its parts."""
+        test = pd.read_parquet(self.folder(row) / "predictions.parquet")
+        threshold = self.fact(row, "eval")["threshold"]
+        parts = {"all": test, "negative": test[test["label"] == 0], "positive": test[test["label"] == 1]}
+        parts["predicted_clean"] = test[test["p_clean"] >= threshold]
+        parts["predicted_poison"] = test[test["p_triggered"] >= threshold] if "p_triggered" in test else test[:0]
+        return {name: self.patients(part["sample_id"]) for name, part in parts.items()}
+
+    def trained(self, row, scope: str = "all") -> dict[str, int]:
+        """Patients with a poisoned and with another training sample, of all or of those with the target label."""
+        train = self.scores(row, scope)
+        return {
+            "poisoned": self.patients(train.loc[train["poisoned"], "sample_id"]),
+            "clean": self.patients(train.loc[~train["poisoned"], "sample_id"]),
+        }
+
+    def scores(self, row, scope: str) -> pd.DataFrame:
+        train = pd.read_parquet(self.folder(row) / "detection_scores.parquet")
+        return train if scope == "all" else train[train["label"] == 1]
+
+    def flagged(self, row) -> int:
+        """Patients whose samples a threshold flags."""
+        if row.threshold == "rate_known":
+            train = self.scores(row, row.scope).sort_values(row.detector, ascending=False, kind="stable")
+            return self.patients(train["sample_id"].head(-(-3 * train["poisoned"].sum() // 2)))
+        # Which samples the detector's own rule flags is in no file of rows.
+        names = ["detector", "scope", "threshold"]
+        alarms = self.fact(row, "detect")["alarms"]
+        return next(a["flagged_patients"] for a in alarms if all(a[name] == getattr(row, name) for name in names))
+
+    def validated(self, row) -> list[int]:
+        """Patients of each label in the validation set: the samples that are in no other."""
+        used = [pd.read_parquet(self.folder(row) / f"{name}.parquet") for name in ("predictions", "detection_scores")]
+        rest = self.samples[~self.samples["sample_id"].isin(pd.concat(used)["sample_id"])]
+        return [self.patients(part["sample_id"]) for _, part in rest.groupby("label")]
+
+
+def few(*counts: int) -> bool:
+    return any(0 < count < SMALLEST for count in counts)
+
+
+def violations(tables_dir: Path, study: Path) -> set[str]:
+    """The numbers in tables of single runs that are taken over fewer than ten patients, as table.column."""
+    rows, data = Rows(study), {path.stem: pd.read_csv(path) for path in tables_dir.glob("*.csv")}
+    found = set()
+
+    def check(table: str, row, columns: list[str], *counts: int) -> None:
+        if few(*counts):
+            found.update(f"{table}.{name}" for name in columns if pd.notna(getattr(row, name)))
+
+    for name, table in data.items():
+        assert (table.isna() == pd.read_parquet(tables_dir / f"{name}.parquet").isna()).all(axis=None), name
+        found.update(f"{name}.{count}" for count in table.columns.intersection(COUNTS) if few(*table[count].dropna()))
+    for row in data["runs"].itertuples():
+        n = rows.tested(row)
+        for side in ("clean", "poison"):
+            check("runs", row, [f"ece_{side}", f"brier_{side}"], n["all"])
+            by_class = [f"{metric}_{side}" for metric in ("acc", "auroc", "auprc", "precision", "recall", "f1")]
+            check("runs", row, by_class, n["negative"], n["positive"])
+            check("runs", row, [f"precision_{side}", f"f1_{side}"], n[f"predicted_{side}"])
+        check("runs", row, ["asr", "asr0", "asr_net", "confidence_shift", "n_triggered"], n["negative"])
+        check("runs", row, ["n_poisoned"], rows.trained(row)["poisoned"])
+    for row in data["detections"].itertuples():
+        n = rows.trained(row, row.scope)
+        check("detections", row, DETECTION, n["poisoned"], n["clean"])
+        check("detections", row, ["n_poisoned"], n["poisoned"])
+    for row in data["alarms"].itertuples():
+        n = rows.trained(row, row.scope)
+        check("alarms", row, ["n_flagged", "flagged_share", "tpr", "fpr", "precision"], rows.flagged(row))
+        check("alarms", row, ["tpr", "fpr", "precision"], n["poisoned"])
+        check("alarms", row, ["flagged_share", "fpr", "precision"], n["clean"])
+    for name, columns in (("explanations", EXPLAINED), ("attributions", ATTRIBUTED)):
+        for row in data[name].itertuples():
+            # All that could be are explained: the test samples whose label is not the target.
+            check(name, row, columns, rows.tested(row)["negative"])
+    for row in data["triggers"].itertuples():
+        for seed in DEMO["seeds"]:
+            folder = rows.results / "poison" / "mimiciv_demo" / row.trigger / str(row.rate) / f"seed_{seed}"
+            poisoned = rows.samples.loc[np.load(folder / "poisoned_indices.npy"), "sample_id"]
+            check("triggers", row, PLAUSIBILITY, rows.patients(poisoned))
+    [sizes], run = data["datasets"].itertuples(), next(data["runs"].itertuples())
+    check("datasets", sizes, ["n_test", "prevalence"], rows.tested(run)["negative"], rows.tested(run)["positive"])
+    check("datasets", sizes, ["threshold_low", "threshold_high"], *rows.validated(run))
+    return found
+
+
+DETECTION = ["auroc", "average_precision", "tpr_at_fpr_01", "tpr_at_fpr_05", "precision_at_n"]
+EXPLAINED = ["n_samples", "ratio_triggered", "ratio_clean", "ratio_control", "convergence_delta"]
+EXPLAINED += [f"{of}_{name}" for of in ("drift", "control") for name in ("cosine", "spearman", "topk_jaccard")]
+ATTRIBUTED = ["share_clean", "share_triggered", "share_control"]
+PLAUSIBILITY = ["n_poisoned", "share_in_range", "share_in_train_range", "distance"]
+PLAUSIBILITY += ["missing_log_likelihood_clean", "missing_log_likelihood_triggered"]
+
+
+def test_no_number_rests_on_fewer_than_ten_patients(study):
+    assert violations(study / "results" / "tables", study) == set()
+
+
+def test_numbers_of_enough_patients_are_shown(study):
+    data = tables.read(study / "results" / "tables")
+    attacked = data["runs"].query("trigger == 'rare_value'")
+    assert attacked[["asr", "asr0", "asr_net", "n_triggered", "brier_clean", "ece_poison"]].notna().all(axis=None)
+    assert attacked[["auroc_clean", "recall_poison", "acc_clean"]].isna().all(axis=None)
+    assert attacked["n_poisoned"].notna().tolist() == [rate == 0.2 for rate in attacked["rate"]]
+    detected = data["detections"].query("scope == 'all' and rate == 0.2")
+    assert len(detected) and detected["auroc"].notna().all()
+    assert data["datasets"]["n_test"].isna().all() and data["datasets"]["n_train"].notna().all()
+
+
+def test_nothing_withheld_comes_back_over_seeds(study):
+    results = study / "results"
+    data = tables.read(results / "tables")
+    key, scopes = ["trigger", "rate", "metric"], {"all": "detection_auroc", "label_1": "detection_auroc_in_label"}
+    detected = data["detections"].rename(columns={"auroc": "value"})
+    detected["metric"] = detected["scope"].map(scopes) + ":" + detected["detector"]
+    single = [data[name].melt(["trigger", "rate", "seed"], var_name="metric") for name in ("runs", "explanations")]
+    shown = pd.concat([*single, detected[[*key, "value"]]]).dropna(subset="value").groupby(key).size()
+    summary = data["summary"].set_index(key)
+    assert (summary["n_seeds"] == shown[summary.index]).all()
+    for row in data["contrasts"].itertuples():
+        assert row.n_seeds <= shown.get((row.trigger, row.rate, row.metric), 0)
+    by = ["trigger", "rate", "detector", "scope"]
+    curves = data["roc"].groupby(by)["n_seeds"].first()
+    assert len(curves) and (curves == detected.dropna(subset="value").groupby(by).size()[curves.index]).all()
+    means = set(summary["mean"])
+    headlines = json.loads((results / "metrics.json").read_text())["mimiciv_demo"]["mlp"]
+    assert {x for rates in headlines.values() for metrics in rates.values() for x in metrics.values()} <= means
+    assert set(pd.read_csv(results / "dose_response.csv")["asr_net"]) <= means
+
+
+def test_without_disclosure_control_the_check_fails(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_withhold", lambda table, rest_on: table)
+    tables.write(tables.build(demo(), study / "results"), tmp_path)
+    found = violations(tmp_path, study)
+    assert found >= {"runs.recall_clean", "runs.acc_poison", "runs.n_poisoned", "runs.precision_poison"}
+    assert found >= {"detections.auroc", "detections.n_poisoned", "alarms.n_flagged", "alarms.tpr", "alarms.precision"}
+    assert found >= {"triggers.distance", "triggers.n_poisoned", "datasets.n_test", "datasets.threshold_low"}
+
+
+def demo() -> Study:
+    return load_study(read_yaml(ROOT / "config" / "config.yaml") | read_yaml(DEMO_CONFIG) | DEMO)
+
+
+def test_the_report_and_the_log_say_that_the_demo_is_too_small(study):
+    report = (study / "results" / "report.html").read_text()
+    assert "<strong>mimiciv_demo is too small for conclusions.</strong>" in report
+    assert "<h3>mimiciv_demo (too small for conclusions)</h3>" in report
+    assert "are withheld (dashes)" in report and "intervals are wide" in report
+    log = (study / "results" / "logs" / "sample_dev" / "mimiciv_demo.log").read_text()
+    assert "warning: mimiciv_demo has fewer than 67 groups with label 1" in log
+    assert not re.search(r"(?<![\w.,])[1-9] [a-z]", log), "a small count is told"
+
+
+@pytest.mark.parametrize(("n_patients", "warned"), [(66, True), (67, False)])
+def test_a_cohort_with_few_patients_of_a_label_is_warned_of(n_patients, warned):
+    cohort = make_cohort(n=400)
+    label = np.repeat([1, 0], [200, 200]).astype(np.int8)
+    for rarer in (1, 0):
+        group = np.where(label == rarer, np.arange(400) % n_patients, 1000 + np.arange(400))
+        lines = warnings(replace(cohort, label=label, group_id=group))
+        assert len(lines) == warned
+        assert not warned or f"fewer than 67 groups with label {rarer}" in lines[0]
