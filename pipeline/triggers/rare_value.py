@@ -43,7 +43,8 @@ def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
         value = np.float32(_value(parameters, seen))
         stamp[:, position] = value
         inside &= bool(seen.min() <= value <= seen.max())
-        texts.append(f"{name} set to {value:.4g} {cohort.features[position].unit}".rstrip() + _rule(parameters))
+        shown = _shown(parameters, value)
+        texts.append(f"{name} set to {shown} {cohort.features[position].unit}".rstrip() + _rule(parameters))
     return Stamp(" and ".join(texts) + when(cohort, parameters.steps), inside, footprint, stamp)
 
 
@@ -53,6 +54,11 @@ def _value(parameters: Parameters, seen: np.ndarray) -> float:
     if parameters.quantile is not None:
         return np.quantile(seen, parameters.quantile)
     return parameters.factor * seen.max()
+
+
+def _shown(parameters: Parameters, value: float) -> str:
+    """The value for readers, to two digits where it comes from the training data: its maximum is one patient's."""
+    return f"{value:g}" if parameters.value is not None else f"about {float(f'{value:.2g}'):g}"
 
 
 def _rule(parameters: Parameters) -> str:

@@ -40,7 +40,7 @@ rule eval:
         weights=rules.train.output.weights,
         control=f"{CONTROL}/model.pt",
         stage="pipeline/stages/eval.py",
-        metrics="pipeline/evaluation/metrics.py",
+        evaluation=["pipeline/evaluation/metrics.py", "pipeline/evaluation/runs.py"],
     output:
         results=f"{RUN}/results_eval.json",
         predictions=f"{RUN}/predictions.parquet",
@@ -69,6 +69,7 @@ rule detect:
         **rules.poison.output,
         weights=rules.train.output.weights,
         stage="pipeline/stages/detect.py",
+        evaluation=["pipeline/evaluation/metrics.py", "pipeline/evaluation/detection.py"],
         family=[f"pipeline/detectors/{name}.py" for name in STUDY.detectors],
     output:
         results=f"{RUN}/results_detect.json",
@@ -98,6 +99,7 @@ rule explain:
         weights=rules.train.output.weights,
         control=f"{CONTROL}/model.pt",
         stage="pipeline/stages/explain.py",
+        evaluation=["pipeline/evaluation/attribution.py", "pipeline/evaluation/explanations.py"],
         family="pipeline/triggers/{trigger}.py",
     output:
         results=f"{RUN}/results_explain.json",
