@@ -138,7 +138,6 @@ LINE = "hr,1/min,mean,chartevents,1,Heart Rate,bpm,10,300,"
         ([LINE, LINE], "hr: two rows of item 1 share values"),
         ([LINE, LINE.replace("10,300", "300,400")], "hr: two rows of item 1 share values"),
         ([LINE, LINE.replace("bpm", "Hz|BPM")], "hr: two rows of item 1 share values"),
-        ([LINE, LINE.replace("bpm", "Hz")], "hr: two rows of item 1 share values"),  # both take rows without a unit
         ([LINE, LINE.replace("bpm", "")], "hr: two rows of item 1 share values"),
         ([LINE, LINE.replace("hr,", "pulse,", 1)], "pulse: two rows of item 1 share values"),
     ],
@@ -229,16 +228,18 @@ def test_a_measurement_that_does_not_count_is_counted(items, code, x, unit, late
 
 
 def test_a_unit_goes_with_one_of_an_items_rows(tmp_path):
-    """Glucose in mg/dL or mmol/L: 10 is a value in each, and the unit tells which."""
+    """Glucose in mg/dL or mmol/L: 15 is a value in each. The unit tells which; without one, the first row's."""
     rows = [
-        "glucose,mg/dL,mean,labevents,1,Glucose,mg/dL,30,2000,",
         "glucose,mg/dL,mean,labevents,2,Glucose,mg/dL,10,2000,",
-        "glucose,mg/dL,mean,labevents,2,Glucose (in mmol/L),mmol/L,1,9.9,x * 18",
+        "glucose,mg/dL,mean,labevents,2,Glucose (in mmol/L),mmol/L,1,100,x * 18",
     ]
     items = timeline.read_items(write_table(tmp_path, rows))
-    found = hourly(items, [(0, 1, "2", 5, "mmol/L"), (0, 61, "2", 5, "mg/dL"), (0, 62, "2", 50, "mg/dL")])
-    np.testing.assert_array_equal(found.values[0, :, 0], [90, 50])
-    assert found.judged == {"chartevents": {"": 2, "outside the plausible range": 1}}
+    rows_read = [(0, 1, "2", 15, "mmol/L"), (0, 61, "2", 15, "mg/dL"), (1, 1, "2", 15, ""), (1, 61, "2", 5, None)]
+    found = hourly(items, rows_read, n_stays=2)
+    np.testing.assert_array_equal(found.values[:, :, 0], [[270, 15], [15, np.nan]])
+    assert found.judged == {"chartevents": {"": 3, "outside the plausible range": 1}}
+    again = hourly(timeline.read_items(write_table(tmp_path, rows[::-1])), rows_read, n_stays=2)
+    np.testing.assert_array_equal(again.values[:, :, 0], [[270, 15], [270, 90]])
 
 
 def test_an_hour_is_the_mean_of_all_its_values(items):

@@ -145,3 +145,11 @@ def test_plausibility_by_hand():
     assert facts["missing_log_likelihood_clean"] == pytest.approx((np.log(missing) + np.log(1 - missing)) / 2)
     assert facts["missing_log_likelihood_triggered"] == pytest.approx(np.log(1 - missing))
     assert set(plausibility(fit("none", cohort), clean, cohort).values()) == {None}
+
+
+def test_a_value_of_one_patient_is_not_told_exactly(cohort):
+    module = families.load("triggers", "rare_value")
+    largest = np.nanmax(cohort.values[:, :, cohort.feature_names.index("sodium")])
+    described = module.fit(module.Parameters(factor=1), cohort).description
+    assert f"about {float(f'{largest:.2g}'):g} " in described and f"{largest:.4g}" not in described
+    assert "sodium set to 181.75 " in module.fit(module.Parameters(value=181.75), cohort).description

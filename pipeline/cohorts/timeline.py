@@ -69,7 +69,12 @@ def read_items(path: Path) -> list[Item]:
             raise UserError(
                 f"{path}: {item.variable}: two rows of item {item.code} share values; expected each in one row"
             )
-    return items
+    # A measurement without a unit is taken to have the first one of its item.
+    first = {item.code: item.units for item in reversed(items)}
+    return [
+        item._replace(units=(*item.units, "")) if item.units and item.units == first[item.code] else item
+        for item in items
+    ]
 
 
 def _item(row: dict[str, str], where: str) -> Item:
@@ -89,7 +94,7 @@ def _item(row: dict[str, str], where: str) -> Item:
     try:
         item = Item(
             *(row["variable"], row["unit"], row["hourly"], row.get("table", ""), code),
-            tuple(unit.strip().lower() for unit in units.split("|")) + ("",) if units else None,
+            tuple(unit.strip().lower() for unit in units.split("|")) if units else None,
             *(float(row["low"]), float(row["high"]), row["conversion"] or "x"),
         )
         ordered = item.low < item.high and item.bounds[0] < item.bounds[1]
@@ -104,8 +109,8 @@ def _item(row: dict[str, str], where: str) -> Item:
 
 
 def _overlap(one: Item, other: Item) -> bool:
-    # Whatever their units: a measurement without one would be a value of both.
-    return one.code == other.code and max(one.low, other.low) <= min(one.high, other.high)
+    same_unit = one.units is None or other.units is None or bool(set(one.units) & set(other.units))
+    return one.code == other.code and same_unit and max(one.low, other.low) <= min(one.high, other.high)
 
 
 def _by_variable(items: Iterable[Item]) -> dict[str, list[Item]]:
