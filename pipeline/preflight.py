@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pipeline import families
-from pipeline.cohorts.catalog import Entry, read_catalog, source_of
+from pipeline.cohorts.catalog import Entry, check_files, read_catalog, source_of
 from pipeline.cohorts.splits import N_FOLDS, ROLES
 from pipeline.config import SECTIONS, Study
 from pipeline.errors import UserError
@@ -21,7 +21,7 @@ def check(study: Study) -> dict[str, Entry]:
     _check_parameters(study, entries)
     for name, entry in entries.items():
         if not _sampled(study, name).exists():
-            _check_files(study, name, entry)
+            check_files(name, entry, Path(study.raw_dir))
         _check_rates(study, name, entry)
     return entries
 
@@ -52,12 +52,6 @@ def _check_features(study: Study, key: str, wanted: tuple[str, ...], entries: di
                 )
             if described[name].categories:
                 raise UserError(f"config: {key}: {name!r} of dataset {dataset!r} is a category, expected a number")
-
-
-def _check_files(study: Study, name: str, entry: Entry) -> None:
-    for path in source_of(entry).input_files(entry, Path(study.raw_dir)):
-        if not path.exists():
-            raise UserError(f"{name}: {path}: no such file; {entry.obtain or 'expected under raw_dir'}")
 
 
 def _sampled(study: Study, name: str) -> Path:

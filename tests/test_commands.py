@@ -161,8 +161,8 @@ def test_ingest_of_a_series_says_what_is_never_measured(project, capsys):
     [
         (["wrad"], "error: catalog.yaml: no dataset 'wrad' (did you mean 'ward'?)"),
         (["mimic"], "error: catalog.yaml: no dataset 'mimic' (it has: ward, icu)"),
-        (["ward"], "error: data/raw/ward.csv: no such file; ask the ward"),
-        (["ward", "--raw-dir", "nowhere"], "error: nowhere/ward.csv: no such file; ask the ward"),
+        (["ward"], "error: ward: data/raw/ward.csv: no such file; ask the ward"),
+        (["ward", "--raw-dir", "nowhere"], "error: ward: nowhere/ward.csv: no such file; ask the ward"),
         (["ward", "--catalog", "nowhere.yaml"], "error: nowhere.yaml: no such file"),
     ],
 )

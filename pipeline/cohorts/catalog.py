@@ -67,6 +67,17 @@ def parse_entry(name: str, content: dict[str, Any], where: Path | str) -> Entry:
         raise UserError(f"{where}: {key}: {first['msg']}{given}") from None
 
 
+def check_files(name: str, entry: Entry, raw_dir: Path) -> None:
+    """`UserError` with how to get them if an original file of `entry` is missing."""
+    for path in source_of(entry).input_files(entry, raw_dir):
+        try:
+            path.lstat()
+        except FileNotFoundError:
+            raise UserError(f"{name}: {path}: no such file; {entry.obtain or 'expected under raw_dir'}") from None
+        except OSError:  # a loop of links, no access: whoever reads it says so
+            pass
+
+
 def code_of(entry: Entry) -> list[Path]:
     """The code that makes the cohort of `entry`, and its table of variables: a change makes the cohort anew."""
     folder = Path("pipeline/cohorts")

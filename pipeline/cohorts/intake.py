@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.cohorts.catalog import Entry, source_of
+from pipeline.cohorts.catalog import Entry, check_files, source_of
 from pipeline.cohorts.cohort import Cohort
 from pipeline.errors import UserError
 
@@ -38,6 +38,7 @@ def take_in(name: str, entry: Entry, raw_dir: Path, cache_dir: Path) -> tuple[Co
     """
     from pipeline.cohorts.schema import check_cohort
 
+    check_files(name, entry, Path(raw_dir))
     cohort, accounts = source_of(entry).load(name, entry, Path(raw_dir), Path(cache_dir))
     found = {"samples": len(cohort), "positives": int(cohort.label.sum())}
     if entry.expected and found != entry.expected.model_dump():
