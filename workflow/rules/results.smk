@@ -36,7 +36,7 @@ rule aggregate:
         "pipeline/results/tables.py",
         "pipeline/evaluation/statistics.py",
     output:
-        expand(f"{RESULTS}/tables/{{table}}.{{kind}}", table=TABLES, kind=["csv", "parquet"]),
+        tables=expand(f"{RESULTS}/tables/{{table}}.{{kind}}", table=TABLES, kind=["csv", "parquet"]),
         metrics=f"{RESULTS}/metrics.json",
         plot=f"{RESULTS}/dose_response.csv",
     log:
@@ -54,7 +54,7 @@ rule aggregate:
 
 rule figures:
     input:
-        rules.aggregate.output,
+        rules.aggregate.output.tables,
         "pipeline/stages/figures.py",
         "pipeline/results/figures.py",
         "pipeline/results/pages.py",
@@ -96,7 +96,7 @@ rule figures:
 
 rule report:
     input:
-        rules.aggregate.output,
+        rules.aggregate.output.tables,
         "pipeline/stages/report.py",
         "pipeline/results/figures.py",
         "pipeline/results/pages.py",
