@@ -213,6 +213,17 @@ def test_who_is_in_the_cohort(tmp_path):
     }
 
 
+def test_an_admission_without_an_end_has_no_outcome(tmp_path):
+    """Not that of the admission before it either."""
+    staying = [row for row in patient(1) if "HOSPITAL_DISCHARGE" not in row[2]]
+    before = [(1, hours(-900), "HOSPITAL_ADMISSION//URGENT//x"), (1, hours(-800), "HOSPITAL_DISCHARGE//HOME")]
+    rows = [*staying, *before, *patient(2), *((subject, hours(1), "LAB//220045//bpm", 80) for subject in (1, 2))]
+    events_of(rows).to_parquet(tmp_path / "meds.parquet")
+    cohort, accounts = load(tmp_path, folder="meds.parquet")
+    assert cohort.group_id.tolist() == [2]
+    assert accounts[0].dropped["without an outcome or an age"] == 1
+
+
 def test_codes_of_another_hospital(tmp_path):
     names = {
         "ICU_ADMISSION//A": "UNIT_IN//A",

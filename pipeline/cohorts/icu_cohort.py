@@ -4,7 +4,7 @@ A source connects its data to DuckDB as `candidate` and `event` (described in ic
 all of them, so that the same patients give the same cohort whatever form their data has.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from string import Template
@@ -21,7 +21,6 @@ from pipeline.cohorts.intake import Account
 from pipeline.errors import UserError
 
 MEMORY_LIMIT = "1GB"  # of DuckDB, which then goes on on disk
-TABLES = ("labevents", "chartevents", "outputevents")  # MIMIC-IV's tables of measurements
 SEXES = ("F", "M")
 ADMISSION_TYPES = (
     "AMBULATORY OBSERVATION",
@@ -59,16 +58,16 @@ def static_features(entry: IcuParameters) -> tuple[Feature, ...]:
     )
 
 
-def read_items(entry: IcuParameters) -> list[timeline.Item]:
-    """The variables; `UserError` where their table is wrong, names another than `TABLES`, or takes a static name."""
+def read_items(entry: IcuParameters, tables: Iterable[str]) -> list[timeline.Item]:
+    """The variables; `UserError` where their table is wrong, names another than `tables`, or takes a static name."""
     items = timeline.read_items(entry.variables)
     taken = {feature.name for feature in static_features(entry)}
     for item in items:
         if item.variable in taken:
             raise UserError(f"{entry.variables}: {item.variable}: the name of a static feature; expected another")
-        if item.table and item.table not in TABLES:
+        if item.table and item.table not in tables:
             raise UserError(
-                f"{entry.variables}: {item.variable}: table: {item.table!r} given, expected one of {', '.join(TABLES)}"
+                f"{entry.variables}: {item.variable}: table: {item.table!r} given, expected one of {', '.join(tables)}"
             )
     return items
 

@@ -1,8 +1,8 @@
 -- From timed measurements to one value per stay, hour and variable.
 --
 -- Given    measurement (table_name, stay, hour, charted, code, x, unit, late)    one row per measurement inside its window
---          item (code, variable, row, units, low, high)                     the variables table, low and high as charted
---          variable (variable, hourly, items, low, high)                    low and high in the variable's own unit
+--          item (code, variable, row, units, low, high)    the table of variables, low and high as charted
+--          variable (variable, hourly, items)              how an hour's values become one; how many items it has
 -- Makes    judged    every measurement with its value, or the reason why it has none
 --          hourly    stay, hour, variable, value
 --

@@ -44,7 +44,7 @@ class Parameters(IcuParameters):
 
 
 def describe(entry: Parameters, raw_dir: Path) -> tuple[int, tuple[Feature, ...]]:
-    return entry.hours, (*timeline.features(read_items(entry)), *static_features(entry))
+    return entry.hours, (*timeline.features(read_items(entry, PREFIXES)), *static_features(entry))
 
 
 def input_files(entry: Parameters, raw_dir: Path) -> list[Path]:
@@ -63,7 +63,7 @@ def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[
 
     files = input_files(entry, raw_dir)
     number = _number_column(files)
-    items = read_items(entry)
+    items = read_items(entry, PREFIXES)
     stems = [(f"{PREFIXES[i.table]}//{i.code}" if i.table else i.code, i.code) for i in items]
     with database(cache_dir) as connection:
         paths = [str(path) for path in files]

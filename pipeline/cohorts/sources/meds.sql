@@ -29,11 +29,13 @@ hospital AS (
     WHERE starts_with(code, '$admission')
 ),
 discharge AS (
-    -- Of an admission: the first discharge after it.
-    SELECT subject_id, admitted, admission_type, arg_min(e.code, e.time) AS code
-    FROM hospital
-    JOIN happened AS e USING (subject_id)
-    WHERE starts_with(e.code, '$discharge') AND e.time >= admitted AND e.time < coalesce(next_admitted, 'infinity')
+    -- Of an admission: the first discharge after it; none where the data ends before it.
+    SELECT h.subject_id, admitted, admission_type, arg_min(e.code, e.time) AS code
+    FROM hospital AS h
+    LEFT JOIN happened AS e
+        ON e.subject_id = h.subject_id
+        AND starts_with(e.code, '$discharge')
+        AND e.time >= admitted AND e.time < coalesce(next_admitted, 'infinity')
     GROUP BY ALL
 )
 SELECT

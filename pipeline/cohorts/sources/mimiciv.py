@@ -80,7 +80,7 @@ def _labs_only(folder: Path) -> bool:
 
 
 def _items(entry: Parameters, folder: Path) -> list[timeline.Item]:
-    items = read_items(entry)
+    items = read_items(entry, EVENTS)
     for item in items:
         if not item.table or not item.code.isdecimal():
             raise UserError(
