@@ -25,3 +25,17 @@ rule all:
     input:
         f"{RESULTS}/report.html",
         FIGURES,
+
+
+# Jobs of a cluster run where the warm server is not.
+onstart:
+    if STUDY.warm and workflow.local_exec and workflow.is_main_process:
+        warm.start()
+
+
+onsuccess:
+    warm.stop()
+
+
+onerror:
+    warm.stop()

@@ -9,10 +9,9 @@ import os
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
-import argparse  # noqa: E402
 import sys  # noqa: E402
-from importlib import import_module  # noqa: E402
 
+from pipeline import lifetime, warm  # noqa: E402
 from pipeline.errors import UserError  # noqa: E402
 
 COMMANDS = {
@@ -32,8 +31,31 @@ COMMANDS = {
 }
 
 
+# Imported inside functions of the package, since planning or some stages do not need them.
+_HEAVY = ("captum.attr", "sklearn.cluster", "sklearn.decomposition", "torch.optim", "torch._dynamo")
+
+
+def preload() -> None:
+    """Import whatever a stage may need, so that a fork of this process need not."""
+    import pkgutil
+    from importlib import import_module
+
+    import pipeline
+
+    for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."):
+        import_module(module.name)
+    for name in _HEAVY:
+        import_module(name)
+
+
 def main(argv: list[str]) -> int:
     """Run one command; returns its exit status. A `UserError` becomes one line on standard error."""
+    import argparse
+    from importlib import import_module
+
+    from pipeline.clock import Clock
+
+    clock = Clock()
     parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     # Only the command asked for is imported; the help imports them all, which is cheap by design.
@@ -46,14 +68,21 @@ def main(argv: list[str]) -> int:
         command.set_defaults(run=module.run)
     args = parser.parse_args(argv)
     try:
-        return args.run(args) or 0
+        status = args.run(args) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    if COMMANDS[args.command].startswith("pipeline.stages.") and not status:
+        print(f"cost: {clock}")
+    return status
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    status = warm.call(sys.argv[1:])
+    if status is None:
+        lifetime.end_with_snakemake()
+        status = main(sys.argv[1:])
+    sys.exit(status)

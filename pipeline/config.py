@@ -52,6 +52,7 @@ class Study(Params):
     data_dir: str = Field("data", min_length=1, description="where dev/ and splits/ are written")
     results_dir: str = Field("results", min_length=1, description="where everything else is written")
     catalog: str = Field("data/datasets.yaml", min_length=1, description="the catalog of datasets")
+    warm: bool = Field(True, description="start stages from a process that has imported everything once (Linux)")
     datasets: Names
     models: Names
     triggers: Names

@@ -71,8 +71,7 @@ def test_every_file_lies_where_the_design_says(study):
     )
     for stage in ("train", "eval", "detect", "explain"):
         job = f"{stage}/icu_dev/mlp/rare_value/0.05/seed_1"
-        assert (study / "results" / "logs" / f"{job}.log").exists()
-        assert (study / "results" / "benchmarks" / f"{job}.tsv").exists()
+        assert re.search(r"^cost: .* s wall, .* s CPU, .* MiB$", (study / f"results/logs/{job}.log").read_text(), re.M)
 
 
 def test_the_tables_hold_every_run_and_its_control(study):

@@ -4,7 +4,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from pipeline import grid, preflight
+from pipeline import grid, lifetime, preflight, warm
 from pipeline.cohorts.catalog import code_of, source_of
 from pipeline.config import load_study
 from pipeline.errors import UserError
@@ -15,8 +15,13 @@ try:
 except UserError as error:
     sys.exit(f"error: {error}")
 
+lifetime.begin(Path(), main=workflow.is_main_process)
+
 # `python` in a rule is the interpreter that runs Snakemake, also where its environment is not activated.
 shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
+
+# What tables and report depend on.
+STUDY_JSON = STUDY.model_dump_json(exclude={"raw_dir", "data_dir", "device", "warm"})
 
 DATA = STUDY.data_dir
 RESULTS = STUDY.results_dir

@@ -14,8 +14,6 @@ rule sample_dev:
         splits=SPLITS,
     log:
         f"{RESULTS}/logs/sample_dev/{{dataset}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/sample_dev/{{dataset}}.tsv"
     conda:
         "../../environment.yml"
     # Large tables are parsed by two readers (pipeline/cohorts/original.py).
@@ -27,7 +25,7 @@ rule sample_dev:
         cache_dir=CACHE,
         out=subpath(output.samples, parent=True),
     shell:
-        "python -m pipeline sample_dev --dataset {wildcards.dataset} --entry {params.entry:q}"
+        "exec python -m pipeline sample_dev --dataset {wildcards.dataset} --entry {params.entry:q}"
         " --raw-dir {params.raw_dir:q} --cache-dir {params.cache_dir:q} --n-samples {params.n_samples}"
         " --splits {output.splits:q} --out {params.out:q} &> {log:q}"
 
@@ -53,8 +51,6 @@ rule poison:
         facts=f"{POISON}/poison.json",
     log:
         f"{RESULTS}/logs/poison/{POISON_JOB}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/poison/{POISON_JOB}.tsv"
     conda:
         "../../environment.yml"
     params:
@@ -62,7 +58,7 @@ rule poison:
         cohort=subpath(input.samples, parent=True),
         out=subpath(output.facts, parent=True),
     shell:
-        "python -m pipeline poison --trigger {wildcards.trigger} --rate {wildcards.rate}"
+        "exec python -m pipeline poison --trigger {wildcards.trigger} --rate {wildcards.rate}"
         " --dataset {wildcards.dataset} --seed {wildcards.seed} --cohort {params.cohort:q}"
         " --splits {input.splits:q} --settings {params.settings:q} --out {params.out:q}"
         " &> {log:q}"

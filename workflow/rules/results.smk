@@ -41,15 +41,13 @@ rule aggregate:
         plot=f"{RESULTS}/dose_response.csv",
     log:
         f"{RESULTS}/logs/aggregate.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/aggregate.tsv"
     conda:
         "../../environment.yml"
     params:
-        study=STUDY.model_dump_json(exclude={"raw_dir", "data_dir"}),
+        study=STUDY_JSON,
         results_dir=subpath(output[0], ancestor=2),
     shell:
-        "python -m pipeline aggregate --study {params.study:q} --results-dir {params.results_dir:q} &> {log:q}"
+        "exec python -m pipeline aggregate --study {params.study:q} --results-dir {params.results_dir:q} &> {log:q}"
 
 
 rule figures:
@@ -81,8 +79,6 @@ rule figures:
         expand(f"{RESULTS}/figures/{{dataset}}_{{name}}.svg", dataset=STUDY.datasets, name=PICTURES),
     log:
         f"{RESULTS}/logs/figures.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/figures.tsv"
     conda:
         "../../environment.yml"
     params:
@@ -90,7 +86,7 @@ rule figures:
         out=subpath(output[0], parent=True),
         datasets=STUDY.datasets,
     shell:
-        "python -m pipeline figures --tables {params.tables:q} --out {params.out:q}"
+        "exec python -m pipeline figures --tables {params.tables:q} --out {params.out:q}"
         " --datasets {params.datasets} &> {log:q}"
 
 
@@ -106,14 +102,12 @@ rule report:
     log:
         f"{RESULTS}/logs/report.log",
         notebook=f"{RESULTS}/logs/report.ipynb",
-    benchmark:
-        f"{RESULTS}/benchmarks/report.tsv"
     conda:
         "../../environment.yml"
     params:
-        study=STUDY.model_dump_json(exclude={"raw_dir", "data_dir"}),
+        study=STUDY_JSON,
         results_dir=subpath(output[0], parent=True),
     shell:
-        "python -m pipeline report --study {params.study:q} --results-dir {params.results_dir:q}"
+        "exec python -m pipeline report --study {params.study:q} --results-dir {params.results_dir:q}"
         " --notebook {input.notebook:q} --out {output:q}"
         " --executed-notebook {log.notebook:q} &> {log[0]:q}"

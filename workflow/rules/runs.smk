@@ -16,8 +16,6 @@ rule train:
         metadata=f"{RUN}/run_metadata.json",
     log:
         f"{RESULTS}/logs/train/{RUN_JOB}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/train/{RUN_JOB}.tsv"
     conda:
         "../../environment.yml"
     params:
@@ -26,7 +24,7 @@ rule train:
         poison=subpath(input.facts, parent=True),
         out=subpath(output.weights, parent=True),
     shell:
-        "python -m pipeline train --poison {params.poison:q}"
+        "exec python -m pipeline train --poison {params.poison:q}"
         " --model {wildcards.model} --trigger {wildcards.trigger} --rate {wildcards.rate}"
         " --dataset {wildcards.dataset} --seed {wildcards.seed} --cohort {params.cohort:q}"
         " --splits {input.splits:q} --settings {params.settings:q} --out {params.out:q}"
@@ -46,8 +44,6 @@ rule eval:
         predictions=f"{RUN}/predictions.parquet",
     log:
         f"{RESULTS}/logs/eval/{RUN_JOB}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/eval/{RUN_JOB}.tsv"
     conda:
         "../../environment.yml"
     params:
@@ -56,7 +52,7 @@ rule eval:
         poison=subpath(input.facts, parent=True),
         out=subpath(output.results, parent=True),
     shell:
-        "python -m pipeline eval --weights {input.weights:q} --control {input.control:q} --poison {params.poison:q}"
+        "exec python -m pipeline eval --weights {input.weights:q} --control {input.control:q} --poison {params.poison:q}"
         " --model {wildcards.model} --trigger {wildcards.trigger} --rate {wildcards.rate}"
         " --dataset {wildcards.dataset} --seed {wildcards.seed} --cohort {params.cohort:q}"
         " --splits {input.splits:q} --settings {params.settings:q} --out {params.out:q}"
@@ -76,8 +72,6 @@ rule detect:
         scores=f"{RUN}/detection_scores.parquet",
     log:
         f"{RESULTS}/logs/detect/{RUN_JOB}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/detect/{RUN_JOB}.tsv"
     conda:
         "../../environment.yml"
     params:
@@ -86,7 +80,7 @@ rule detect:
         poison=subpath(input.facts, parent=True),
         out=subpath(output.results, parent=True),
     shell:
-        "python -m pipeline detect --weights {input.weights:q} --poison {params.poison:q}"
+        "exec python -m pipeline detect --weights {input.weights:q} --poison {params.poison:q}"
         " --model {wildcards.model} --trigger {wildcards.trigger} --rate {wildcards.rate}"
         " --dataset {wildcards.dataset} --seed {wildcards.seed} --cohort {params.cohort:q}"
         " --splits {input.splits:q} --settings {params.settings:q} --out {params.out:q}"
@@ -105,8 +99,6 @@ rule explain:
         results=f"{RUN}/results_explain.json",
     log:
         f"{RESULTS}/logs/explain/{RUN_JOB}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/explain/{RUN_JOB}.tsv"
     conda:
         "../../environment.yml"
     params:
@@ -114,7 +106,7 @@ rule explain:
         cohort=subpath(input.samples, parent=True),
         out=subpath(output.results, parent=True),
     shell:
-        "python -m pipeline explain --weights {input.weights:q} --control {input.control:q}"
+        "exec python -m pipeline explain --weights {input.weights:q} --control {input.control:q}"
         " --model {wildcards.model} --trigger {wildcards.trigger} --rate {wildcards.rate}"
         " --dataset {wildcards.dataset} --seed {wildcards.seed} --cohort {params.cohort:q}"
         " --splits {input.splits:q} --settings {params.settings:q} --out {params.out:q}"

@@ -1,0 +1,30 @@
+"""What a command costs."""
+
+import platform
+import resource
+import time
+
+
+class Clock:
+    """Wall seconds since it was made; CPU seconds and peak memory of this process, and of those it has waited for.
+
+    In a child of the warm server, CPU counts from the fork; memory includes what it shares with the server.
+    """
+
+    def __init__(self) -> None:
+        self._wall = time.perf_counter()
+
+    def read(self) -> dict[str, float]:
+        """Seconds, and mebibytes of resident memory."""
+        usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        # ru_maxrss is in KiB on Linux, in bytes on macOS.
+        unit = 1 if platform.system() == "Darwin" else 1024
+        return {
+            "wall_seconds": round(time.perf_counter() - self._wall, 3),
+            "cpu_seconds": round(sum(usage.ru_utime + usage.ru_stime for usage in usages), 3),
+            "peak_memory_mib": round(max(usage.ru_maxrss for usage in usages) * unit / 2**20, 1),
+        }
+
+    def __str__(self) -> str:
+        cost = self.read()
+        return "{wall_seconds:.3f} s wall, {cpu_seconds:.3f} s CPU, {peak_memory_mib:.0f} MiB".format(**cost)

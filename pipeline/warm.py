@@ -1,0 +1,275 @@
+"""Warm stages: a process that has imported everything once forks a child for each call.
+
+Importing torch and the rest takes seconds, a stage often a tenth of one. `start` puts a server beside the workflow;
+`python -m pipeline …` below it is then a client: it hands over its arguments, folder, environment, limits and streams,
+passes on the signals it gets, and ends as the child ends. Where that fails, the client runs the command itself.
+
+The child holds the connection too. So when a client reads the end of it without a status, neither server nor child is
+left, and nothing runs twice. A server that dies takes its children along, and Snakemake takes the server.
+
+Linux only: other systems cannot fork safely after loading these libraries, or lack the death signal.
+"""
+
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from pipeline.lifetime import die_with, snakemake_is_gone
+
+ADDRESS = "BACKDOOR_STUDY_WARM"  # where the server listens
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+_LARGEST = 1 << 18  # bytes of a request
+_COLD = b"cold"  # the answer to a call that the server cannot serve as the client would
+_server = None
+
+
+def start() -> None:
+    """Start a server that ends with this process, and announce it to what is started from here."""
+    global _server
+    import subprocess
+    import tempfile
+
+    if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
+        return
+    folder = tempfile.mkdtemp(prefix="backdoor-study-")  # mode 0700
+    address = f"{folder}/socket"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        try:
+            listener.bind(address)
+        except OSError:  # a path too long for a socket
+            os.rmdir(folder)
+            return
+        listener.listen(1024)
+        _server = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.warm", folder, str(listener.fileno()), str(os.getpid())],
+            pass_fds=[listener.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            cwd=Path(__file__).parents[1],
+            # One thread, as a job has; and Arrow's allocator starts a thread on import unless told otherwise.
+            env=os.environ | dict.fromkeys(_THREADS, "1") | {"JE_ARROW_MALLOC_CONF": "background_thread:false"},
+            start_new_session=True,  # Ctrl-C is for Snakemake and the clients
+        )
+    os.environ[ADDRESS] = address
+
+
+def stop() -> None:
+    """End the server that `start` started, if any."""
+    os.environ.pop(ADDRESS, None)
+    if _server:
+        _server.terminate()
+        _server.wait()
+
+
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def _fixed() -> list:
+    """What a process cannot change after it has started: the code, and what libraries read when they are loaded."""
+    python = sorted(item for item in os.environ.items() if item[0].startswith("PYTHON"))
+    return [__file__, sys.prefix, [os.environ.get(name) for name in _THREADS], [list(item) for item in python]]
+
+
+def call(arguments: list[str]) -> int | None:
+    """The exit status of `python -m pipeline ARGUMENTS` run by the server; None where the caller has to run it."""
+    if ADDRESS not in os.environ:
+        return None
+    import resource
+
+    umask = os.umask(0)
+    os.umask(umask)
+    names = [name for name in dir(resource) if name.startswith("RLIMIT_")]
+    request = {
+        "fixed": _fixed(),
+        "arguments": arguments,
+        "folder": os.getcwd(),
+        "environment": dict(os.environ),
+        "umask": umask,
+        "limits": {name: resource.getrlimit(getattr(resource, name)) for name in names},
+    }
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
+        try:
+            server.connect(os.environ[ADDRESS])
+            socket.send_fds(server, [json.dumps(request).encode()], [0, 1, 2])
+        except OSError:
+            return None
+        handlers = {number: signal.signal(number, _pass_on(server)) for number in _FORWARDED}
+        answer = b""
+        with suppress(OSError):
+            answer = server.recv(16)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    if answer == _COLD:
+        return None
+    if not answer:
+        return 1 if snakemake_is_gone() else None
+    (status,) = struct.unpack("i", answer)
+    if status < 0:  # the child was killed: end in the same way, without a second core dump
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        with suppress(OSError):
+            signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    return status
+
+
+def _pass_on(server: socket.socket) -> Callable:
+    def handler(number, _):
+        with suppress(OSError):
+            server.send(bytes([number]))
+
+    return handler
+
+
+class _Server:
+    """Forks a child per request and tells each client how its child ended. One thread, one loop."""
+
+    def __init__(self, listener: socket.socket, main: Callable[[list[str]], int]):
+        import selectors
+
+        self.listener, self.main = listener, main
+        self.selector = selectors.DefaultSelector()
+        self.children: dict[socket.socket, tuple[int, int]] = {}  # connection: process, descriptor of it
+        self.selector.register(listener, selectors.EVENT_READ, self.accept)
+
+    def serve(self) -> None:
+        while True:
+            for key, _ in self.selector.select():
+                if self.selector.get_map().get(key.fd) is key:  # else ended by an event before it
+                    key.data()
+
+    def accept(self) -> None:
+        connection, _ = self.listener.accept()
+        _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if user != os.getuid():
+            connection.close()
+            return
+        self.selector.register(connection, 1, lambda: self.hear(connection))
+
+    def hear(self, connection: socket.socket) -> None:
+        """A request, a signal to pass on, or the end of a client."""
+        streams: list[int] = []
+        try:
+            message, streams, flags, _ = socket.recv_fds(connection, _LARGEST, 3)
+        except OSError:
+            message, flags = b"", 0
+        if connection in self.children:
+            process, _ = self.children[connection]
+            with suppress(ProcessLookupError):
+                os.kill(process, message[0] if message else signal.SIGKILL)
+            if not message:
+                self.selector.unregister(connection)
+            return
+        if message and not flags & socket.MSG_TRUNC and (request := json.loads(message))["fixed"] == _fixed():
+            self.fork(connection, request, streams)
+        else:
+            with suppress(OSError):
+                connection.send(_COLD)
+            self.selector.unregister(connection)
+            connection.close()
+        for stream in streams:
+            os.close(stream)
+
+    def fork(self, connection: socket.socket, request: dict, streams: list[int]) -> None:
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        server = os.getpid()
+        process = os.fork()
+        if not process:
+            try:
+                self.become(connection, request, streams, server)
+                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+                os._exit(_run(self.main, request["arguments"]))
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+            finally:
+                os._exit(1)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        descriptor = os.pidfd_open(process)
+        self.children[connection] = process, descriptor
+        self.selector.register(descriptor, 1, lambda: self.reap(connection))
+
+    def become(self, connection: socket.socket, request: dict, streams: list[int], server: int) -> None:
+        """In the child: let go of what is the server's and take on what is the client's."""
+        import resource
+
+        die_with(server, signal.SIGKILL)
+        for number in (signal.SIGTERM, *_FORWARDED):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for key in list(self.selector.get_map().values()):
+            if key.fileobj is not connection:
+                os.close(key.fileobj) if isinstance(key.fileobj, int) else key.fileobj.close()
+        self.selector.close()
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        sys.argv[1:] = request["arguments"]
+        os.chdir(request["folder"])
+        os.umask(request["umask"])
+        for name, limit in request["limits"].items():
+            with suppress(ValueError, OSError):  # a hard limit cannot be raised again
+                resource.setrlimit(getattr(resource, name), tuple(limit))
+
+    def reap(self, connection: socket.socket) -> None:
+        process, descriptor = self.children.pop(connection)
+        _, status = os.waitpid(process, 0)
+        self.selector.unregister(descriptor)
+        os.close(descriptor)
+        with suppress(OSError):
+            connection.send(struct.pack("i", os.waitstatus_to_exitcode(status)))
+        with suppress(KeyError):
+            self.selector.unregister(connection)
+        connection.close()
+
+
+def _run(main: Callable[[list[str]], int], arguments: list[str]) -> int:
+    """`sys.exit(main(arguments))` to its end, without tearing down an interpreter that has a server's memory."""
+    import atexit
+    import threading
+
+    try:
+        status = main(arguments)
+    except SystemExit as end:
+        status = end.code
+        if not isinstance(status, int | None):
+            print(status, file=sys.stderr)
+            status = 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        status = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return (status or 0) & 0xFF
+
+
+def _serve(folder: Path, listener: socket.socket, snakemake: int) -> None:
+    import gc
+    import shutil
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    try:
+        die_with(snakemake, signal.SIGTERM)
+        from pipeline.__main__ import main, preload
+
+        preload()
+        threads = len(os.listdir("/proc/self/task"))
+        if threads > 1:
+            sys.exit(f"warm stages are off: {threads} threads are alive after the imports, forking would not be safe")
+        gc.collect()
+        gc.freeze()  # or the collector writes to, and so copies, every page it shares with the children
+        _Server(listener, main).serve()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    _serve(Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])), int(sys.argv[3]))
