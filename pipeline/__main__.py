@@ -10,6 +10,7 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
 import sys  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 
 from pipeline import lifetime, warm  # noqa: E402
 from pipeline.errors import UserError  # noqa: E402
@@ -35,8 +36,8 @@ COMMANDS = {
 _HEAVY = ("captum.attr", "sklearn.cluster", "sklearn.decomposition", "torch.optim", "torch._dynamo")
 
 
-def preload() -> None:
-    """Import whatever a stage may need, so that a fork of this process need not."""
+def preloaded() -> Callable[[list[str]], int]:
+    """`main`, with all imported that a stage may need, so that a fork of this process need not."""
     import pkgutil
     from importlib import import_module
 
@@ -46,6 +47,7 @@ def preload() -> None:
         import_module(module.name)
     for name in _HEAVY:
         import_module(name)
+    return main
 
 
 def main(argv: list[str]) -> int:

@@ -19,7 +19,7 @@ def die_with(parent: int, number: signal.Signals) -> None:
 
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
-        os._exit(1)
+        sys.exit(1)
 
 
 def snakemake_is_gone() -> bool:
@@ -38,7 +38,7 @@ def end_with_snakemake() -> None:
     if sys.platform != "linux" or SNAKEMAKE not in os.environ:
         return
     if snakemake_is_gone():
-        os._exit(1)
+        sys.exit(1)
     if os.getppid() == int(os.environ[SNAKEMAKE]):  # else something stands between them and handles signals
         die_with(os.getppid(), signal.SIGKILL)
 

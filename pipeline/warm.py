@@ -12,6 +12,7 @@ Linux only: other systems cannot fork safely after loading these libraries, or l
 
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -93,16 +94,25 @@ def call(arguments: list[str]) -> int | None:
         "umask": umask,
         "limits": {name: resource.getrlimit(getattr(resource, name)) for name in names},
     }
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
         try:
             server.connect(os.environ[ADDRESS])
             socket.send_fds(server, [json.dumps(request).encode()], [0, 1, 2])
         except OSError:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             return None
-        handlers = {number: signal.signal(number, _pass_on(server)) for number in _FORWARDED}
-        answer = b""
-        with suppress(OSError):
+        # The C level handler itself sends the number of a signal to the server: none falls into a gap.
+        server.setblocking(False)
+        signal.set_wakeup_fd(server.fileno(), warn_on_full_buffer=False)
+        handlers = {number: signal.signal(number, lambda *_: None) for number in _FORWARDED}
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        select.select([server], [], [])
+        signal.set_wakeup_fd(-1)
+        try:
             answer = server.recv(16)
+        except OSError:
+            answer = b""
     for number, handler in handlers.items():
         signal.signal(number, handler)
     if answer == _COLD:
@@ -116,14 +126,6 @@ def call(arguments: list[str]) -> int | None:
             signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     return status
-
-
-def _pass_on(server: socket.socket) -> Callable:
-    def handler(number, _):
-        with suppress(OSError):
-            server.send(bytes([number]))
-
-    return handler
 
 
 class _Server:
@@ -155,9 +157,9 @@ class _Server:
         """A request, a signal to pass on, or the end of a client."""
         streams: list[int] = []
         try:
-            message, streams, flags, _ = socket.recv_fds(connection, _LARGEST, 3)
+            message, streams, _, _ = socket.recv_fds(connection, _LARGEST, 3)
         except OSError:
-            message, flags = b"", 0
+            message = b""
         if connection in self.children:
             process, _ = self.children[connection]
             with suppress(ProcessLookupError):
@@ -165,7 +167,12 @@ class _Server:
             if not message:
                 self.selector.unregister(connection)
             return
-        if message and not flags & socket.MSG_TRUNC and (request := json.loads(message))["fixed"] == _fixed():
+        try:
+            request = json.loads(message)
+            served = request["fixed"] == _fixed() and len(streams) == 3
+        except (ValueError, TypeError, KeyError):
+            served = False
+        if served:
             self.fork(connection, request, streams)
         else:
             with suppress(OSError):
@@ -195,9 +202,11 @@ class _Server:
 
     def become(self, connection: socket.socket, request: dict, streams: list[int], server: int) -> None:
         """In the child: let go of what is the server's and take on what is the client's."""
+        import atexit
         import resource
 
         die_with(server, signal.SIGKILL)
+        atexit._clear()  # what libraries registered on import is the server's; a stage's own is run
         for number in (signal.SIGTERM, *_FORWARDED):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -251,16 +260,18 @@ def _run(main: Callable[[list[str]], int], arguments: list[str]) -> int:
     return (status or 0) & 0xFF
 
 
-def _serve(folder: Path, listener: socket.socket, snakemake: int) -> None:
+def serve(folder: Path, listener: socket.socket, parent: int, load: Callable[[], Callable[[list[str]], int]]) -> None:
+    """Serve calls of what `load` returns, a `main(arguments) -> status`, until process `parent` is gone or SIGTERM.
+
+    Removes `folder`, where `listener` is bound, in the end.
+    """
     import gc
     import shutil
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     try:
-        die_with(snakemake, signal.SIGTERM)
-        from pipeline.__main__ import main, preload
-
-        preload()
+        die_with(parent, signal.SIGTERM)
+        main = load()
         threads = len(os.listdir("/proc/self/task"))
         if threads > 1:
             sys.exit(f"warm stages are off: {threads} threads are alive after the imports, forking would not be safe")
@@ -272,4 +283,6 @@ def _serve(folder: Path, listener: socket.socket, snakemake: int) -> None:
 
 
 if __name__ == "__main__":
-    _serve(Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])), int(sys.argv[3]))
+    from pipeline.__main__ import preloaded
+
+    serve(Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])), int(sys.argv[3]), preloaded)
