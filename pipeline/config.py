@@ -69,6 +69,9 @@ class Study(Params):
     threshold: Literal["youden", "f1"] | Probability = Field(
         "youden", description="decision threshold: a number, or the rule that picks it on validation data"
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "cpu", description="where models are trained and evaluated: cuda is a GPU, auto takes one where there is one"
+    )
     training: Training = Training()
     explain: Explain = Explain()
     model_params: dict[str, dict[str, Any]] = Field({}, description="parameters that differ from a model's defaults")
@@ -104,7 +107,7 @@ def load_study(config: dict[str, Any]) -> Study:
     """The study in `config` (a parsed YAML mapping); `UserError` names the first wrong key."""
     from jsonschema.exceptions import relevance
 
-    config = {key: _numbers(value) if isinstance(value, list | dict) else value for key, value in config.items()}
+    config = {key: _numbers(value) if _has_no_numbers(value) else value for key, value in config.items()}
     errors = sorted(_validator().iter_errors(config), key=relevance, reverse=True)
     if errors:
         raise UserError(f"config: {_sentence(errors[0])}")
@@ -115,8 +118,13 @@ def load_study(config: dict[str, Any]) -> Study:
         raise UserError(f"config: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
+def _has_no_numbers(value: Any) -> bool:
+    """Whether Snakemake's `--config` may have left numbers and booleans in `value` as texts."""
+    return isinstance(value, list | dict) or value in ("true", "false")
+
+
 def _numbers(value: Any) -> Any:
-    """Snakemake's `--config key='[1, 2]'` delivers the numbers inside lists and mappings as texts."""
+    """Snakemake's `--config key='[1, 2]'` delivers the numbers inside lists and mappings as texts, `key=false` too."""
     if isinstance(value, dict):
         return {key: _numbers(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -55,9 +55,14 @@ def cells(study: Study) -> Iterator[Cell]:
 
 
 def cell_results(cell: Cell) -> list[str]:
-    """The files of a run that the tables are made from, below results_dir."""
+    """The files that say a run is whole, below results_dir: the last that each of its stages writes.
+
+    Not the results alone: Snakemake deletes what a failed stage had written and nothing that was made of it, so a run
+    whose training failed when it was done anew still has its old results.
+    """
     stages = ("eval", "detect", "explain") if cell.has_footprint else ("eval", "detect")
-    return [f"{cell.run_folder}/results_{stage}.json" for stage in stages]
+    results = [f"{cell.run_folder}/results_{stage}.json" for stage in stages]
+    return [f"{cell.poison_folder}/poison.json", f"{cell.run_folder}/run_metadata.json", *results]
 
 
 def settings(study: Study, stage: str, model: str = "", trigger: str = "") -> str:
@@ -71,14 +76,15 @@ def settings(study: Study, stage: str, model: str = "", trigger: str = "") -> st
         "split": lambda: study.split,
         "target": lambda: study.target,
         "threshold": lambda: study.threshold,
+        "device": lambda: study.device,
     }
     return json.dumps({name: parts[name]() for name in _NEEDS[stage]}, sort_keys=True)
 
 
 _NEEDS = {
     "poison": ("trigger", "target", "split"),
-    "train": ("model", "training", "split"),
-    "eval": ("model", "trigger", "target", "threshold", "split"),
-    "detect": ("model", "detectors", "target", "split"),
-    "explain": ("model", "trigger", "explain", "target", "split"),
+    "train": ("model", "training", "split", "device"),
+    "eval": ("model", "trigger", "target", "threshold", "split", "device"),
+    "detect": ("model", "detectors", "target", "split", "device"),
+    "explain": ("model", "trigger", "explain", "target", "split", "device"),
 }

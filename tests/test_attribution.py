@@ -25,33 +25,41 @@ class Encoding(nn.Module):
 
     def forward(self, x):
         x = x[:, :, self.source]
-        return torch.nan_to_num(x), torch.isnan(x).float()
+        return torch.cat([torch.nan_to_num(x), torch.isnan(x).float()], dim=2)
 
 
-class Linear(nn.Module):
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.preprocessor = Encoding()
+
+    def encode(self, x):
+        return self.preprocessor(torch.from_numpy(x))
+
+
+class Linear(Model):
     """logit = Σ value_weight · values + Σ mask_weight · mask, through dropout that evaluation mode turns off."""
 
     def __init__(self):
         super().__init__()
         generator = torch.Generator().manual_seed(0)
-        self.preprocessor = Encoding()
         self.dropout = nn.Dropout(0.5)
         self.value_weight, self.mask_weight = torch.randn(2, STEPS, len(SOURCE), generator=generator)
 
-    def forward(self, values, mask):
+    def forward(self, x):
+        values, mask = x.chunk(2, dim=2)
         return self.dropout((values * self.value_weight + mask * self.mask_weight).flatten(1)).sum(1)
 
 
-class Recurrent(nn.Module):
+class Recurrent(Model):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.preprocessor = Encoding()
         self.lstm = nn.LSTM(2 * len(SOURCE), 8, batch_first=True)
         self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(8, 1))
 
-    def forward(self, values, mask):
-        return self.head(self.lstm(torch.cat([values, mask], 2))[0][:, -1]).squeeze(-1)
+    def forward(self, x):
+        return self.head(self.lstm(x)[0][:, -1]).squeeze(-1)
 
 
 @pytest.fixture
@@ -68,7 +76,7 @@ def _onto_features(columns: np.ndarray) -> np.ndarray:
 
 def test_integrated_gradients_of_a_linear_model_are_exact(x):
     model = Linear()
-    values, mask = (channel.numpy() for channel in model.preprocessor(torch.from_numpy(x)))
+    values, mask = (part.numpy() for part in model.encode(x).chunk(2, dim=2))
     # The baseline is value 0 and mask 0: a missing cell is attributed to its mask alone.
     expected = np.abs(model.value_weight.numpy() * values) + np.abs(model.mask_weight.numpy() * mask)
     attributed, delta = integrated_gradients(model, x, batch=3)

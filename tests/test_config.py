@@ -52,6 +52,7 @@ def test_every_shipped_configuration_is_valid(path):
         ({"target": 2}, r"target: 2 given, expected one of 0, 1"),
         ({"threshold": "best"}, r"threshold: \"best\" given, expected .*youden"),
         ({"n_samples": 5}, r"n_samples: 5 given"),
+        ({"device": "gpu"}, r"device: unknown \"gpu\" \(did you mean 'cpu'\?\)"),
         ({"training": {"epochs": 0}}, r"training.epochs: 0 given, expected at least 1"),
         ({"training": {"epoch": 3}}, r"training.epoch: no such key \(did you mean 'epochs'\?\)"),
         ({"model_params": {"mlp": {"dropout": 1}}}, r"model_params.mlp.dropout: 1 given, expected a number below 1"),
@@ -120,9 +121,16 @@ def test_a_setting_reaches_only_the_stages_that_need_it():
     assert changed == {("poison", "rare_value"), ("eval", "rare_value"), ("explain", "rare_value")}
 
 
+def test_the_device_reaches_the_stages_that_use_a_model():
+    stages = ("poison", "train", "eval", "detect", "explain")
+    changed = [stage for stage in stages if grid.settings(study(), stage) != grid.settings(study(device="auto"), stage)]
+    assert changed == ["train", "eval", "detect", "explain"]
+
+
 def test_pyproject_constraints_and_conda_environment_are_in_step():
     project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
-    wanted = {*project["dependencies"], *project["optional-dependencies"]["dev"]}
+    extras = project["optional-dependencies"]
+    wanted = {*project["dependencies"], *extras["slurm"], *extras["dev"]} - {f"{project['name']}[slurm]"}
     pins = dict(line.lower().split("==") for line in Path("constraints.txt").read_text().splitlines() if line[0] != "#")
     assert wanted <= set(pins), "every dependency is pinned"
     assert pins["torch"] == "2.13.0"

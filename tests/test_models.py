@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import FEATURES, make_cohort
+from torch.nn.functional import conv1d, pad
 
 from pipeline import families
 from pipeline.cohorts.preprocessing import Preprocessor
-from pipeline.models.base import build
+from pipeline.models.base import Dropout, FeatureTokens, build
 
 MODELS = families.names("models")
 
@@ -26,8 +27,9 @@ def test_the_family_is_complete():
 @pytest.mark.parametrize("name", MODELS)
 def test_shapes(name, cohort):
     classifier = built(name, cohort)
-    values, mask = classifier.encode(cohort.values)
-    assert classifier(values, mask).shape == (len(cohort),)
+    encoded = classifier.encode(cohort.values)
+    assert encoded.shape == (len(cohort), cohort.n_steps, 2 * classifier.preprocessor.n_columns)
+    assert classifier(encoded).shape == (len(cohort),)
     assert classifier.penultimate(cohort.values).shape == (len(cohort), classifier.network.width)
     probability = classifier.probability(cohort.values)
     assert probability.shape == (len(cohort),) and ((probability > 0) & (probability < 1)).all()
@@ -36,33 +38,57 @@ def test_shapes(name, cohort):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_logit_does_not_depend_on_batch_mates(name, cohort):
     classifier = built(name, cohort)
-    values, mask = classifier.encode(cohort.values)
-    alone = torch.cat([classifier(values[row : row + 1], mask[row : row + 1]) for row in range(8)])
-    among = classifier(values, mask)[:8]
-    strange = torch.cat([values[:8], 1e4 * torch.ones_like(values[8:])])
+    encoded = classifier.encode(cohort.values)
+    alone = torch.cat([classifier(encoded[row : row + 1]) for row in range(8)])
+    among = classifier(encoded)[:8]
+    strange = torch.cat([encoded[:8], 1e4 * torch.ones_like(encoded[8:])])
     torch.testing.assert_close(alone, among, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(classifier(strange, mask)[:8], among, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(classifier(strange)[:8], among, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_values_and_mask_both_reach_the_logit(name, cohort):
     classifier = built(name, cohort)
-    values, mask = (tensor.requires_grad_() for tensor in classifier.encode(cohort.values[:16]))
-    gradients = torch.autograd.grad(classifier(values, mask).sum(), [values, mask])
-    for gradient in gradients:
-        assert (gradient.abs().sum(dim=(0, 1)) > 0).all()
+    encoded = classifier.encode(cohort.values[:16]).requires_grad_()
+    (gradient,) = torch.autograd.grad(classifier(encoded).sum(), encoded)
+    assert (gradient.abs().sum(dim=(0, 1)) > 0).all()
 
 
-def test_tcn_is_causal():
+@pytest.mark.parametrize("name", MODELS)
+def test_dropout_ends_with_training(name, cohort):
+    classifier = built(name, cohort)
+    encoded = classifier.encode(cohort.values)
+    assert torch.equal(classifier(encoded), classifier(encoded))
+    classifier.train()
+    assert not torch.equal(classifier(encoded), classifier(encoded))
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean():
+    torch.manual_seed(0)
+    dropped = Dropout(0.2)(torch.ones(1000, 1000))
+    assert set(dropped.unique().tolist()) == {0.0, 1.25}
+    # Five standard errors of a share among a million.
+    assert (dropped == 0).double().mean().item() == pytest.approx(0.2, abs=0.002)
+    assert dropped.double().mean().item() == pytest.approx(1, abs=0.0025)
+
+
+@pytest.mark.parametrize("length", [2, 3, 8, 13, 24, 30])
+@pytest.mark.parametrize("kernel", [2, 3, 5])
+def test_tcn_is_a_stack_of_causal_dilated_convolutions(length, kernel):
+    """Bai et al. 2018, equation 1, at all steps and with the dilation written out."""
     from pipeline.models.tcn import Network, Parameters
 
     torch.manual_seed(0)
-    network = Network(Parameters(), 12, 3).eval()
-    sequence = torch.randn(2, 6, 12)
-    later = sequence.clone()
-    later[:, :, 8:] += 5
-    torch.testing.assert_close(network.blocks(sequence)[:, :, :8], network.blocks(later)[:, :, :8])
-    assert not torch.allclose(network.blocks(sequence)[:, :, 8:], network.blocks(later)[:, :, 8:])
+    network = Network(Parameters(kernel=kernel), length, 3).double().eval()
+    x = torch.randn(4, length, 6, dtype=torch.double)
+    steps = x.transpose(1, 2)
+    for depth, block in enumerate(network.blocks):
+        inner = steps
+        for convolution in (block.convolutions[0], block.convolutions[3]):
+            causal = pad(inner, ((kernel - 1) * 2**depth, 0))
+            inner = conv1d(causal, convolution.weight, convolution.bias, dilation=2**depth).relu()
+        steps = (inner + block.shortcut(steps)).relu()
+    torch.testing.assert_close(network(x), steps[:, :, -1])
 
 
 @pytest.mark.parametrize(("steps", "columns"), [(1, 8), (1, 46), (1, 200), (24, 5), (48, 5), (2, 1), (1, 1)])
@@ -71,8 +97,8 @@ def test_every_step_and_every_column_reaches_the_logit(name, steps, columns):
     torch.manual_seed(0)
     module = families.load("models", name)
     network = module.Network(module.Parameters(), steps, columns).eval().double()
-    values = torch.randn(8, steps, columns, dtype=torch.double, requires_grad=True)
-    (gradient,) = torch.autograd.grad(network(values, torch.zeros_like(values)).square().sum(), values)
+    x = torch.randn(8, steps, 2 * columns, dtype=torch.double, requires_grad=True)
+    (gradient,) = torch.autograd.grad(network(x).square().sum(), x)
     assert (gradient.abs().sum(dim=0) > 0).all()
 
 
@@ -80,8 +106,18 @@ def test_tabtransformer_has_a_token_per_column():
     from pipeline.models.tabtransformer import Network, Parameters
 
     network = Network(Parameters(), 1, 5)
-    assert network.tokens(torch.randn(2, 1, 5), torch.ones(2, 1, 5)).shape == (2, 5, 32)
+    assert network.tokens(torch.randn(2, 1, 10)).shape == (2, 5, 32)
     assert network.tokens.embedding.shape == (5, 32)
+
+
+def test_a_token_is_made_of_the_course_and_the_mask_of_its_column():
+    tokens = FeatureTokens(3, 4, 2)
+    x = torch.randn(5, 3, 8)
+    values, mask = x.chunk(2, dim=2)
+    for column in range(4):
+        course = torch.cat([values[:, :, column], mask[:, :, column]], dim=1)
+        expected = course @ tokens.weight[column] + tokens.embedding[column]
+        torch.testing.assert_close(tokens(x)[:, column], expected)
 
 
 def test_preprocessor_by_hand():
@@ -92,7 +128,7 @@ def test_preprocessor_by_hand():
     sample = cohort.values[:1].copy()
     sample[0, :, 0] = [np.nan, 100, np.nan, 80]
     sample[0, :, 6] = np.nan
-    values, mask = preprocessor(torch.from_numpy(sample))
+    values, mask = preprocessor(torch.from_numpy(sample)).chunk(2, dim=2)
     mean, scale = np.nanmean(cohort.values[:, :, 0]), np.nanstd(cohort.values[:, :, 0])
     # Before the first measurement the mean, then the last measurement carried forward; the mask tells which.
     np.testing.assert_allclose(
@@ -100,7 +136,7 @@ def test_preprocessor_by_hand():
     )
     assert mask[0, :, 0].tolist() == [1, 0, 1, 0]
     assert values[0, :, 6:].abs().sum() == 0 and (mask[0, :, 6:] == 1).all()
-    values, mask = preprocessor(torch.from_numpy(cohort.values))
+    values, mask = preprocessor(torch.from_numpy(cohort.values)).chunk(2, dim=2)
     np.testing.assert_array_equal(values[:, :, 7], cohort.values[:, :, 6])
     np.testing.assert_array_equal(values[:, :, 6], 1 - cohort.values[:, :, 6])
 

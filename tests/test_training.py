@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import make_cohort
 
+from pipeline import device
 from pipeline.cohorts import splits
 from pipeline.cohorts.cohort import read_cohort, write_cohort
 from pipeline.config import Training
@@ -21,9 +22,9 @@ from pipeline.errors import UserError
 from pipeline.evaluation.metrics import auroc
 from pipeline.files import read_json, write_json
 from pipeline.models.base import build
-from pipeline.training import checkpoints
+from pipeline.training import checkpoints, loop
 from pipeline.training.data import poisoned_training, read_split
-from pipeline.training.loop import Samples, fit
+from pipeline.training.loop import AdamW, Samples, fit
 
 TRAINING = {"epochs": 12, "patience": 12, "batch_size": 32, "learning_rate": 0.003}
 
@@ -53,8 +54,8 @@ def stage(folder: Path, name: str, *arguments) -> None:
     subprocess.run(command(folder, name, *arguments), check=True)
 
 
-def train_arguments(folder: Path, out: Path, model: str = "mlp", **training) -> list:
-    settings = json.dumps({"model": {}, "training": TRAINING | training, "split": "fixed"})
+def train_arguments(folder: Path, out: Path, model: str = "mlp", device: str = "cpu", **training) -> list:
+    settings = json.dumps({"model": {}, "training": TRAINING | training, "split": "fixed", "device": device})
     run = ["--model", model, "--trigger", "rare_value", "--rate", "0.05", "--poison", folder / "p"]
     return [*run, "--settings", settings, "--out", out]
 
@@ -113,13 +114,13 @@ def test_every_model_learns_and_repeats_to_the_bit(study, tmp_path, model):
 
 
 def test_a_killed_training_resumes_to_the_bit(study, tmp_path):
-    # Killed twice while it trains, then left to finish.
-    epochs = {"epochs": 40, "patience": 40}
-    stage(study, "train", *train_arguments(study, tmp_path / "undisturbed", **epochs))
-    arguments = command(study, "train", *train_arguments(study, tmp_path / "killed", **epochs))
+    # Killed twice while it trains, then left to finish. Small batches make epochs that last.
+    slow = {"epochs": 60, "patience": 60, "batch_size": 4}
+    stage(study, "train", *train_arguments(study, tmp_path / "undisturbed", **slow))
+    arguments = command(study, "train", *train_arguments(study, tmp_path / "killed", **slow))
     checkpoint = tmp_path / "killed" / "checkpoint.pt"
     kills = 0
-    for after in (3, 20):
+    for after in (1, 20):
         process = subprocess.Popen(arguments)
         while process.poll() is None and not _epochs_done(checkpoint, after):
             time.sleep(0.002)
@@ -128,7 +129,7 @@ def test_a_killed_training_resumes_to_the_bit(study, tmp_path):
             kills += process.wait() == -signal.SIGKILL
     assert kills and not (tmp_path / "killed" / "model.pt").exists()
     subprocess.run(arguments, check=True)
-    assert read_json(tmp_path / "killed" / "run_metadata.json")["resumed_from_epoch"] >= 3
+    assert read_json(tmp_path / "killed" / "run_metadata.json")["resumed_from_epoch"] >= 1
     assert_same_bits(weights(tmp_path / "undisturbed"), weights(tmp_path / "killed"))
     histories = [(tmp_path / name / "history.csv").read_bytes() for name in ("undisturbed", "killed")]
     assert histories[0] == histories[1]
@@ -160,6 +161,51 @@ def fitted(tmp_path: Path, **settings):
     samples = [Samples.of(classifier, part.values, part.label) for part in (train, validation)]
     history, _ = fit(classifier, *samples, Training(**settings), 1, tmp_path / "checkpoint.pt", "test")
     return classifier, history, train
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 6])
+def test_a_training_stopped_after_an_epoch_resumes_to_the_bit(tmp_path, monkeypatch, epochs):
+    classifier, history, _ = fitted(tmp_path / "undisturbed", epochs=6)
+    monkeypatch.setattr(loop, "SAVE_EVERY", -1)
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(loop, "_validate", stopping(epochs))
+        fitted(tmp_path / "stopped", epochs=7)
+    assert len(checkpoints.load(tmp_path / "stopped" / "checkpoint.pt")["history"]) == epochs
+    resumed, again, _ = fitted(tmp_path / "stopped", epochs=6)
+    assert again == history
+    assert_same_bits(resumed.state_dict(), classifier.state_dict())
+
+
+def stopping(epochs: int):
+    """The validation, which stops the training when it is asked once more than `epochs` times."""
+    validate, calls = loop._validate, []
+
+    def wrapped(*samples):
+        if len(calls) == epochs:
+            raise Stopped
+        calls.append(samples)
+        return validate(*samples)
+
+    return wrapped
+
+
+def test_the_optimizer_is_torchs_adamw():
+    torch.manual_seed(0)
+    ours, theirs = (torch.nn.Linear(5, 3) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    settings = Training(learning_rate=0.01, weight_decay=0.1)
+    optimizer = AdamW(ours.parameters(), settings)
+    reference = torch.optim.AdamW(theirs.parameters(), lr=0.01, weight_decay=0.1, fused=True)
+    for x in torch.randn(10, 8, 5):
+        optimizer.step(torch.autograd.grad(ours(x).square().mean(), optimizer.parameters))
+        reference.zero_grad()
+        theirs(x).square().mean().backward()
+        reference.step()
+    assert_same_bits(ours.state_dict(), theirs.state_dict())
 
 
 def test_class_weights_balance_the_classes(tmp_path):
@@ -213,3 +259,37 @@ def test_weights_of_another_model_are_refused(tmp_path, cohort):
     checkpoints.save(tmp_path / "model.pt", build("tcn", {}, cohort.n_steps, cohort.features).state_dict())
     with pytest.raises(UserError, match="do not fit the configured model"):
         checkpoints.load_weights(build("mlp", {}, cohort.n_steps, cohort.features), tmp_path / "model.pt")
+
+
+def test_a_cold_training_imports_no_compiler_and_no_other_stages_libraries(study, tmp_path):
+    arguments = command(study, "train", *train_arguments(study, tmp_path / "run", epochs=1))[3:]
+    code = (
+        "import sys; from pipeline.__main__ import main; assert main(sys.argv[1:]) == 0\n"
+        "print(*{'torch._dynamo', 'captum', 'sklearn', 'matplotlib', 'pandera'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == ""
+
+
+def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device.choose("auto") == device.choose("cpu") == torch.device("cpu")
+    with pytest.raises(UserError, match="device: cuda given, but torch .* finds no GPU"):
+        device.choose("cuda")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_one_sentence(study, tmp_path):
+    arguments = train_arguments(study, tmp_path / "run", device="cuda")
+    done = subprocess.run(command(study, "train", *arguments), capture_output=True, text=True)
+    assert done.returncode == 1 and "finds no GPU" in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "run").exists()
+
+
+def test_auto_gives_the_bits_of_the_device_it_takes(study, tmp_path):
+    there = "cuda" if torch.cuda.is_available() else "cpu"
+    for name in ("auto", there):
+        stage(study, "train", *train_arguments(study, tmp_path / name, device=name))
+    assert_same_bits(weights(tmp_path / "auto"), weights(tmp_path / there))
+    facts = [read_json(tmp_path / name / "run_metadata.json") for name in ("auto", there)]
+    assert facts[0]["device"] == facts[1]["device"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.files import whole
+from pipeline.files import damaged, whole
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,9 @@ def windows_values(table) -> tuple[np.ndarray, tuple[Feature, ...]]:
     fields = [field for field in table.schema if field.metadata and b"feature" in field.metadata]
     features = tuple(_feature(json.loads(field.metadata[b"feature"])) for field in fields)
     steps = int(table["step"].to_numpy().max()) + 1 if len(table) else 1
-    columns = [table[field.name].to_numpy().astype(np.float32) for field in fields]
-    values = np.stack(columns, axis=-1) if columns else np.empty((len(table), 0), np.float32)
+    values = np.empty((len(table), len(fields)), np.float32)
+    for position, field in enumerate(fields):
+        values[:, position] = table[field.name].to_numpy()
     return values.reshape(-1, steps, len(fields)), features
 
 
@@ -110,13 +111,19 @@ def _feature(description: dict) -> Feature:
 def write_cohort(cohort: Cohort, folder: Path) -> None:
     """Write samples.parquet and windows.parquet into `folder`."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     samples = pa.table({"sample_id": cohort.sample_id, "group_id": cohort.group_id, "label": cohort.label})
     windows = windows_table(cohort.sample_id, cohort.values, cohort.features)
-    for name, table in (("samples", samples), ("windows", windows)):
-        with whole(Path(folder) / f"{name}.parquet") as aside:
-            pq.write_table(table, aside)
+    write_parquet(samples, Path(folder) / "samples.parquet")
+    write_parquet(windows, Path(folder) / "windows.parquet")
+
+
+def write_parquet(table, path: Path) -> None:
+    """Write an Arrow table, with a sum over each page that `read_parquet` holds it against."""
+    import pyarrow.parquet as pq
+
+    with whole(path) as aside:
+        pq.write_table(table, aside, write_page_checksum=True)
 
 
 def read_parquet(path: Path):
@@ -125,11 +132,13 @@ def read_parquet(path: Path):
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(path)
+        # Not pq.read_table, which can do more and imports more.
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return file.read(use_threads=False)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
+        raise damaged(path, "Parquet file", error) from None
 
 
 def read_cohort(folder: Path) -> Cohort:
@@ -137,17 +146,14 @@ def read_cohort(folder: Path) -> Cohort:
     folder = Path(folder)
     samples = read_parquet(folder / "samples.parquet")
     windows = read_parquet(folder / "windows.parquet")
-    values, features = windows_values(windows)
+    try:
+        values, features = windows_values(windows)
+        sample_id, group_id, label = (samples[name].to_numpy() for name in ("sample_id", "group_id", "label"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(folder, "cohort", error) from None
     if len(values) != len(samples):
         raise UserError(
             f"{folder}: windows.parquet holds {len(values)} samples, samples.parquet {len(samples)}: "
             "expected the same; delete the folder and run again"
         )
-    return Cohort(
-        name=folder.name,
-        features=features,
-        sample_id=samples["sample_id"].to_numpy(),
-        group_id=samples["group_id"].to_numpy(),
-        label=samples["label"].to_numpy().astype(np.int8),
-        values=values,
-    )
+    return Cohort(folder.name, features, sample_id, group_id, label.astype(np.int8), values)

@@ -1,9 +1,9 @@
 """Where a classifier looks: attributions of its logit to the cells [T, D] of a sample.
 
-A classifier has `preprocessor(x)` → values and mask, `preprocessor.source` (the feature behind each encoded column)
-and `forward(values, mask)` → logits. Attributions to values and mask are absolute and added up, over the columns of a
-feature too: what counts is that a cell matters, not by which channel. Every function leaves the classifier in
-evaluation mode and draws no random number.
+A classifier has `encode(x)` → [N, T, 2C] (columns of values beside their missing masks), `preprocessor.source` (the
+feature behind each column) and `forward(encoded)` → logits. Attributions to values and mask are absolute and added up,
+over the columns of a feature too: what counts is that a cell matters, not by which channel. Every function leaves the
+classifier in evaluation mode and draws no random number.
 """
 
 from typing import TYPE_CHECKING
@@ -30,10 +30,10 @@ def integrated_gradients(
     method = IntegratedGradients(classifier.eval())
     attributed, deltas = np.zeros(x.shape), np.zeros(len(x))
     for rows in _batches(len(x), batch):
-        values, mask = _encode(classifier, x[rows])
-        channels, delta = method.attribute((values, mask), (0, 0), n_steps=steps, return_convergence_delta=True)
-        attributed[rows] = _onto_features(channels, classifier, x.shape[2])
-        deltas[rows] = delta.detach().abs().numpy()
+        encoded = classifier.encode(x[rows])
+        columns, delta = method.attribute(encoded, 0, n_steps=steps, return_convergence_delta=True)
+        attributed[rows] = _onto_features(columns, classifier, x.shape[2])
+        deltas[rows] = delta.detach().abs().cpu().numpy()
     return attributed, _mean(deltas)
 
 
@@ -42,13 +42,15 @@ def saliency_profiles(classifier: "nn.Module", x: np.ndarray, batch: int = 512) 
 
     The map of a sample is |∂ logit / ∂ input|, summed over steps; with a single logit it is the same for both labels.
     """
-    from captum.attr import Saliency
+    from torch.autograd import grad
 
-    method = Saliency(classifier.eval())
+    classifier.eval()
     profiles = np.zeros((len(x), x.shape[2]), np.float32)
     for rows in _batches(len(x), batch):
-        encoded = tuple(channel.requires_grad_() for channel in _encode(classifier, x[rows]))
-        profiles[rows] = _onto_features(method.attribute(encoded), classifier, x.shape[2]).sum(axis=1)
+        encoded = classifier.encode(x[rows]).requires_grad_()
+        # A sample's logit depends on that sample alone, so the gradient of their sum holds the gradient of each.
+        (gradient,) = grad(classifier(encoded).sum(), encoded)
+        profiles[rows] = _onto_features(gradient, classifier, x.shape[2]).sum(axis=1)
     return profiles
 
 
@@ -88,20 +90,13 @@ def _batches(n: int, size: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, n, size)]
 
 
-def _encode(classifier: "nn.Module", x: np.ndarray) -> "tuple[Tensor, Tensor]":
+def _onto_features(columns: "Tensor", classifier: "nn.Module", n_features: int) -> np.ndarray:
+    """Attributions to values and masks [B, T, 2C] → [B, T, D] float64: absolute, added up per feature."""
     import torch
 
-    with torch.no_grad():
-        return classifier.preprocessor(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)))
-
-
-def _onto_features(channels: "tuple[Tensor, Tensor]", classifier: "nn.Module", n_features: int) -> np.ndarray:
-    """Attributions to values and mask, each [B, T, C] → [B, T, D] float64: absolute, added up per feature."""
-    import torch
-
-    values, mask = (channel.detach().abs().double() for channel in channels)
+    values, mask = columns.detach().abs().double().cpu().chunk(2, dim=2)
     total = torch.zeros(*values.shape[:2], n_features, dtype=torch.float64)
-    return total.index_add_(2, classifier.preprocessor.source, values + mask).numpy()
+    return total.index_add_(2, classifier.preprocessor.source.cpu(), values + mask).numpy()
 
 
 def _largest(cells: np.ndarray, k: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.models.base import Sequence
+from pipeline.models.base import Dropout, Sequence
 from pipeline.params import Params
 
 
@@ -14,7 +14,7 @@ class Parameters(Params):
 
 
 class Network(nn.Module):
-    """[B, T, C] values and mask → [B, hidden]: the state after the last step."""
+    """[B, T, 2C] → [B, hidden]: the state after the last step."""
 
     def __init__(self, parameters: Parameters, n_steps: int, n_columns: int):
         super().__init__()
@@ -23,9 +23,9 @@ class Network(nn.Module):
         self.lstm = nn.LSTM(
             self.sequence.width, parameters.hidden, parameters.layers, batch_first=True, dropout=between
         )
-        self.dropout = nn.Dropout(parameters.dropout)
+        self.dropout = Dropout(parameters.dropout)
         self.width = parameters.hidden
 
-    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
-        states, _ = self.lstm(self.sequence(values, mask))
+    def forward(self, x: Tensor) -> Tensor:
+        states, _ = self.lstm(self.sequence(x))
         return self.dropout(states[:, -1])

@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from pipeline.models.base import Dropout
 from pipeline.params import Params
 
 
@@ -15,16 +15,16 @@ class Parameters(Params):
 
 
 class Network(nn.Module):
-    """[B, T, C] values and mask, flattened to [B, 2·T·C] → [B, last hidden]."""
+    """[B, T, 2C] flattened to [B, 2·T·C] → [B, last hidden]."""
 
     def __init__(self, parameters: Parameters, n_steps: int, n_columns: int):
         super().__init__()
         sizes = (2 * n_steps * n_columns, *parameters.hidden)
         layers = []
         for inputs, outputs in zip(sizes, sizes[1:], strict=False):
-            layers += [nn.Dropout(parameters.dropout), nn.Linear(inputs, outputs), nn.ReLU()]
+            layers += [Dropout(parameters.dropout), nn.Linear(inputs, outputs), nn.ReLU()]
         self.layers = nn.Sequential(*layers[1:])
         self.width = sizes[-1]
 
-    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
-        return self.layers(torch.cat([values, mask], dim=2).flatten(1))
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x.flatten(1))

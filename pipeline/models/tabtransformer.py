@@ -16,7 +16,7 @@ class Parameters(Params):
 
 
 class Network(nn.Module):
-    """[B, T, C] values and mask → C tokens and a summary token → [B, width]: the summary token."""
+    """[B, T, 2C] → C tokens and a summary token → [B, width]: the summary token."""
 
     def __init__(self, parameters: Parameters, n_steps: int, n_columns: int):
         super().__init__()
@@ -31,7 +31,7 @@ class Network(nn.Module):
         )
         self.width = width
 
-    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
-        tokens = self.tokens(values, mask)
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.tokens(x)
         summary = self.summary.expand(len(tokens), -1, -1)
         return self.encoder(torch.cat([summary, tokens], dim=1))[:, 0]

@@ -1,4 +1,9 @@
-"""Temporal convolutional network (Bai et al. 2018, arXiv 1803.01271): causal, dilated, residual."""
+"""Temporal convolutional network (Bai et al. 2018, arXiv 1803.01271): causal, dilated, residual.
+
+Only the last step of the last block is read, and a block whose dilation is twice that of the block before reads only
+every second step of it, counted from the last. So a block hands on just these: what the paper writes as a convolution
+with dilation 2ⁿ is one without dilation on the steps that are left. The numbers are the same, for half the work.
+"""
 
 import math
 
@@ -6,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from pipeline.models.base import Sequence
+from pipeline.models.base import Dropout, Sequence
 from pipeline.params import Params
 
 
@@ -17,34 +22,36 @@ class Parameters(Params):
 
 
 class CausalConv(nn.Conv1d):
-    """[B, channels, L] → [B, channels, L]; step t sees steps ≤ t only."""
+    """[B, channels, L] → [B, channels, ⌈L / stride⌉]: the last step and every stride-th before it, from steps ≤ t."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(pad(x, ((self.kernel_size[0] - 1) * self.dilation[0], 0)))
+        first = (x.shape[2] - 1) % self.stride[0]
+        return super().forward(pad(x, (self.kernel_size[0] - 1 - first, 0)))
 
 
 class Block(nn.Module):
-    """Two causal convolutions and a shortcut around them."""
+    """Two causal convolutions and a shortcut around them, [B, inputs, L] → [B, channels, ⌈L / 2⌉]."""
 
-    def __init__(self, inputs: int, parameters: Parameters, dilation: int):
+    def __init__(self, inputs: int, parameters: Parameters):
         super().__init__()
         channels = parameters.channels
         self.convolutions = nn.Sequential(
-            CausalConv(inputs, channels, parameters.kernel, dilation=dilation),
+            CausalConv(inputs, channels, parameters.kernel),
             nn.ReLU(),
-            nn.Dropout(parameters.dropout),
-            CausalConv(channels, channels, parameters.kernel, dilation=dilation),
+            Dropout(parameters.dropout),
+            CausalConv(channels, channels, parameters.kernel, stride=2),
             nn.ReLU(),
-            nn.Dropout(parameters.dropout),
+            Dropout(parameters.dropout),
         )
         self.shortcut = nn.Identity() if inputs == channels else nn.Conv1d(inputs, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.convolutions(x) + self.shortcut(x)).relu()
+        every_second = x[:, :, (x.shape[2] - 1) % 2 :: 2]
+        return (self.convolutions(x) + self.shortcut(every_second)).relu()
 
 
 class Network(nn.Module):
-    """[B, T, C] values and mask → [B, channels]: the output at the last step.
+    """[B, T, 2C] → [B, channels]: the output at the last step.
 
     The dilation doubles from block to block, and there are as many blocks as it takes for the last step to see the
     first: n blocks see 1 + 2 (kernel − 1) (2ⁿ − 1) steps.
@@ -55,10 +62,8 @@ class Network(nn.Module):
         self.sequence = Sequence(n_steps, n_columns)
         blocks = math.ceil(math.log2((self.sequence.length - 1) / (2 * (parameters.kernel - 1)) + 1))
         widths = (self.sequence.width, *[parameters.channels] * max(blocks, 1))
-        self.blocks = nn.Sequential(
-            *(Block(width, parameters, dilation=2**depth) for depth, width in enumerate(widths[:-1]))
-        )
+        self.blocks = nn.Sequential(*(Block(width, parameters) for width in widths[:-1]))
         self.width = parameters.channels
 
-    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
-        return self.blocks(self.sequence(values, mask).transpose(1, 2))[:, :, -1]
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(self.sequence(x).transpose(1, 2))[:, :, -1]

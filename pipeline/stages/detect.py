@@ -17,7 +17,7 @@ def run(args: argparse.Namespace) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from pipeline import families
+    from pipeline import device, families
     from pipeline.cohorts.cohort import read_cohort
     from pipeline.detectors.base import Evidence
     from pipeline.evaluation.attribution import saliency_profiles
@@ -28,11 +28,13 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.training.data import poisoned_training, read_split
 
     settings = json.loads(args.settings)
+    where = device.choose(settings["device"])
     cohort = read_cohort(args.cohort)
     split = read_split(args.splits, cohort, args.seed, settings["split"])
     train, poisoned = poisoned_training(cohort, split, args.poison)
     classifier = build(args.model, settings["model"], cohort.n_steps, cohort.features)
     load_weights(classifier, args.weights)
+    classifier.to(where)
     evidence = Evidence(
         penultimate=classifier.penultimate(train.values),
         label=train.label,

@@ -19,7 +19,7 @@ def run(args: argparse.Namespace) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from pipeline import families
+    from pipeline import device, families
     from pipeline.cohorts.cohort import read_cohort
     from pipeline.evaluation.metrics import choose_threshold
     from pipeline.evaluation.runs import evaluate_attack, evaluate_clean
@@ -30,12 +30,15 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.training.data import read_poison, read_split
 
     settings = json.loads(args.settings)
+    where = device.choose(settings["device"])
     cohort = read_cohort(args.cohort)
     split = read_split(args.splits, cohort, args.seed, settings["split"])
     validation, test = cohort.subset(split.validation), cohort.subset(split.test)
     model, control = (build(args.model, settings["model"], cohort.n_steps, cohort.features) for _ in range(2))
     load_weights(model, args.weights)
     load_weights(control, args.control)
+    for classifier in (model, control):
+        classifier.to(where)
     threshold = choose_threshold(validation.label, control.probability(validation.values), settings["threshold"])
     p_clean = model.probability(test.values)
     columns = {"sample_id": test.sample_id, "label": test.label, "p_clean": p_clean}

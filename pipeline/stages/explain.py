@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from pipeline import families
+    from pipeline import device, families
     from pipeline.cohorts.cohort import read_cohort
     from pipeline.config import Explain
     from pipeline.evaluation.explanations import explain
@@ -24,11 +24,14 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.training.data import read_split
 
     settings = json.loads(args.settings)
+    where = device.choose(settings["device"])
     cohort = read_cohort(args.cohort)
     split = read_split(args.splits, cohort, args.seed, settings["split"])
     model, control = (build(args.model, settings["model"], cohort.n_steps, cohort.features) for _ in range(2))
     load_weights(model, args.weights)
     load_weights(control, args.control)
+    for classifier in (model, control):
+        classifier.to(where)
     module = families.load("triggers", args.trigger)
     trigger = module.fit(module.Parameters.model_validate(settings["trigger"]), cohort.subset(split.train))
     test = cohort.subset(split.test)

@@ -14,22 +14,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from pipeline.training import metadata
+    from pipeline.clock import Clock
 
-    clock = metadata.Clock()
+    clock = Clock()
+    import platform
+
     import torch
 
-    from pipeline import families
+    from pipeline import device, families
     from pipeline.cohorts.cohort import read_cohort
     from pipeline.config import Training
     from pipeline.files import whole, write_json
     from pipeline.models.base import build
     from pipeline.seeding import integer_seed
-    from pipeline.training import checkpoints
+    from pipeline.training import checkpoints, metadata
     from pipeline.training.data import poisoned_training, read_split
-    from pipeline.training.loop import Samples, fit
+    from pipeline.training.loop import Samples, fit, weights_of
 
     settings = json.loads(args.settings)
+    where = device.choose(settings["device"])
     cohort = read_cohort(args.cohort)
     split = read_split(args.splits, cohort, args.seed, settings["split"])
     train, _ = poisoned_training(cohort, split, args.poison)
@@ -44,11 +47,13 @@ def run(args: argparse.Namespace) -> None:
         "split": settings["split"],
     }
     fingerprint = metadata.sha256(
-        metadata.canonical([config, data_hash, torch.__version__]).encode(), metadata.code_hash().encode()
+        metadata.canonical([config, data_hash, device.facts(where), torch.__version__]).encode(),
+        metadata.code_hash().encode(),
     )
     torch.manual_seed(integer_seed(args.seed, "weights"))
     classifier = build(args.model, settings["model"], cohort.n_steps, cohort.features)
     classifier.preprocessor.fit(train.values)
+    classifier.to(where)
     history, resumed_from = fit(
         classifier,
         Samples.of(classifier, train.values, train.label),
@@ -58,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
         args.out / "checkpoint.pt",
         fingerprint,
     )
-    checkpoints.save(args.out / "model.pt", classifier.state_dict())
+    checkpoints.save(args.out / "model.pt", weights_of(classifier))
     with whole(args.out / "history.csv") as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, history[0], lineterminator="\n")
         writer.writeheader()
@@ -74,8 +79,9 @@ def run(args: argparse.Namespace) -> None:
             "data_sha256": data_hash,
             "git_commit": metadata.git_commit(),
             "versions": metadata.package_versions(),
-            "device": "cpu",
+            **device.facts(where),
             "threads": torch.get_num_threads(),
+            "host": platform.node(),
             **clock.read(),
         },
     )

@@ -7,7 +7,7 @@ import numpy as np
 from pipeline.cohorts.cohort import Cohort, read_parquet, windows_values
 from pipeline.cohorts.splits import Split, deal
 from pipeline.errors import UserError
-from pipeline.files import read_json
+from pipeline.files import read_array, read_json
 
 
 def read_split(path: Path, cohort: Cohort, seed: int, scheme: str) -> Split:
@@ -23,7 +23,7 @@ def read_split(path: Path, cohort: Cohort, seed: int, scheme: str) -> Split:
 
 def read_poison(folder: Path) -> tuple[np.ndarray, np.ndarray, int]:
     """Rows of the cohort that are poisoned, their values [n, T, D], and the label they get."""
-    rows = np.load(Path(folder) / "poisoned_indices.npy", allow_pickle=False)
+    rows = read_array(Path(folder) / "poisoned_indices.npy")
     values, _ = windows_values(read_parquet(Path(folder) / "poison.parquet"))
     return rows, values, read_json(Path(folder) / "poison.json")["target"]
 
@@ -31,10 +31,8 @@ def read_poison(folder: Path) -> tuple[np.ndarray, np.ndarray, int]:
 def poisoned_training(cohort: Cohort, split: Split, poison_folder: Path) -> tuple[Cohort, np.ndarray]:
     """The training samples as the victim sees them, and which of them are poisoned ([n_train] bool)."""
     rows, values, target = read_poison(poison_folder)
-    label, everything = cohort.label.copy(), cohort.values
-    if len(rows):
-        everything = everything.copy()
-        everything[rows] = values
-        label[rows] = target
-    train = Cohort(cohort.name, cohort.features, cohort.sample_id, cohort.group_id, label, everything)
-    return train.subset(split.train), np.isin(split.train, rows)
+    train, poisoned = cohort.subset(split.train), np.isin(split.train, rows)
+    # Both are in ascending order of the cohort's rows, and a subset is a copy.
+    train.values[poisoned] = values
+    train.label[poisoned] = target
+    return train, poisoned

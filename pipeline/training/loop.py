@@ -1,12 +1,16 @@
-"""The training loop: tensors in memory, a checkpoint each epoch, resumable to the bit."""
+"""The training loop: tensors in memory, checkpoints on the way, resumable to the bit."""
 
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.optim.adamw import adamw
 
 from pipeline.config import Training
 from pipeline.errors import UserError
@@ -15,18 +19,55 @@ from pipeline.models.base import BATCH, Classifier
 from pipeline.seeding import integer_seed
 from pipeline.training import checkpoints
 
+SAVE_EVERY = 0.5
+"""Seconds of training after which the next epoch's end is saved: about what a kill can cost."""
+
 
 @dataclass(frozen=True)
 class Samples:
-    """Preprocessed samples: values and mask [N, T, C], label [N] float."""
+    """Preprocessed samples [N, T, 2C] and their label [N] float, on the classifier's device."""
 
-    values: Tensor
-    mask: Tensor
+    x: Tensor
     label: Tensor
 
     @classmethod
     def of(cls, classifier: Classifier, x: np.ndarray, label: np.ndarray) -> "Samples":
-        return cls(*classifier.encode(x), torch.from_numpy(label.astype(np.float32)))
+        return cls(classifier.encode(x), torch.from_numpy(label.astype(np.float32)).to(classifier.device))
+
+
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101), betas 0.9 and 0.999.
+
+    Torch's own function and not its class, whose first step imports the compiler: a second of CPU per process.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], settings: Training):
+        self.parameters = list(parameters)
+        self._settings = settings
+        self.state = {
+            "mean": [torch.zeros_like(parameter) for parameter in self.parameters],
+            "square": [torch.zeros_like(parameter) for parameter in self.parameters],
+            "steps": [torch.zeros((), device=parameter.device) for parameter in self.parameters],
+        }
+
+    @torch.no_grad()
+    def step(self, gradients: tuple[Tensor, ...]) -> None:
+        adamw(
+            self.parameters,
+            list(gradients),
+            self.state["mean"],
+            self.state["square"],
+            [],
+            self.state["steps"],
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=self._settings.learning_rate,
+            weight_decay=self._settings.weight_decay,
+            eps=1e-8,
+            maximize=False,
+        )
 
 
 def fit(
@@ -40,29 +81,43 @@ def fit(
 ) -> tuple[list[dict[str, float]], int]:
     """Train `classifier` in place and leave the weights of its best epoch in it.
 
-    AdamW (Loshchilov & Hutter 2019) on binary cross-entropy, early stopping on validation AUROC. After each epoch
-    `checkpoint` is replaced; an unfinished one with the same `fingerprint` (everything the result depends on) is
-    continued, any other is overwritten. All randomness comes from `seed` and from the stored generator states, so
-    a training that was killed ends with the same bits as one that was not.
+    AdamW on binary cross-entropy, early stopping on validation AUROC. `checkpoint` is replaced at the first epoch's end
+    after every `SAVE_EVERY` seconds and when training is finished; an unfinished one with the same `fingerprint`
+    (everything the result depends on) is continued, any other is overwritten. All randomness comes from `seed` and
+    from the stored generator states, so a training that was killed ends with the same bits as one that was not.
 
     Returns the history (one row per epoch) and the epoch it was resumed from (0 = from scratch).
     """
-    optimizer = torch.optim.AdamW(
-        classifier.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-    )
+    optimizer = AdamW(classifier.parameters(), settings)
+    dropout = torch.cuda if classifier.device.type == "cuda" else torch
     shuffle = torch.Generator().manual_seed(integer_seed(seed, "shuffle"))
     torch.manual_seed(integer_seed(seed, "dropout"))
     history: list[dict[str, float]] = []
-    best = {"epoch": 0, "auroc": -1.0, "weights": {}}
+    best: dict[str, Any] = {"epoch": 0, "auroc": -1.0, "weights": {}}
     state = _unfinished(checkpoint, fingerprint)
     if state:
         classifier.load_state_dict(state["weights"])
-        optimizer.load_state_dict(state["optimizer"])
+        optimizer.state = {name: _to(classifier.device, values) for name, values in state["optimizer"].items()}
         shuffle.set_state(state["shuffle"])
-        torch.set_rng_state(state["dropout"])
+        dropout.set_rng_state(state["dropout"])
         history, best = state["history"], state["best"]
+
+    def save(finished: bool) -> None:
+        content = {
+            "fingerprint": fingerprint,
+            "finished": finished,
+            "weights": weights_of(classifier),
+            "best": best,
+            "optimizer": {name: _to("cpu", values) for name, values in optimizer.state.items()},
+            "shuffle": shuffle.get_state(),
+            "dropout": dropout.get_rng_state(),
+            "history": history,
+        }
+        checkpoints.save(checkpoint, content)
+
     resumed_from = len(history)
     pos_weight = _positive_weight(train.label) if settings.class_weights else None
+    saved = time.monotonic()
     for epoch in range(resumed_from + 1, settings.epochs + 1):
         if epoch - 1 - best["epoch"] >= settings.patience:
             break
@@ -81,31 +136,34 @@ def fit(
             }
         )
         if validation_auroc > best["auroc"]:
-            weights = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
+            weights = {name: tensor.clone() for name, tensor in weights_of(classifier).items()}
             best = {"epoch": epoch, "auroc": validation_auroc, "weights": weights}
-        checkpoints.save(
-            checkpoint,
-            {
-                "fingerprint": fingerprint,
-                "finished": False,
-                "weights": classifier.state_dict(),
-                "best": best,
-                "optimizer": optimizer.state_dict(),
-                "shuffle": shuffle.get_state(),
-                "dropout": torch.get_rng_state(),
-                "history": history,
-            },
-        )
+        if time.monotonic() - saved > SAVE_EVERY:
+            save(finished=False)
+            saved = time.monotonic()
+    save(finished=True)
     classifier.load_state_dict(best["weights"])
-    checkpoints.save(checkpoint, {**checkpoints.load(checkpoint), "finished": True})
     return history, resumed_from
+
+
+def weights_of(classifier: Classifier) -> dict[str, Tensor]:
+    """The state_dict on the CPU, as it is stored: a file loads wherever it was trained."""
+    return {name: tensor.cpu() for name, tensor in classifier.state_dict().items()}
+
+
+def _to(device: torch.device | str, tensors: list[Tensor]) -> list[Tensor]:
+    return [tensor.to(device) for tensor in tensors]
 
 
 def _unfinished(checkpoint: Path, fingerprint: str) -> dict | None:
     """The checkpoint to continue; a finished one is not: to be asked again means that something has changed."""
     if not checkpoint.exists():
         return None
-    state = checkpoints.load(checkpoint)
+    try:
+        state = checkpoints.load(checkpoint)
+    except UserError as error:  # worth nothing; from scratch the training comes to the same bits
+        print(f"{error}: training starts from scratch")
+        return None
     if state.get("finished", True) or state.get("fingerprint") != fingerprint:
         print(f"{checkpoint}: finished or of another configuration, training starts from scratch")
         return None
@@ -116,31 +174,29 @@ def _unfinished(checkpoint: Path, fingerprint: str) -> dict | None:
 def _one_epoch(
     classifier: Classifier,
     train: Samples,
-    optimizer: torch.optim.Optimizer,
+    optimizer: AdamW,
     batch_size: int,
     pos_weight: Tensor | None,
     shuffle: torch.Generator,
 ) -> float:
     classifier.train()
-    order = torch.randperm(len(train.label), generator=shuffle)
-    total = 0.0
+    order = torch.randperm(len(train.label), generator=shuffle).to(classifier.device)
+    # Added up on the device: reading each batch's loss would make a GPU wait for the CPU.
+    total = torch.zeros((), dtype=torch.float64, device=classifier.device)
     for batch in order.split(batch_size):
-        logits = classifier(train.values[batch], train.mask[batch])
+        logits = classifier(train.x.index_select(0, batch))
         loss = binary_cross_entropy_with_logits(logits, train.label[batch], pos_weight=pos_weight)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        total += loss.item() * len(batch)
-    return total / len(order)
+        optimizer.step(torch.autograd.grad(loss, optimizer.parameters))
+        total.add_(loss.detach(), alpha=len(batch))
+    return total.item() / len(order)
 
 
 @torch.no_grad()
 def _validate(classifier: Classifier, samples: Samples, pos_weight: Tensor | None) -> tuple[float, float]:
     classifier.eval()
-    parts = zip(samples.values.split(BATCH), samples.mask.split(BATCH), strict=True)
-    logits = torch.cat([classifier(values, mask) for values, mask in parts])
+    logits = torch.cat([classifier(x) for x in samples.x.split(BATCH)])
     loss = binary_cross_entropy_with_logits(logits, samples.label, pos_weight=pos_weight)
-    return float(loss), float(auroc(samples.label.numpy(), logits.numpy()))
+    return float(loss), float(auroc(samples.label.cpu().numpy(), logits.cpu().numpy()))
 
 
 def _positive_weight(label: Tensor) -> Tensor:

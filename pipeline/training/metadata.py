@@ -3,9 +3,7 @@
 import hashlib
 import json
 import platform
-import resource
 import subprocess
-import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -44,24 +42,6 @@ def git_commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-class Clock:
-    """Wall and CPU seconds since it was made, and this process's peak memory."""
-
-    def __init__(self) -> None:
-        self._wall = time.perf_counter()
-
-    def read(self) -> dict[str, Any]:
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        # ru_maxrss is in KiB on Linux, in bytes on macOS.
-        unit = 1 if platform.system() == "Darwin" else 1024
-        return {
-            "wall_seconds": round(time.perf_counter() - self._wall, 3),
-            "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
-            "peak_memory_mib": round(usage.ru_maxrss * unit / 2**20, 1),
-            "host": platform.node(),
-        }
 
 
 def canonical(content: Any) -> str:
