@@ -4,7 +4,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from pipeline import grid, lifetime, preflight, warm
+from pipeline import cluster, grid, lifetime, preflight, progress, warm
 from pipeline.cohorts.catalog import code_of, source_of
 from pipeline.config import load_study
 from pipeline.errors import UserError
@@ -26,6 +26,7 @@ STUDY_JSON = STUDY.model_dump_json(exclude={"raw_dir", "data_dir", "device", "wa
 DATA = STUDY.data_dir
 RESULTS = STUDY.results_dir
 CELLS = list(grid.cells(STUDY))
+RUNS = sorted({f"{RESULTS}/{path}" for cell in CELLS for path in grid.cell_results(cell)})
 
 COHORT = f"{DATA}/dev/{{dataset}}"
 SPLITS = f"{DATA}/splits/{{dataset}}.json"

@@ -18,6 +18,10 @@ rule sample_dev:
         "../../environment.yml"
     # Large tables are parsed by two readers (pipeline/cohorts/original.py).
     threads: 2
+    resources:
+        cpus_per_task=2,  # on Slurm, where the profile allows one thread
+        mem_mb=cluster.per_attempt(4000),
+        runtime=cluster.per_attempt(60),
     params:
         entry=lambda w: ENTRIES[w.dataset].content(),
         n_samples=STUDY.n_samples,
@@ -37,7 +41,10 @@ localrules:
 # The cohorts alone: a stage of dvc.yaml.
 rule cohorts:
     input:
-        expand(rules.sample_dev.output, dataset=STUDY.datasets),
+        expand(
+            [f"{COHORT}/samples.parquet", f"{COHORT}/windows.parquet", SPLITS],
+            dataset=STUDY.datasets,
+        ),
 
 
 rule poison:
@@ -51,8 +58,13 @@ rule poison:
         facts=f"{POISON}/poison.json",
     log:
         f"{RESULTS}/logs/poison/{POISON_JOB}.log",
+    group:
+        cluster.group
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=cluster.per_attempt(2000),
+        runtime=cluster.per_attempt(1),
     params:
         settings=lambda w: grid.settings(STUDY, "poison", trigger=w.trigger),
         cohort=subpath(input.samples, parent=True),

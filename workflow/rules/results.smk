@@ -30,8 +30,7 @@ FIGURES = expand(
 
 rule aggregate:
     input:
-        sorted({f"{RESULTS}/{path}" for cell in CELLS for path in grid.cell_results(cell)}),
-        sorted({f"{RESULTS}/{cell.poison_folder}/poison.json" for cell in CELLS}),
+        RUNS,
         "pipeline/stages/aggregate.py",
         "pipeline/results/tables.py",
         "pipeline/evaluation/statistics.py",
@@ -41,8 +40,13 @@ rule aggregate:
         plot=f"{RESULTS}/dose_response.csv",
     log:
         f"{RESULTS}/logs/aggregate.log",
+    group:
+        "results"
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=cluster.per_attempt(4000),
+        runtime=cluster.per_attempt(10),
     params:
         study=STUDY_JSON,
         results_dir=subpath(output[0], ancestor=2),
@@ -79,8 +83,13 @@ rule figures:
         expand(f"{RESULTS}/figures/{{dataset}}_{{name}}.svg", dataset=STUDY.datasets, name=PICTURES),
     log:
         f"{RESULTS}/logs/figures.log",
+    group:
+        "results"
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=cluster.per_attempt(4000),
+        runtime=cluster.per_attempt(10),
     params:
         tables=subpath(input[0], parent=True),
         out=subpath(output[0], parent=True),
@@ -102,8 +111,13 @@ rule report:
     log:
         f"{RESULTS}/logs/report.log",
         notebook=f"{RESULTS}/logs/report.ipynb",
+    group:
+        "results"
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=cluster.per_attempt(4000),
+        runtime=cluster.per_attempt(10),
     params:
         study=STUDY_JSON,
         results_dir=subpath(output[0], parent=True),

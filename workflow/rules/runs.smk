@@ -7,7 +7,7 @@ rule train:
         **rules.poison.output,
         stage="pipeline/stages/train.py",
         loop="pipeline/training/loop.py",
-        family="pipeline/models/{model}.py",
+        family=["pipeline/models/base.py", "pipeline/models/{model}.py"],
     output:
         # checkpoint.pt lies beside them but is no output: Snakemake would delete it before the job, and a training
         # that was killed could not be continued.
@@ -16,8 +16,14 @@ rule train:
         metadata=f"{RUN}/run_metadata.json",
     log:
         f"{RESULTS}/logs/train/{RUN_JOB}.log",
+    group:
+        cluster.group
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=cluster.per_attempt(4000),
+        runtime=cluster.per_attempt(10),
+        gpu=cluster.gpus(STUDY.device),
     params:
         settings=lambda w: grid.settings(STUDY, "train", w.model),
         cohort=subpath(input.samples, parent=True),
@@ -34,7 +40,7 @@ rule train:
 rule eval:
     input:
         **rules.sample_dev.output,
-        facts=rules.poison.output.facts,
+        **rules.poison.output,
         weights=rules.train.output.weights,
         control=f"{CONTROL}/model.pt",
         stage="pipeline/stages/eval.py",
@@ -44,8 +50,14 @@ rule eval:
         predictions=f"{RUN}/predictions.parquet",
     log:
         f"{RESULTS}/logs/eval/{RUN_JOB}.log",
+    group:
+        cluster.group
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=cluster.per_attempt(4000),
+        runtime=cluster.per_attempt(2),
+        gpu=cluster.gpus(STUDY.device),
     params:
         settings=lambda w: grid.settings(STUDY, "eval", w.model, w.trigger),
         cohort=subpath(input.samples, parent=True),
@@ -72,8 +84,14 @@ rule detect:
         scores=f"{RUN}/detection_scores.parquet",
     log:
         f"{RESULTS}/logs/detect/{RUN_JOB}.log",
+    group:
+        cluster.group
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=cluster.per_attempt(4000),
+        runtime=cluster.per_attempt(3),
+        gpu=cluster.gpus(STUDY.device),
     params:
         settings=lambda w: grid.settings(STUDY, "detect", w.model),
         cohort=subpath(input.samples, parent=True),
@@ -99,8 +117,14 @@ rule explain:
         results=f"{RUN}/results_explain.json",
     log:
         f"{RESULTS}/logs/explain/{RUN_JOB}.log",
+    group:
+        cluster.group
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=cluster.per_attempt(4000),
+        runtime=cluster.per_attempt(2),
+        gpu=cluster.gpus(STUDY.device),
     params:
         settings=lambda w: grid.settings(STUDY, "explain", w.model, w.trigger),
         cohort=subpath(input.samples, parent=True),
