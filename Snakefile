@@ -25,17 +25,25 @@ rule all:
     input:
         f"{RESULTS}/report.html",
         FIGURES,
+        # Named here too, or a run that failed when it was to be made anew would go unnoticed.
+        rules.cohorts.input,
+        RUNS,
 
 
-# Jobs of a cluster run where the warm server is not.
 onstart:
-    if STUDY.warm and workflow.local_exec and workflow.is_main_process:
-        warm.start()
+    if workflow.local_exec:
+        preflight.mend_times(STUDY)
+        if STUDY.warm:
+            warm.start()
+    else:
+        lifetime.jobs_run_elsewhere(Path())
 
 
 onsuccess:
     warm.stop()
+    logger.info(progress.record(STUDY))
 
 
 onerror:
     warm.stop()
+    logger.info(f"{progress.record(STUDY)}; the same command again runs what is missing")

@@ -13,13 +13,15 @@ import sys  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 
 from pipeline import lifetime, warm  # noqa: E402
-from pipeline.errors import UserError  # noqa: E402
+from pipeline.errors import UserError, disk_error  # noqa: E402
 
 COMMANDS = {
     "datasets": "pipeline.commands.datasets",
     "ingest": "pipeline.commands.ingest",
     "run": "pipeline.commands.run",
     "schema": "pipeline.commands.schema",
+    "status": "pipeline.commands.status",
+    "tables": "pipeline.commands.tables",
     "sample_dev": "pipeline.stages.sample_dev",
     "poison": "pipeline.stages.poison",
     "train": "pipeline.stages.train",
@@ -32,8 +34,8 @@ COMMANDS = {
 }
 
 
-# Imported inside functions of the package, since planning or some stages do not need them.
-_HEAVY = ("captum.attr", "sklearn.cluster", "sklearn.decomposition", "torch.optim", "torch._dynamo")
+# Imported inside functions, since planning or some stages do not need them.
+_HEAVY = ("captum.attr", "pandas", "pyarrow.pandas_compat", "pyarrow.parquet", "sklearn.cluster", "torch.optim")
 
 
 def preloaded() -> Callable[[list[str]], int]:
@@ -71,8 +73,11 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     try:
         status = args.run(args) or 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        told = disk_error(error) if isinstance(error, OSError) else error
+        if told is None:
+            raise
+        print(f"error: {told}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

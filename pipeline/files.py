@@ -2,25 +2,59 @@
 
 import json
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, disk_error
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` only if the block succeeds."""
+    """Yield a temporary path beside `path`; rename it to `path` only if the block succeeds.
+
+    A disk that is full, or a folder that may not be written, is a `UserError`. What writers of the same file that were
+    killed on this machine have left aside is removed.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    ours = f".{path.name}.{platform.node()}."
+    aside = path.with_name(f"{ours}{os.getpid()}")
     try:
-        yield aside
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path.parent, ours)
+        try:
+            yield aside
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        known = disk_error(error, path if str(error.filename) in ("None", str(aside)) else error.filename)
+        if known is None:
+            raise
+        raise known from None
+
+
+def _remove_leftovers(folder: Path, prefix: str) -> None:
+    """Delete the files called `prefix` + a process number whose process is gone."""
+    for name in os.listdir(folder):
+        process = name.removeprefix(prefix)
+        if process != name and process.isdecimal() and not _runs(int(process)):
+            (folder / name).unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -30,7 +64,31 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """What a stage wrote as JSON; `UserError` when it is missing or damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise damaged(path, "JSON file", error) from None
+
+
+def read_array(path: Path) -> "np.ndarray":
+    """A NumPy array that a stage wrote; `UserError` when it is missing or damaged. Nothing in it is unpickled."""
+    import numpy as np
+
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except Exception as error:  # damaged bytes make NumPy raise about anything
+        raise damaged(path, "NumPy file", error) from None
+
+
+def damaged(path: Path, kind: str, error: Exception) -> UserError:
+    """The error for something of ours that is no readable `kind`."""
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return UserError(f"{path}: not a readable {kind} ({reason}); delete it and run again")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

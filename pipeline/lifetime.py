@@ -7,10 +7,13 @@ kernel is asked to do both; elsewhere nothing is done here, and `snakemake --unl
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 SNAKEMAKE = "BACKDOOR_STUDY_SNAKEMAKE"  # the process whose jobs we are
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+_LOCKS = ".snakemake/locks"
+_CLAIM = ".snakemake/alive"
 
 
 def die_with(parent: int, number: signal.Signals) -> None:
@@ -43,12 +46,19 @@ def end_with_snakemake() -> None:
         die_with(os.getppid(), signal.SIGKILL)
 
 
+def jobs_run_elsewhere(folder: Path) -> None:
+    """Keep the lock of this Snakemake if it is killed: a cluster's jobs go on without it."""
+    with suppress(OSError):
+        os.truncate(folder / _CLAIM, 0)
+
+
 def begin(folder: Path, main: bool) -> None:
     """Declare this process a Snakemake at work in `folder`, and as `main`, not a job's, remove the lock of a dead one.
 
     Every Snakemake holds a shared lock of the operating system on one file until it ends, however it ends. Who gets
     it exclusively is alone, so that Snakemake's own lock files are of the dead. They are left alone where the last
-    Snakemake ran on another host, since not every network file system tells one host of the other's locks.
+    Snakemake ran on another host, since not every network file system tells one host of the other's locks, and where
+    its jobs did.
     """
     import fcntl
     import platform
@@ -57,11 +67,10 @@ def begin(folder: Path, main: bool) -> None:
     os.environ[SNAKEMAKE] = str(os.getpid())
     if not main:
         return
-    state = folder / ".snakemake"
     try:
-        state.mkdir(exist_ok=True)
+        (folder / _CLAIM).parent.mkdir(exist_ok=True)
         # Never closed: the lock is held as long as the process lives.
-        claim = os.open(state / "alive", os.O_RDWR | os.O_CREAT, 0o666)
+        claim = os.open(folder / _CLAIM, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -69,7 +78,7 @@ def begin(folder: Path, main: bool) -> None:
         else:
             host = platform.node().encode()
             if os.pread(claim, 256, 0) == host and sys.platform == "linux":
-                shutil.rmtree(state / "locks", ignore_errors=True)
+                shutil.rmtree(folder / _LOCKS, ignore_errors=True)
             os.ftruncate(claim, 0)
             os.pwrite(claim, host, 0)
         fcntl.flock(claim, fcntl.LOCK_SH)

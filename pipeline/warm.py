@@ -24,6 +24,7 @@ from pathlib import Path
 from pipeline.lifetime import die_with, snakemake_is_gone
 
 ADDRESS = "BACKDOOR_STUDY_WARM"  # where the server listens
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _LARGEST = 1 << 18  # bytes of a request
 _COLD = b"cold"  # the answer to a call that the server cannot serve as the client would
@@ -31,33 +32,37 @@ _server = None
 
 
 def start() -> None:
-    """Start a server that ends with this process, and announce it to what is started from here."""
+    """Start a server that ends with this process, and announce it to what is started from here.
+
+    Without effect where there can be none: every call is cold then.
+    """
     global _server
+    import shutil
     import subprocess
     import tempfile
 
     if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
         return
-    folder = tempfile.mkdtemp(prefix="backdoor-study-")  # mode 0700
-    address = f"{folder}/socket"
+    folder = ""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         try:
-            listener.bind(address)
-        except OSError:  # a path too long for a socket
-            os.rmdir(folder)
+            folder = tempfile.mkdtemp(prefix="backdoor-study-")  # mode 0700
+            listener.bind(f"{folder}/socket")
+            listener.listen(1024)
+            _server = subprocess.Popen(
+                [sys.executable, "-m", "pipeline.warm", folder, str(listener.fileno()), str(os.getpid())],
+                pass_fds=[listener.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                cwd=Path(__file__).parents[1],
+                # One thread, as a job has; and Arrow's allocator starts a thread on import unless told otherwise.
+                env=os.environ | dict.fromkeys(_THREADS, "1") | {"JE_ARROW_MALLOC_CONF": "background_thread:false"},
+                start_new_session=True,  # Ctrl-C is for Snakemake and the clients
+            )
+        except OSError:  # no folder for temporary files, or its path is too long for a socket
+            shutil.rmtree(folder, ignore_errors=True)
             return
-        listener.listen(1024)
-        _server = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.warm", folder, str(listener.fileno()), str(os.getpid())],
-            pass_fds=[listener.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            cwd=Path(__file__).parents[1],
-            # One thread, as a job has; and Arrow's allocator starts a thread on import unless told otherwise.
-            env=os.environ | dict.fromkeys(_THREADS, "1") | {"JE_ARROW_MALLOC_CONF": "background_thread:false"},
-            start_new_session=True,  # Ctrl-C is for Snakemake and the clients
-        )
-    os.environ[ADDRESS] = address
+    os.environ[ADDRESS] = f"{folder}/socket"
 
 
 def stop() -> None:
@@ -66,9 +71,6 @@ def stop() -> None:
     if _server:
         _server.terminate()
         _server.wait()
-
-
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def _fixed() -> list:
@@ -105,7 +107,8 @@ def call(arguments: list[str]) -> int | None:
         # The C level handler itself sends the number of a signal to the server: none falls into a gap.
         server.setblocking(False)
         signal.set_wakeup_fd(server.fileno(), warn_on_full_buffer=False)
-        handlers = {number: signal.signal(number, lambda *_: None) for number in _FORWARDED}
+        received: list[int] = []
+        handlers = {number: signal.signal(number, lambda number, _: received.append(number)) for number in _FORWARDED}
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         select.select([server], [], [])
         signal.set_wakeup_fd(-1)
@@ -115,9 +118,9 @@ def call(arguments: list[str]) -> int | None:
             answer = b""
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    if answer == _COLD:
-        return None
-    if not answer:
+    if answer in (b"", _COLD):
+        for number in received:  # no child took it
+            os.kill(os.getpid(), number)
         return 1 if snakemake_is_gone() else None
     (status,) = struct.unpack("i", answer)
     if status < 0:  # the child was killed: end in the same way, without a second core dump

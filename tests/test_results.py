@@ -493,6 +493,55 @@ def test_figures_and_tables_of_odd_studies(changes, tmp_path):
         assert data["contrasts"][["ci_low", "p_value", "p_holm", "effect_size"]].isna().all(axis=None)
 
 
+GAPS = {
+    "only clean runs": lambda cell: cell.trigger == "none",
+    "no clean run": lambda cell: cell.trigger != "none",
+    "only the control": lambda cell: cell.trigger == "flip_only",
+    "no seed in common": lambda cell: (cell.trigger == "none") == (cell.seed == "1"),
+    "one run": lambda cell: cell == ("ward", "mlp", "value_shift", "0.05", "2"),
+}
+
+
+@pytest.mark.parametrize("keep", GAPS.values(), ids=GAPS)
+def test_tables_of_the_runs_that_are_there(study, results, keep):
+    done = [cell for cell in cells(study) if keep(cell)]
+    data = tables.build(study, results, only=done)
+    assert len(data["runs"]) == len(done)
+    runs = data["runs"].set_index(["model", "trigger", "rate", "seed"])
+    for row in data["contrasts"].query("metric == 'auroc_clean'").itertuples():
+        clean = set(runs.loc[row.model, "none", 0.0].index)
+        assert row.n_seeds == len(clean & set(runs.loc[row.model, row.trigger, row.rate].index))
+    for name in figures.FIGURES:
+        figures.figure_html(figures.draw(name, data, "ward"), name)
+    findings = tables.findings(data)
+    page = pages.headline_html(findings) + pages.findings_html(findings) + pages.contrasts_html(data["contrasts"])
+    page += pages.summary_html(data["summary"]) + pages.triggers_html(data["triggers"])
+    assert "nan" not in page.lower()
+
+
+def test_tables_of_all_runs_are_those_of_the_study_and_a_missing_run_is_an_error(study, results, data, tmp_path):
+    for name, table in tables.build(study, results, only=list(cells(study))[::-1]).items():
+        pd.testing.assert_frame_equal(table, data[name])
+    folder = fabricate(study, tmp_path)
+    (folder / "runs/ward/mlp/value_shift/0.05/seed_2/results_explain.json").unlink()
+    with pytest.raises(UserError, match="seed_2 has no results_explain.json"):
+        tables.build(study, folder)
+
+
+def test_gaps_are_counted_and_their_reason_told():
+    cell = {"dataset": "ward", "model": "mlp", "trigger": "none", "rate": 0.0}
+    states = {"done": (None, None), "failed": ("train", "diverged <b>"), "missing": ("eval", "not begun")}
+    rows = [
+        cell | {"seed": seed, "state": state, "stage": states[state][0], "why": states[state][1]}
+        for seed, state in enumerate(["done", "missing", "failed", "done"])
+    ]
+    whole = [row | {"trigger": "value_shift", "rate": 0.05, "state": "done"} for row in rows]
+    page = pages.gaps_html(pd.DataFrame(rows + whole))
+    assert "2 of its 8 runs are not here" in page and ">2 of 4<" in page and "value_shift" not in page
+    assert "train: diverged &lt;b&gt;" in page and "not begun" not in page
+    assert pages.gaps_html(pd.DataFrame(whole)) == ""
+
+
 def test_figures_are_written_twice_the_same(results, tmp_path):
     for folder in ("one", "two"):
         options = ["--tables", str(results / "tables"), "--out", str(tmp_path / folder), "--datasets", "ward"]

@@ -4,6 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
+from pipeline.commands.arguments import read_study
+
 # Argument, configuration key, and how its text is read.
 _LISTS = {
     "dataset": ("datasets", str),
@@ -36,21 +38,14 @@ def run(args: argparse.Namespace) -> int:
     import subprocess
     import sys
 
-    from snakemake.utils import update_config
-
     from pipeline import grid, preflight
-    from pipeline.config import load_study
-    from pipeline.files import read_json, read_yaml
+    from pipeline.files import read_json
 
     overrides = {key: getattr(args, name) for name, (key, _) in _LISTS.items() if getattr(args, name) is not None}
     overrides |= {key: getattr(args, key) for key in ("raw_dir", "results_dir") if getattr(args, key)}
     if args.epochs is not None:
         overrides["training"] = {"epochs": args.epochs}
-    config: dict = {}
-    for path in filter(None, (Path("config/config.yaml"), args.configfile)):
-        update_config(config, read_yaml(path))
-    update_config(config, overrides)
-    study = load_study(config)
+    study = read_study(args.configfile, overrides)
     preflight.check(study)
     cells = sorted(grid.cells(study))
     targets = [f"{study.results_dir}/{path}" for cell in cells for path in grid.cell_results(cell)]

@@ -22,7 +22,7 @@ from pipeline.cohorts.intake import MIN_CELL
 from pipeline.evaluation.statistics import mean_interval
 from pipeline.files import whole
 from pipeline.grid import CLEAN, CONTROLS
-from pipeline.results.pages import WITHHELD, percent
+from pipeline.results.pages import WITHHELD, contrasts_html, page, percent
 from pipeline.results.tables import BASELINE, FLIPPED, LABEL_AUROC
 
 # Okabe and Ito's palette, which stays distinct in the common colour blindnesses; yellow is too light for lines.
@@ -217,6 +217,16 @@ def draw(name: str, tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
     """The figure called `name`, in the project's style."""
     with rc_context(STYLE):
         return FIGURES[name](tables, dataset)
+
+
+def write(tables: dict[str, pd.DataFrame], datasets: Iterable[str], folder: Path) -> None:
+    """Every figure of each dataset, and its contrasts as a page."""
+    for dataset in datasets:
+        for name in FIGURES:
+            save(draw(name, tables, dataset), Path(folder) / f"{dataset}_{name}")
+        body = f"<h1>Contrasts in {escape(dataset)}</h1>{contrasts_html(_of(tables['contrasts'], dataset))}"
+        with whole(Path(folder) / f"{dataset}_contrasts.html") as aside:
+            aside.write_text(page(f"Contrasts in {dataset}", body), encoding="utf-8")
 
 
 def save(figure: Figure, stem: Path) -> None:

@@ -12,7 +12,7 @@ from pipeline.results.tables import ALL_AUROC, BASELINE, FLIPPED, LABEL_AUROC, M
 ALPHA = 0.05
 FEW_SAMPLES = 50  # of a label in the test set: one sample more or less moves a share of them by 2 %
 MISSING = "–"
-WITHHELD = f"Nothing can be shown: it is not defined in this study, or rests on fewer than {MIN_CELL} patients."
+WITHHELD = f"Nothing can be shown: no finished run defines it, or it rests on fewer than {MIN_CELL} patients."
 PAGE_STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; max-width: 1240px; margin: 2rem auto; padding: 0 2rem; }
 h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; padding-bottom: .3rem; }
@@ -83,6 +83,36 @@ def page(title: str, body: str) -> str:
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{PAGE_STYLE}</style></head>'
         f"<body>{body}</body></html>\n"
+    )
+
+
+def gaps_html(cells: pd.DataFrame) -> str:
+    """What the tables lack, as a warning; empty if every cell is done. `cells`: the rows of cells.csv."""
+    by = ["dataset", "model", "trigger", "rate"]
+    counts = cells.assign(n=1).pivot_table("n", by, "state", "count", fill_value=0)
+    counts = counts.reindex(columns=["done", "failed", "missing"], fill_value=0)
+    of = counts.sum(axis=1)
+    gaps = counts[counts["done"] < of]
+    if gaps.empty:
+        return ""
+    first = cells[cells["state"] != "done"].sort_values(["state", "seed"]).groupby(by).first()
+    table = gaps.index.to_frame(index=False).assign(
+        **{
+            "rate": [percent(rate) for rate in gaps.index.get_level_values("rate")],
+            "seeds done": [f"{done} of {n}" for done, n in zip(gaps["done"], of[gaps.index], strict=True)],
+            "failed": gaps["failed"].to_numpy(),
+            "missing": gaps["missing"].to_numpy(),
+            "why (the first)": (first["stage"] + ": " + first["why"]).to_numpy(),
+        }
+    )
+    n_gaps = len(cells) - counts["done"].sum()
+    shown = html_table(table.rename(columns={"rate": "poison rate"}), prose=["why (the first)"], left=by)
+    return (
+        f'<div class="warning"><p><strong>This is not the whole study: {n_gaps} of its {len(cells)} runs are not '
+        f"here</strong>, {counts['failed'].sum()} failed and {counts['missing'].sum()} missing. Everything below is "
+        "made of the others: means and intervals are over the seeds that are done, comparisons over those where the "
+        "run and its control are. Runs seldom fail by chance, so what is left may be biased. Draw no conclusions "
+        f"before the study is complete.</p>{shown}</div>"
     )
 
 

@@ -5,17 +5,19 @@ Which patients a number is taken over is said once, in the `…_REST_ON` below; 
 what is left. Rows are sorted by their key, so the order of the lists in the config leaves no trace in the files.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from pipeline.cohorts.intake import MIN_CELL
 from pipeline.errors import UserError
 from pipeline.evaluation.statistics import holm, mean_interval, paired_contrast
-from pipeline.files import read_json, whole, write_json
-from pipeline.grid import CLEAN, CONTROLS, cells, format_rate
+from pipeline.files import damaged, read_json, whole, write_json
+from pipeline.grid import CLEAN, CONTROLS, Cell, cells, format_rate
 
 BASELINE = "random"
 ALL_AUROC, LABEL_AUROC = "detection_auroc", "detection_auroc_in_label"
@@ -117,15 +119,17 @@ class Facts(NamedTuple):
     poisons: list[dict]
 
 
-def collect(study, results_dir: Path) -> Facts:
-    """Read every cell of `study`; a cell that is not there is an error, since its absence would bias the means."""
-    results_dir, grid = Path(results_dir), sorted(cells(study))
-    with_footprint = [cell for cell in grid if cell.trigger not in CONTROLS]
+def collect(study, results_dir: Path, only: Collection[Cell] | None = None) -> Facts:
+    """Read every cell of `study`, or those in `only`.
+
+    A cell that is not there is an error, since its absence would bias the means.
+    """
+    results_dir, grid = Path(results_dir), sorted(cells(study) if only is None else only)
     poisons = sorted({cell.poison_folder for cell in grid if cell.trigger != CLEAN})
     return Facts(
         [_fact(results_dir, cell.run_folder, "results_eval.json") for cell in grid],
         [_fact(results_dir, cell.run_folder, "results_detect.json") for cell in grid],
-        [_fact(results_dir, cell.run_folder, "results_explain.json") for cell in with_footprint],
+        [_fact(results_dir, cell.run_folder, "results_explain.json") for cell in grid if cell.has_footprint],
         [_fact(results_dir, folder, "poison.json") for folder in poisons],
     )
 
@@ -137,9 +141,9 @@ def _fact(results_dir: Path, folder: str, name: str) -> dict:
     return read_json(path)
 
 
-def build(study, results_dir: Path) -> dict[str, pd.DataFrame]:
-    """Every table of the study by name."""
-    facts = collect(study, results_dir)
+def build(study, results_dir: Path, only: Collection[Cell] | None = None) -> dict[str, pd.DataFrame]:
+    """Every table of the study, or of its cells in `only`, by name."""
+    facts = collect(study, results_dir, only)
     tables = {
         "runs": runs(facts.evals),
         "detections": detections(facts.detects),
@@ -175,7 +179,14 @@ def read(folder: Path) -> dict[str, pd.DataFrame]:
     paths = sorted(Path(folder).glob("*.parquet"))
     if not paths:
         raise UserError(f"{folder} holds no tables: expected the output folder of the aggregate stage.")
-    return {path.stem: pd.read_parquet(path) for path in paths}
+    return {path.stem: _read_table(path) for path in paths}
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise damaged(path, "Parquet file", error) from None
 
 
 def runs(evals: list[dict]) -> pd.DataFrame:

@@ -11,16 +11,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from html import escape
+    from pipeline.results import figures, tables
 
-    from pipeline.files import whole
-    from pipeline.results import figures, pages, tables
-
-    data = tables.read(args.tables)
-    for dataset in args.datasets:
-        for name in figures.FIGURES:
-            figures.save(figures.draw(name, data, dataset), args.out / f"{dataset}_{name}")
-        contrasts = data["contrasts"][data["contrasts"]["dataset"] == dataset]
-        body = f"<h1>Contrasts in {escape(dataset)}</h1>{pages.contrasts_html(contrasts)}"
-        with whole(args.out / f"{dataset}_contrasts.html") as aside:
-            aside.write_text(pages.page(f"Contrasts in {dataset}", body), encoding="utf-8")
+    figures.write(tables.read(args.tables), args.datasets, args.out)

@@ -17,12 +17,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    write(args.study, args.results_dir / "tables", args.notebook, args.out, args.executed_notebook)
+
+
+def write(
+    study: str, tables_dir: Path, notebook: Path, out: Path, executed: Path, cells_csv: Path | None = None
+) -> None:
+    """Write the page `out` about the tables in `tables_dir`.
+
+    `study`: its configuration as JSON. `cells_csv`: the state of its cells, where the tables are not of all of them.
+    """
     from pipeline.files import whole
 
-    parameters = {"tables_dir": str((args.results_dir / "tables").resolve()), "study_json": args.study}
-    notebook = execute(args.notebook, parameters, args.executed_notebook)
-    with whole(args.out) as aside:
-        aside.write_text(to_html(notebook), encoding="utf-8")
+    parameters = {"tables_dir": str(tables_dir.resolve()), "study_json": study}
+    parameters |= {"cells_csv": str(cells_csv.resolve()) if cells_csv else ""}
+    page = to_html(execute(notebook, parameters, executed))
+    with whole(out) as aside:
+        aside.write_text(page, encoding="utf-8")
 
 
 def execute(notebook: Path, parameters: dict[str, str], executed: Path):

@@ -1,0 +1,22 @@
+"""Say how far a study is and why cells of it failed, and write it to RESULTS_DIR/cells.csv."""
+
+import argparse
+from pathlib import Path
+
+from pipeline.commands.arguments import add_study_arguments, study_of
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_study_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    from pipeline import progress
+
+    study = study_of(args)
+    # The lock also stays where Snakemake was killed, and then its jobs are not to blame either.
+    rows = progress.states(study, running=any(Path(".snakemake/locks").glob("*")))
+    for row in rows:
+        if row.state == progress.FAILED:
+            print(f"{'/'.join(row.cell)}: {row.stage}: {row.why}")
+    print(progress.record(study, rows))

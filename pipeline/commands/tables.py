@@ -1,0 +1,41 @@
+"""Make tables, figures and report of the cells that are done, the gaps named, in RESULTS_DIR/partial."""
+
+import argparse
+from pathlib import Path
+
+from pipeline.commands.arguments import add_study_arguments, study_of
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_study_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    import tempfile
+
+    from pipeline import progress
+    from pipeline.errors import UserError
+    from pipeline.results import figures, tables
+    from pipeline.stages import report
+
+    study = study_of(args)
+    results = Path(study.results_dir)
+    rows = progress.states(study)
+    done = [row.cell for row in rows if row.state == progress.DONE]
+    if not done:
+        raise UserError(f"{results}: no cell of the study is done ({progress.summary(rows)}), expected at least one")
+    # Made aside, then put in place as one: tables, figures and gaps always belong together.
+    with tempfile.TemporaryDirectory(prefix=".partial.", dir=results) as folder:
+        new, old = Path(folder, "new"), Path(folder, "old")
+        built = tables.build(study, results, only=done)
+        tables.write(built, new / "tables")
+        tables.write_headlines(built["summary"], new)
+        figures.write(built, list(built["datasets"]["dataset"]), new / "figures")
+        progress.write(rows, new / "cells.csv")
+        notebook, page, executed = Path("notebooks/report.ipynb"), new / "report.html", results / "logs/partial.ipynb"
+        report.write(study.model_dump_json(), new / "tables", notebook, page, executed, new / "cells.csv")
+        partial = results / "partial"
+        if partial.exists():
+            partial.rename(old)
+        new.rename(partial)
+    print(f"{progress.summary(rows)}; made of those done: {partial}/tables, figures, report.html")
