@@ -1,7 +1,7 @@
 # make study    the default study, set-up included; says where the report is
 # make test     the same set-up, then all tests
 # make lint     ruff, snakefmt and snakemake --lint
-# make bench    the cohort from tables of MIMIC-IV's size, against a pandas script (about 10 minutes, 1 GB)
+# make bench    docs/BENCHMARKS.md: against a plain script and ART, warm and cold, growing grids (about an hour)
 # make schema   the JSON schema of the configuration, after a change of its classes
 #
 # CORES=4 limits the cores; PYTHON names the interpreter that .venv is made from.
@@ -28,7 +28,7 @@ lint: $(READY)
 	snakemake --lint
 
 bench: $(READY)
-	OMP_NUM_THREADS=1 python -m benchmarks.mimiciv_scale
+	python -m benchmarks --measure
 
 schema: $(READY)
 	python -m pipeline schema

@@ -32,6 +32,8 @@ rule all:
 
 onstart:
     if workflow.local_exec:
+        # Each round of the scheduler would start a timer that causes another round, and so on, ever more of them.
+        workflow.scheduler.job_rate_limiter = None
         preflight.mend_times(STUDY)
         if STUDY.warm:
             warm.start()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import detectors, facts, growth, training
+from benchmarks import detectors, facts, growth, study, training
 from benchmarks.__main__ import PARTS, page
 
 
@@ -128,3 +128,17 @@ def test_the_page_shows_bars_machine_and_command(tmp_path):
     (tmp_path / "detectors.json").write_text(json.dumps({**found, "results": results}))
     text = page(tmp_path)
     assert "ART was not compared: no network" in text and "1 core" in text and "2026-11-21" in text
+
+
+def test_a_bar_is_met_by_the_figure_it_shows():
+    warm = {"wall": 301.0, "overhead_share": 0.36, "overhead_per_job": 0.11}
+    results = {"cores": 2, "config": [], "warm": warm, "ratio": 3.9}
+    assert [bar.met for bar in study.bars(results)] == [False] * 4
+    results = {**results, "warm": {"wall": 299.0, "overhead_share": 0.34, "overhead_per_job": 0.09}, "ratio": 4.1}
+    assert [bar.met for bar in study.bars(results)] == [True] * 4
+    sizes = [
+        {"cells": cells, "per_cell": seconds, "overhead_per_job": 0.05} for cells, seconds in ((100, 1), (900, 1.5))
+    ]
+    results = {"sizes": [*sizes, {**sizes[0], "per_cell": 1.4}], "batched": {"cells": 5000, "per_cell": 1.5}}
+    # Against the mean of the first and the last measurement of the smallest grid.
+    assert [(bar.figure, bar.met) for bar in growth.bars(results)[1:]] == [("1.25 ×", False)] * 2

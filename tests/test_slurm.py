@@ -35,7 +35,8 @@ PROFILES = ("default", "slurm")
 COHORT = "rule_sample_dev_wildcards_icu_dev"
 CLEAN = "rule_clean_detect_eval_poison_train"
 CELLS = "rule_cells_detect_eval_explain_poison_train"
-RESULTS = "rule_results_aggregate_figures_report"
+TABLES = "rule_aggregate"
+FIGURES, REPORT = "rule_figures", "rule_report"
 # The first attempt gets less memory than Python needs, and Slurm kills it.
 TOO_LITTLE = "sample_dev:mem_mb=30 if attempt == 1 else 2000"
 
@@ -200,7 +201,8 @@ def test_tables_and_report_are_the_local_ones(study, tmp_path):
 def test_cells_share_a_job(study, slurm):
     """18 stages in 4 jobs, of which one was tried twice."""
     _, submitted = study
-    assert {name: len(records) for name, records in submitted.items()} == {COHORT: 2, CLEAN: 1, CELLS: 1, RESULTS: 1}
+    once = dict.fromkeys((CLEAN, CELLS, TABLES, FIGURES, REPORT), 1)
+    assert {name: len(records) for name, records in submitted.items()} == {COHORT: 2, **once}
     log = next((slurm / "jobs").rglob(f"{field(submitted[CELLS][0], 'JobId')}.log")).read_text()
     for rate in SMALL["rates"]:
         assert f"results/runs/icu_dev/mlp/rare_value/{rate}/seed_1/model.pt" in log
@@ -214,7 +216,9 @@ def test_resources_arrive(study):
         COHORT: ["2", "2000M", "02:00:00", "study"],
         CLEAN: ["1", "4000M", "00:16:00", "study"],
         CELLS: ["1", "4000M", "00:36:00", "study"],
-        RESULTS: ["1", "4000M", "00:30:00", "study"],
+        TABLES: ["1", "4000M", "00:10:00", "study"],
+        FIGURES: ["1", "4000M", "00:10:00", "study"],
+        REPORT: ["1", "4000M", "00:10:00", "study"],
     }
     assert "gpu" not in str(submitted)
 

@@ -40,8 +40,6 @@ rule aggregate:
         plot=f"{RESULTS}/dose_response.csv",
     log:
         f"{RESULTS}/logs/aggregate.log",
-    group:
-        "results"
     conda:
         "../../environment.yml"
     resources:
@@ -83,8 +81,6 @@ rule figures:
         expand(f"{RESULTS}/figures/{{dataset}}_{{name}}.svg", dataset=STUDY.datasets, name=PICTURES),
     log:
         f"{RESULTS}/logs/figures.log",
-    group:
-        "results"
     conda:
         "../../environment.yml"
     resources:
@@ -111,8 +107,6 @@ rule report:
     log:
         f"{RESULTS}/logs/report.log",
         notebook=f"{RESULTS}/logs/report.ipynb",
-    group:
-        "results"
     conda:
         "../../environment.yml"
     resources:
