@@ -38,7 +38,8 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
-	pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@# Without compat, an import hook would take 10 ms of every job's start.
+	pip install --quiet --constraint constraints.txt --config-settings editable_mode=compat --editable ".[dev]"
 	@touch $@
 
 clean:

@@ -38,7 +38,7 @@ onstart:
         if STUDY.warm:
             warm.start()
     else:
-        lifetime.jobs_run_elsewhere(Path())
+        lifetime.jobs_run_elsewhere(".")
 
 
 onsuccess:

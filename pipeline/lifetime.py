@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from pathlib import Path
 
 SNAKEMAKE = "BACKDOOR_STUDY_SNAKEMAKE"  # the process whose jobs we are
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
@@ -46,13 +45,13 @@ def end_with_snakemake() -> None:
         die_with(os.getppid(), signal.SIGKILL)
 
 
-def jobs_run_elsewhere(folder: Path) -> None:
+def jobs_run_elsewhere(folder: str) -> None:
     """Keep the lock of this Snakemake if it is killed: a cluster's jobs go on without it."""
     with suppress(OSError):
-        os.truncate(folder / _CLAIM, 0)
+        os.truncate(os.path.join(folder, _CLAIM), 0)
 
 
-def begin(folder: Path, main: bool) -> None:
+def begin(folder: str, main: bool) -> None:
     """Declare this process a Snakemake at work in `folder`, and as `main`, not a job's, remove the lock of a dead one.
 
     Every Snakemake holds a shared lock of the operating system on one file until it ends, however it ends. Who gets
@@ -67,10 +66,11 @@ def begin(folder: Path, main: bool) -> None:
     os.environ[SNAKEMAKE] = str(os.getpid())
     if not main:
         return
+    path = os.path.join(folder, _CLAIM)
     try:
-        (folder / _CLAIM).parent.mkdir(exist_ok=True)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         # Never closed: the lock is held as long as the process lives.
-        claim = os.open(folder / _CLAIM, os.O_RDWR | os.O_CREAT, 0o666)
+        claim = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -78,7 +78,7 @@ def begin(folder: Path, main: bool) -> None:
         else:
             host = platform.node().encode()
             if os.pread(claim, 256, 0) == host and sys.platform == "linux":
-                shutil.rmtree(folder / _LOCKS, ignore_errors=True)
+                shutil.rmtree(os.path.join(folder, _LOCKS), ignore_errors=True)
             os.ftruncate(claim, 0)
             os.pwrite(claim, host, 0)
         fcntl.flock(claim, fcntl.LOCK_SH)

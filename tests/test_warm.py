@@ -144,7 +144,7 @@ def test_the_server_outlives_its_clients_and_serves_several_at_once(server, tmp_
 
 def test_garbage_and_strangers_are_turned_away(server):
     process, environment = server
-    for message in (b"{}", b"garbage", b"[1]", b"x" * 100_000):
+    for message in (b"{}", b"garbage", b"[1]", b"\xff\0", b"x" * 100_000):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
             client.connect(environment[warm.ADDRESS])
             client.send(message)

@@ -73,7 +73,7 @@ def serve(folder: Path, threads: int) -> None:
     listener.listen()
     for _ in range(threads):
         threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
-    warm.serve(folder, listener, os.getppid(), lambda: main)
+    warm.serve(str(folder), listener, os.getppid(), lambda: main)
 
 
 if __name__ == "__main__":

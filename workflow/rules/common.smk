@@ -15,7 +15,7 @@ try:
 except UserError as error:
     sys.exit(f"error: {error}")
 
-lifetime.begin(Path(), main=workflow.is_main_process)
+lifetime.begin(".", main=workflow.is_main_process)
 
 # `python` in a rule is the interpreter that runs Snakemake, also where its environment is not activated.
 shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
