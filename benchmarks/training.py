@@ -131,8 +131,8 @@ def measure(args: argparse.Namespace) -> dict:
 
 
 def bars(results: dict) -> list[facts.Bar]:
-    share = results["step"]["series"]["share"]
-    what = f"mlp training step, batch {BATCH}, share of the matrix-multiply limit"
+    share = results["step"]["series"]["share_done"]
+    what = f"mlp training step, batch {BATCH}, share of the matrix-multiply limit (work done, series)"
     return [facts.Bar(what, f"≥ {BAR:.0%}", f"{share:.0%}", share >= BAR)]
 
 
@@ -157,8 +157,8 @@ def text(results: dict) -> str:
         [
             "## Training",
             f"Training samples per CPU second of `fit`, one thread: {results['samples']:,} training samples, batch "
-            f"{BATCH}, {results['epochs']} epochs, with validation on a fifth as many samples and a checkpoint per "
-            f"epoch; default parameters, medians of {results['repeats']}.",
+            f"{BATCH}, {results['epochs']} epochs, with validation on a fifth as many samples and the last "
+            f"checkpoint; default parameters, medians of {results['repeats']}.",
             facts.table(("model", *described.values()), rates),
             f"The `mlp`'s training step (batch, forward, backward, AdamW) at batch {BATCH} against `torch.mm` in "
             "float32, one thread, same process. By the usual count a step is 6 × parameters × batch operations. The "

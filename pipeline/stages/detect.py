@@ -15,14 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     from pipeline import device, families
-    from pipeline.cohorts.cohort import read_cohort
+    from pipeline.cohorts.cohort import read_cohort, write_parquet
     from pipeline.detectors.base import Evidence
     from pipeline.evaluation.attribution import saliency_profiles
     from pipeline.evaluation.detection import evaluate
-    from pipeline.files import whole, write_json
+    from pipeline.files import write_json
     from pipeline.models.base import build
     from pipeline.training.checkpoints import load_weights
     from pipeline.training.data import poisoned_training, read_split
@@ -49,6 +48,5 @@ def run(args: argparse.Namespace) -> None:
         scores[name] = suspicion.score
         for table, rows in evaluate(suspicion, poisoned, train.label, train.group_id, settings["target"]).items():
             results[table] += [{"detector": name, **row} for row in rows]
-    with whole(args.out / "detection_scores.parquet") as aside:
-        pq.write_table(pa.table(scores), aside)
+    write_parquet(pa.table(scores), args.out / "detection_scores.parquet")
     write_json(args.out / "results_detect.json", {**run_key(args), **results})

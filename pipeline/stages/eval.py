@@ -17,13 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     import numpy as np
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     from pipeline import device, families
-    from pipeline.cohorts.cohort import read_cohort
+    from pipeline.cohorts.cohort import read_cohort, write_parquet
     from pipeline.evaluation.metrics import choose_threshold
     from pipeline.evaluation.runs import evaluate_attack, evaluate_clean
-    from pipeline.files import whole, write_json
+    from pipeline.files import write_json
     from pipeline.grid import CLEAN
     from pipeline.models.base import build
     from pipeline.training.checkpoints import load_weights
@@ -64,8 +63,8 @@ def run(args: argparse.Namespace) -> None:
         "poisoned": len(np.unique(cohort.group_id[poisoned])),
         "threshold": _patients_of_threshold(validation, settings["threshold"]),
     }
-    with whole(args.out / "predictions.parquet") as aside:
-        pq.write_table(pa.table({name: np.asarray(column) for name, column in columns.items()}), aside)
+    predictions = pa.table({name: np.asarray(column) for name, column in columns.items()})
+    write_parquet(predictions, args.out / "predictions.parquet")
     write_json(
         args.out / "results_eval.json",
         {

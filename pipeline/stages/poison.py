@@ -16,10 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     import numpy as np
-    import pyarrow.parquet as pq
 
     from pipeline import families
-    from pipeline.cohorts.cohort import read_cohort, windows_table
+    from pipeline.cohorts.cohort import read_cohort, windows_table, write_parquet
     from pipeline.cohorts.intake import shown
     from pipeline.evaluation.plausibility import plausibility
     from pipeline.files import whole, write_json
@@ -37,8 +36,7 @@ def run(args: argparse.Namespace) -> None:
     rows = choose_poison(eligible, float(args.rate), len(split.train), args.seed, args.dataset)
     poisoned = trigger.apply(cohort.values[rows])
     n_patients = len(np.unique(cohort.group_id[rows]))
-    with whole(args.out / "poison.parquet") as aside:
-        pq.write_table(windows_table(cohort.sample_id[rows], poisoned, cohort.features), aside)
+    write_parquet(windows_table(cohort.sample_id[rows], poisoned, cohort.features), args.out / "poison.parquet")
     with whole(args.out / "poisoned_indices.npy") as aside, aside.open("wb") as file:
         np.save(file, rows)
     write_json(

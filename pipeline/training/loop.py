@@ -122,11 +122,8 @@ def fit(
         if epoch - 1 - best["epoch"] >= settings.patience:
             break
         train_loss = _one_epoch(classifier, train, optimizer, settings.batch_size, pos_weight, shuffle)
-        if not np.isfinite(train_loss):
-            raise UserError(
-                f"training diverged: the loss is {train_loss} in epoch {epoch}; try a smaller training.learning_rate"
-            )
-        validation_loss, validation_auroc = _validate(classifier, validation, pos_weight)
+        _check(train_loss, epoch)
+        validation_loss, validation_auroc = _validate(classifier, validation, pos_weight, epoch)
         history.append(
             {
                 "epoch": epoch,
@@ -144,6 +141,11 @@ def fit(
     save(finished=True)
     classifier.load_state_dict(best["weights"])
     return history, resumed_from
+
+
+def _check(loss: float, epoch: int) -> None:
+    if not np.isfinite(loss):
+        raise UserError(f"training diverged: the loss is {loss} in epoch {epoch}; try a smaller training.learning_rate")
 
 
 def weights_of(classifier: Classifier) -> dict[str, Tensor]:
@@ -192,11 +194,12 @@ def _one_epoch(
 
 
 @torch.no_grad()
-def _validate(classifier: Classifier, samples: Samples, pos_weight: Tensor | None) -> tuple[float, float]:
+def _validate(classifier: Classifier, samples: Samples, pos_weight: Tensor | None, epoch: int) -> tuple[float, float]:
     classifier.eval()
     logits = torch.cat([classifier(x) for x in samples.x.split(BATCH)])
-    loss = binary_cross_entropy_with_logits(logits, samples.label, pos_weight=pos_weight)
-    return float(loss), float(auroc(samples.label.cpu().numpy(), logits.cpu().numpy()))
+    loss = float(binary_cross_entropy_with_logits(logits, samples.label, pos_weight=pos_weight))
+    _check(loss, epoch)
+    return loss, float(auroc(samples.label.cpu().numpy(), logits.cpu().numpy()))
 
 
 def _positive_weight(label: Tensor) -> Tensor:
