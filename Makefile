@@ -1,7 +1,7 @@
 # make study    the default study, set-up included; says where the report is
 # make test     the same set-up, then all tests
 # make lint     ruff, snakefmt and snakemake --lint
-# make bench    docs/BENCHMARKS.md: against a plain script and ART, warm and cold, growing grids (about an hour)
+# make bench    docs/BENCHMARKS.md: against a plain script and ART, warm and cold, growing grids (about half an hour)
 # make schema   the JSON schema of the configuration, after a change of its classes
 #
 # CORES=4 limits the cores; PYTHON names the interpreter that .venv is made from.

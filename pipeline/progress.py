@@ -21,6 +21,7 @@ DONE, FAILED, MISSING = "done", "failed", "missing"
 NOT_BEGUN = "not begun"
 INTERRUPTED = "interrupted"
 AT_WORK = "at work, or killed"
+GONE = "had finished, but its files are gone"
 NO_MESSAGE = "ended without a message (killed, or out of memory)"
 
 
@@ -134,6 +135,8 @@ def _outcome(job: _Job, running: bool) -> tuple[str, str]:
         lines = Path(job.log).read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return MISSING, NOT_BEGUN
+    if lines and lines[-1].startswith("cost: "):
+        return MISSING, GONE
     why = _reason(lines)
     if why == INTERRUPTED:
         return MISSING, why
