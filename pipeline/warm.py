@@ -90,12 +90,14 @@ def call(arguments: list[str]) -> int | None:
     umask = os.umask(0)
     os.umask(umask)
     names = [name for name in dir(resource) if name.startswith("RLIMIT_")]
+    ignored = [int(number) for number in _FORWARDED if signal.getsignal(number) == signal.SIG_IGN]
     request = {
         "fixed": _fixed(),
         "arguments": arguments,
         "folder": os.getcwd(),
         "environment": dict(os.environ),
         "umask": umask,
+        "ignored": ignored,
         "limits": {name: resource.getrlimit(getattr(resource, name)) for name in names},
     }
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
@@ -110,7 +112,8 @@ def call(arguments: list[str]) -> int | None:
         server.setblocking(False)
         signal.set_wakeup_fd(server.fileno(), warn_on_full_buffer=False)
         received: list[int] = []
-        handlers = {number: signal.signal(number, lambda number, _: received.append(number)) for number in _FORWARDED}
+        heard = [number for number in _FORWARDED if number not in ignored]
+        handlers = {number: signal.signal(number, lambda number, _: received.append(number)) for number in heard}
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         select.select([server], [], [])
         signal.set_wakeup_fd(-1)
@@ -214,9 +217,9 @@ class _Server:
 
         die_with(server, signal.SIGKILL)
         atexit._clear()  # what libraries registered on import is the server's; a stage's own is run
-        for number in (signal.SIGTERM, *_FORWARDED):
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in _FORWARDED:
+            default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, signal.SIG_IGN if number in request["ignored"] else default)
         for key in list(self.selector.get_map().values()):
             if key.fileobj is not connection:
                 os.close(key.fileobj) if isinstance(key.fileobj, int) else key.fileobj.close()

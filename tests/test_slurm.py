@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -246,7 +247,10 @@ def test_a_study_that_insists_on_a_gpu_asks_for_one(study, slurm, tmp_path):
     folder, submitted = study
     shutil.copytree(folder / "data", tmp_path / "data")
     command = snakemake("--profile", "slurm", *ONE_MACHINE, *settings(tmp_path, device="cuda"))
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # What a shell starts in the background may ignore the signal, and so may this process.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, cwd=ROOT, preexec_fn=heed, **quiet)
     wait_for(lambda: len(jobs()[CLEAN]) > len(submitted[CLEAN]), "second job of clean runs", 60)
     assert "gpu:1" in field(jobs()[CLEAN][-1], "TresPerJob")
     # Interrupted, Snakemake takes its jobs back.

@@ -116,12 +116,35 @@ def test_nothing_of_one_call_is_visible_to_the_next(server, tmp_path):
     assert first == second == (0, f"[] None {tmp_path}\n", "")
 
 
+def heed():
+    """Undo what `nohup` and shells do to what they start in the background."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def test_a_signal_that_the_client_ignores_is_ignored_by_the_child(server, tmp_path):
+    def ignore():
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+
+    pids = tmp_path / "pids"
+    client = subprocess.Popen(
+        command("wait", pids, 1), env=server[1], stdout=subprocess.PIPE, text=True, preexec_fn=ignore
+    )
+    assert eventually(lambda: pids.exists() and pids.read_text())
+    for number in (signal.SIGINT, signal.SIGHUP):
+        client.send_signal(number)
+    assert client.communicate(timeout=20)[0] == "done\n" and client.returncode == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_a_signal_to_the_client_reaches_the_child(server, tmp_path, number):
     results = []
     for environment in (OWN, server[1]):
         pids = tmp_path / f"{len(results)}"
-        client = subprocess.Popen(command("wait", pids, 60), env=environment, stdout=subprocess.PIPE, text=True)
+        client = subprocess.Popen(
+            command("wait", pids, 60), env=environment, stdout=subprocess.PIPE, text=True, preexec_fn=heed
+        )
         assert eventually(lambda pids=pids: pids.exists() and pids.read_text())
         child = int(pids.read_text())
         assert (child == client.pid) == (environment is OWN)
@@ -244,6 +267,7 @@ def study(folder: Path, *arguments: str, **changes) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=heed,
     )
 
 
