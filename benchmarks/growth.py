@@ -178,8 +178,8 @@ def text(results: dict) -> str:
     if found := results["batched"]:
         walls, count = ", ".join(f"{wall:.0f}" for wall in found["walls"]), len(found["walls"])
         parts.append(
-            f"{found['cells']:,} cells in {count} batches (`aggregate --batch aggregate=1/{count}` to `{count}/{count}`): "
-            f"{walls} s, then a plain call for figures and report, {found['last']:.0f} s; "
+            f"{found['cells']:,} cells in {count} batches (`aggregate --batch aggregate=1/{count}` and "
+            f"so on): {walls} s, then a plain call for figures and report, {found['last']:.0f} s; "
             f"{found['per_cell']:.3f} s per cell."
         )
     return "\n\n".join(parts)
