@@ -107,7 +107,7 @@ def load_study(config: dict[str, Any]) -> Study:
     """The study in `config` (a parsed YAML mapping); `UserError` names the first wrong key."""
     from jsonschema.exceptions import relevance
 
-    config = {key: _numbers(value) if _has_no_numbers(value) else value for key, value in config.items()}
+    config = {key: _numbers(value) if _may_hold_texts(value) else value for key, value in config.items()}
     errors = sorted(_validator().iter_errors(config), key=relevance, reverse=True)
     if errors:
         raise UserError(f"config: {_sentence(errors[0])}")
@@ -118,7 +118,7 @@ def load_study(config: dict[str, Any]) -> Study:
         raise UserError(f"config: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def _has_no_numbers(value: Any) -> bool:
+def _may_hold_texts(value: Any) -> bool:
     """Whether Snakemake's `--config` may have left numbers and booleans in `value` as texts."""
     return isinstance(value, list | dict) or value in ("true", "false")
 

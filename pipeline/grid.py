@@ -34,6 +34,11 @@ class Cell(NamedTuple):
         return self.trigger not in CONTROLS
 
     @property
+    def measured_by(self) -> tuple[str, ...]:
+        """The stages that measure its trained model; each writes results_{stage}.json last."""
+        return ("eval", "detect", "explain") if self.has_footprint else ("eval", "detect")
+
+    @property
     def poison_folder(self) -> str:
         return f"poison/{self.dataset}/{self.trigger}/{self.rate}/seed_{self.seed}"
 
@@ -60,8 +65,7 @@ def cell_results(cell: Cell) -> list[str]:
     Not the results alone: Snakemake deletes what a failed stage had written and nothing that was made of it, so a run
     whose training failed when it was done anew still has its old results.
     """
-    stages = ("eval", "detect", "explain") if cell.has_footprint else ("eval", "detect")
-    results = [f"{cell.run_folder}/results_{stage}.json" for stage in stages]
+    results = [f"{cell.run_folder}/results_{stage}.json" for stage in cell.measured_by]
     return [f"{cell.poison_folder}/poison.json", f"{cell.run_folder}/run_metadata.json", *results]
 
 

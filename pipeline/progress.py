@@ -119,8 +119,7 @@ def _to_weights(study: Study, cell: Cell) -> list[_Job]:
 def _from_weights(study: Study, cell: Cell) -> list[_Job]:
     """The stages of a cell that need its trained model and that of its clean run."""
     run = f"{study.results_dir}/{cell.run_folder}"
-    stages = ("eval", "detect", "explain") if cell.has_footprint else ("eval", "detect")
-    return [_Job(stage, _log(study, stage, cell), f"{run}/results_{stage}.json") for stage in stages]
+    return [_Job(stage, _log(study, stage, cell), f"{run}/results_{stage}.json") for stage in cell.measured_by]
 
 
 def _log(study: Study, stage: str, cell: Cell) -> str:
