@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.evaluation.statistics import hedges_correction, holm, mean_interval, paired_contrast
+from pipeline.cohorts.splits import ROLES, assign_folds, deal
+from pipeline.evaluation.statistics import (
+    hedges_correction,
+    holm,
+    mean_interval,
+    paired_contrast,
+    proportion_interval,
+)
 
 RUN = np.array([0.81, 0.86, 0.79, 0.90, 0.84])
 CONTROL = np.array([0.12, 0.10, 0.15, 0.11, 0.18])
@@ -36,6 +43,132 @@ def test_intervals_along_an_axis():
     both = mean_interval(np.array([RUN, CONTROL]).T, axis=0)
     assert both.mean == pytest.approx([RUN.mean(), CONTROL.mean()])
     assert both.low[1] == pytest.approx(mean_interval(CONTROL).low)
+
+
+def _covers(interval, truth: float) -> float:
+    return np.mean((interval.low <= truth) & (truth <= interval.high))
+
+
+def test_an_interval_is_cut_at_what_is_possible():
+    free, cut = mean_interval([0.9, 0.2, 1.0]), mean_interval([0.9, 0.2, 1.0], bounds=(-np.inf, 1))
+    assert free.high > 1
+    assert cut == (free.n_seeds, free.mean, free.low, 1)
+    both = mean_interval([0.9, 0.2, 1.0], bounds=(0, 1))
+    assert (both.low, both.high) == (0, 1)
+    assert np.isnan(mean_interval([0.7], bounds=(0, 1))[2:]).all()
+
+
+def test_interval_of_proportions_by_hand():
+    # logit(0.8) = 1.386294; the standard error of the mean is 0.1 / √3, over 0.8 · 0.2
+    half = 4.302653 * 0.1 / 3**0.5 / 0.16
+    expected = [1 / (1 + np.exp(-(1.386294 - half))), 1 / (1 + np.exp(-(1.386294 + half)))]
+    assert proportion_interval([0.7, 0.8, 0.9]) == pytest.approx((3, 0.8, *expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 0.3, 0.7, 1.0])
+def test_equal_proportions_are_that_single_value(value):
+    interval = proportion_interval([value] * 4)
+    assert interval.low == interval.high == pytest.approx(value)
+    assert 0 <= interval.low <= 1
+
+
+@pytest.mark.parametrize("value", [0.0, 0.4, 1.0])
+def test_one_proportion_has_no_interval(value):
+    one = proportion_interval([value])
+    assert (one.n_seeds, one.mean) == (1, value) and np.isnan([one.low, one.high]).all()
+
+
+@pytest.mark.parametrize("values", [[0.0, 1.0], [1.0, 1.0 - 1e-9], [0.0, 1e-300], [0.0, 0.0, 0.01], [1, np.nan, 0.9]])
+def test_intervals_of_proportions_are_possible(values):
+    _, mean, low, high = proportion_interval(values)
+    assert 0 <= low <= mean <= high <= 1
+
+
+def test_intervals_of_proportions_along_an_axis():
+    both = proportion_interval(np.array([RUN, CONTROL]).T, axis=0)
+    assert both.mean == pytest.approx([RUN.mean(), CONTROL.mean()])
+    assert both.low[1] == pytest.approx(proportion_interval(CONTROL).low)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1])
+def test_other_numbers_are_no_proportions(value):
+    with pytest.raises(ValueError, match="proportions"):
+        proportion_interval([0.5, value])
+
+
+def test_proportions_are_covered_more_often_than_by_a_cut_interval():
+    """Success rates among 60 victims, whose true rate varies between the seeds (beta distribution)."""
+    rng = np.random.default_rng(0)
+    logit, cut = [], []
+    for n_seeds in (3, 5, 10, 20):
+        for truth in (0.05, 0.2, 0.5, 0.8, 0.95):
+            rate = rng.binomial(60, rng.beta(10 * truth, 10 * (1 - truth), (4000, n_seeds))) / 60
+            logit.append(_covers(proportion_interval(rate), truth))
+            cut.append(_covers(mean_interval(rate, bounds=(0, 1)), truth))
+    assert min(logit) > 0.91 and max(logit) < 0.97
+    assert min(cut) < 0.86 and max(cut) < 0.97
+
+
+LABEL = (np.arange(1500) < 195).astype(int)
+FOLD = assign_folds(np.arange(1500), LABEL)
+TEST_TO_TRAIN = ROLES["test"] / ROLES["train"]
+
+
+def _auroc_of_splits(score: np.ndarray, n_seeds: int) -> np.ndarray:
+    """AUROC in the test set of each seed's split, for cohorts with scores [cohorts, 1500] → [cohorts, n_seeds]."""
+    auroc = []
+    for seed in range(n_seeds):
+        test = deal(FOLD, LABEL, seed, "made").test
+        positive = LABEL[test] == 1
+        ranks, n = stats.rankdata(score[:, test], axis=1), positive.sum()
+        auroc.append((ranks[:, positive].sum(axis=1) - n * (n + 1) / 2) / (n * (len(test) - n)))
+    return np.transpose(auroc)
+
+
+@pytest.mark.parametrize("interval_of", [mean_interval, proportion_interval])
+@pytest.mark.parametrize("n_seeds", [5, 10, 20])
+def test_seeds_that_split_one_cohort_anew_cover_the_population(n_seeds, interval_of):
+    """A fixed score with binormal classes: its AUROC in the population is known."""
+    score = np.random.default_rng(0).normal(size=(600, 1500)) + 1.2 * LABEL
+    auroc, truth = _auroc_of_splits(score, n_seeds), stats.norm.cdf(1.2 / 2**0.5)
+    assert 0.9 < _covers(interval_of(auroc, test_to_train=TEST_TO_TRAIN), truth) < 0.98
+    # What is corrected: seeds counted as if each had patients of its own.
+    assert _covers(interval_of(auroc), truth) < {5: 0.92, 10: 0.8, 20: 0.7}[n_seeds]
+
+
+def test_a_difference_that_is_not_there_is_rarely_found_in_splits_of_one_cohort():
+    rng = np.random.default_rng(0)
+    latent = rng.normal(size=(300, 1500)) + 1.5 * LABEL
+    one, other = (_auroc_of_splits(latent + rng.normal(size=latent.shape) / 2, 20) for _ in range(2))
+    pairs = list(zip(one, other, strict=True))
+    found = np.array([paired_contrast(*pair, test_to_train=TEST_TO_TRAIN).p_value for pair in pairs]) < 0.05
+    assert 0.01 < found.mean() < 0.1
+    assert np.mean([paired_contrast(*pair).p_value < 0.05 for pair in pairs]) > 0.2
+
+
+def test_corrected_contrast_by_hand():
+    # Difference 2, standard deviation 1, √(1/3 + 1/2) in place of √(1/3)
+    contrast = paired_contrast([1, 2, 3], [0, 0, 0], test_to_train=0.5)
+    error = (1 / 3 + 1 / 2) ** 0.5
+    assert (contrast.ci_low, contrast.ci_high) == pytest.approx((2 - 4.302653 * error, 2 + 4.302653 * error))
+    assert contrast.p_value == pytest.approx(2 * stats.t.sf(2 / error, 2))
+    plain = paired_contrast([1, 2, 3], [0, 0, 0])
+    assert contrast.effect_size == plain.effect_size and contrast.p_value > plain.p_value
+
+
+def test_against_a_constant_it_is_the_one_sample_t_test():
+    contrast, test = paired_contrast([*RUN, np.nan], np.full(6, 0.5)), stats.ttest_1samp(RUN, 0.5)
+    assert contrast.n_seeds == 5 and contrast.mean_control == 0.5
+    assert contrast.p_value == pytest.approx(test.pvalue)
+    interval = test.confidence_interval(0.95)
+    assert (contrast.ci_low, contrast.ci_high) == pytest.approx((interval.low - 0.5, interval.high - 0.5))
+
+
+def test_a_difference_cannot_leave_what_is_possible():
+    run, control = [1.0, 0.1, 0.9], [0.0, 0.0, 0.1]
+    free, cut = paired_contrast(run, control), paired_contrast(run, control, bounds=(-1, 1))
+    assert free.ci_high > 1
+    assert cut == free._replace(ci_high=1)
 
 
 def test_paired_contrast_is_the_paired_t_test():

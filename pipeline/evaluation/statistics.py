@@ -13,7 +13,7 @@ CONSTANT = 1e-12  # a spread below this, relative to the values, is rounding and
 
 
 class Interval(NamedTuple):
-    """Mean over seeds and its t-interval; each field has the shape of the input without the seed axis."""
+    """Mean over seeds and its interval; each field has the shape of the input without the seed axis."""
 
     n_seeds: np.ndarray
     mean: np.ndarray
@@ -34,21 +34,69 @@ class Contrast(NamedTuple):
     effect_size: float
 
 
-def mean_interval(values: np.ndarray, axis: int = -1) -> Interval:
-    """Mean and 95 % Student t-interval along `axis` (the seeds); one seed has a mean and no interval (NaN)."""
+def mean_interval(
+    values: np.ndarray,
+    axis: int = -1,
+    *,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+    test_to_train: float = 0.0,
+) -> Interval:
+    """Mean and 95 % Student t-interval along `axis` (the seeds); one seed has a mean and no interval (NaN).
+
+    bounds : the lowest and the highest possible value; the interval is cut there
+    test_to_train : size of the test set over that of the training set, where each seed splits the same samples anew
+        and tests on its part; 0 where the seeds share one split or no samples. Seeds with samples in common agree
+        more than the spread between them tells, so the variance of the mean is taken as (1/J + n_test/n_train) s²
+        and not s²/J, with the same J − 1 degrees of freedom: the corrected resampled t-test of Nadeau & Bengio 2003
+        (Machine Learning 52, 239-281)
+    """
+    n, mean, half = _mean_and_half_width(values, axis, test_to_train)
+    low, high = bounds
+    return Interval(n, mean, np.maximum(mean - half, low), np.minimum(mean + half, high))
+
+
+def proportion_interval(values: np.ndarray, axis: int = -1, *, test_to_train: float = 0.0) -> Interval:
+    """`mean_interval` of values in [0, 1] that stays in [0, 1]: symmetric on the logit scale (delta method).
+
+    logit(mean) ± t · standard error / (mean (1 − mean)), transformed back. Seeds that are all 0, or all 1, give that
+    single value. Near 0 and 1 the values are skewed, and this holds the true mean more often than a t-interval that is
+    cut to [0, 1]. Raises `ValueError` for values outside [0, 1].
+    """
+    values = np.asarray(values, dtype=float)
+    outside = (values < -CONSTANT) | (values > 1 + CONSTANT)
+    if outside.any():
+        raise ValueError(f"expected proportions in [0, 1], found {values[outside][0]}")
+    n, mean, half = _mean_and_half_width(values.clip(0, 1), axis, test_to_train)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        # Both ends in terms of the factor between their odds and those of the mean, so that 0 and 1 need no care.
+        factor = np.exp(np.where(half > 0, half / (mean * (1 - mean)), half))
+        return Interval(n, mean, mean / (mean + (1 - mean) * factor), mean / (mean + (1 - mean) / factor))
+
+
+def _mean_and_half_width(values: np.ndarray, axis: int, test_to_train: float) -> tuple[np.ndarray, ...]:
     values = np.asarray(values, dtype=float)
     present = ~np.isnan(values)
     n = present.sum(axis=axis)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(present, values, 0.0).sum(axis=axis) / n
         deviation = np.where(present, values - np.expand_dims(mean, axis), 0.0)
-        sem = np.sqrt((deviation**2).sum(axis=axis) / (n - 1) / n)
-        half = np.where(n > 1, stats.t.ppf((1 + CONFIDENCE) / 2, np.maximum(n - 1, 1)) * sem, np.nan)
-    return Interval(n, mean, mean - half, mean + half)
+        standard_error = np.sqrt((deviation**2).sum(axis=axis) / (n - 1) * (1 / n + test_to_train))
+        half = np.where(n > 1, stats.t.ppf((1 + CONFIDENCE) / 2, np.maximum(n - 1, 1)) * standard_error, np.nan)
+    return n, mean, half
 
 
-def paired_contrast(run: np.ndarray, control: np.ndarray) -> Contrast:
+def paired_contrast(
+    run: np.ndarray,
+    control: np.ndarray,
+    *,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+    test_to_train: float = 0.0,
+) -> Contrast:
     """Paired t-test of `run` − `control` [n_seeds]; the means are over the complete pairs only.
+
+    Against a `control` that is the same number for every seed it is the one-sample t-test. `bounds` (of the
+    difference) and `test_to_train` are those of `mean_interval`; the latter enters interval and p-value alike, so an
+    interval excludes 0 exactly where p < 0.05.
 
     Effect size: d_z (mean difference / standard deviation of the differences) with Hedges' exact small-sample
     correction (Hedges 1981), which needs three pairs. When the difference is the same in every seed the t statistic
@@ -58,14 +106,14 @@ def paired_contrast(run: np.ndarray, control: np.ndarray) -> Contrast:
     paired = ~(np.isnan(run) | np.isnan(control))
     run, control = run[paired], control[paired]
     difference = run - control
-    n, mean, low, high = (x.item() for x in mean_interval(difference))
+    n, mean, low, high = (x.item() for x in mean_interval(difference, bounds=bounds, test_to_train=test_to_train))
     p_value = effect_size = np.nan
     if n > 1:
         spread = difference.std(ddof=1)
         if spread <= CONSTANT * max(1.0, np.abs(difference).max()):
             low = high = mean
         else:
-            p_value = 2 * stats.t.sf(abs(mean) / (spread / np.sqrt(n)), n - 1)
+            p_value = 2 * stats.t.sf(abs(mean) / (spread * np.sqrt(1 / n + test_to_train)), n - 1)
             effect_size = hedges_correction(n - 1) * mean / spread
     return Contrast(n, _mean(run), _mean(control), mean, float(low), float(high), float(p_value), float(effect_size))
 
