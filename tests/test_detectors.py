@@ -29,7 +29,7 @@ def planted(share: float = 0.05, seed: int = 0) -> tuple[Evidence, np.ndarray]:
 
 
 def _evidence(penultimate: np.ndarray, label: np.ndarray, profiles: np.ndarray) -> Evidence:
-    return Evidence(penultimate.astype(np.float32), label, lambda: profiles.astype(np.float32), seed=7)
+    return Evidence(penultimate.astype(np.float32), label, lambda: profiles.astype(np.float32), 7, "runs/a")
 
 
 def _take(evidence: Evidence, rows: np.ndarray) -> Evidence:
@@ -102,6 +102,14 @@ def test_random_scores_know_nothing():
     evidence, poisoned = planted()
     aurocs = [auroc(poisoned, _detect("random", replace(evidence, seed=seed)).score) for seed in range(20)]
     assert np.mean(aurocs) == pytest.approx(0.5, abs=0.06)
+
+
+def test_random_scores_differ_between_cells_and_others_do_not():
+    evidence, _ = planted()
+    elsewhere = replace(evidence, cell="runs/b")
+    assert abs(np.corrcoef(*(_detect("random", at).score for at in (evidence, elsewhere)))[0, 1]) < 0.2
+    for name in INFORMED:
+        assert (_detect(name, evidence).score == _detect(name, elsewhere).score).all()
 
 
 def test_random_flags_its_share():

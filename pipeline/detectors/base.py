@@ -24,12 +24,14 @@ class Evidence:
     label : [N] observed labels, possibly poisoned
     saliency : gives the [N, D] saliency profiles; called at most once, by the first detector that reads `profiles`
     seed : the run's
+    cell : names the run in its study, so that what is drawn can differ between runs of one seed
     """
 
     penultimate: np.ndarray
     label: np.ndarray
     saliency: Callable[[], np.ndarray]
     seed: int
+    cell: str
 
     @cached_property
     def profiles(self) -> np.ndarray:
