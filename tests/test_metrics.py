@@ -13,7 +13,6 @@ from pipeline.evaluation.metrics import (
     attack_success_rate,
     auroc,
     average_precision,
-    brier,
     choose_threshold,
     classification,
     confidence_shift,
@@ -21,6 +20,7 @@ from pipeline.evaluation.metrics import (
     expected_hits,
     precision_at_n,
     roc_curve_at,
+    share_of_possible,
     tpr_at_fpr,
 )
 
@@ -87,6 +87,7 @@ def test_one_class_is_undefined(label):
         assert np.isnan(average_precision(label, score)) == (not label.any())
         measures = classification(label, score, 0.5)
     assert np.isnan(measures["recall"]) == (not label.any())
+    assert np.isnan(measures["fpr"]) == (label.all())
     assert np.isnan(measures["acc"]) == (len(label) == 0)
 
 
@@ -101,30 +102,44 @@ def test_calibration_error_by_hand():
     # (0, 0.1]: |0.1 − 0|; (0.2, 0.3]: |0.3 − 1|; (0.9, 1]: |1.95 − 2|
     assert expected_calibration_error(label, probability) == pytest.approx((0.1 + 0.7 + 0.05) / 5)
     assert expected_calibration_error(label, probability, bins=1) == pytest.approx(abs(2.35 - 3) / 5)
-    assert brier(label, probability) == pytest.approx((0.01 + 0.49 + 0.0025) / 5)
 
 
-@pytest.mark.parametrize("threshold", [0.2, 0.4, 0.7])
-def test_classification_equals_scikit_learn(threshold):
-    predicted = np.greater_equal(SCORE, threshold)
-    assert classification(LABEL, SCORE, threshold) == pytest.approx(
-        {
-            "acc": reference.accuracy_score(LABEL, predicted),
-            "auroc": reference.roc_auc_score(LABEL, SCORE),
-            "auprc": reference.average_precision_score(LABEL, SCORE),
-            "precision": reference.precision_score(LABEL, predicted),
-            "recall": reference.recall_score(LABEL, predicted),
-            "f1": reference.f1_score(LABEL, predicted),
-            "ece": expected_calibration_error(LABEL, SCORE),
-            "brier": reference.brier_score_loss(LABEL, SCORE),
-        }
+LABELS_AND_RISKS = st.lists(st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.25, 0.5, 1.0]) | st.floats(0, 1)))
+
+
+@settings(deadline=None)
+@given(LABELS_AND_RISKS, st.sampled_from([0.0, 0.25, 0.3, 1.0]), st.sampled_from([bool, np.int64, np.float32]))
+def test_classification_is_counting(pairs, threshold, dtype):
+    def share(part, whole):
+        return part / whole if whole else np.nan
+
+    tp, fp, fn, tn = (
+        sum(label == actual and (risk >= threshold) == predicted for label, risk in pairs)
+        for actual, predicted in [(1, True), (0, True), (1, False), (0, False)]
     )
+    label, risk = (np.array(column) for column in zip(*pairs, strict=True)) if pairs else (np.zeros(0), np.zeros(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        measures = classification(label.astype(dtype), risk, threshold)
+    assert {type(value) for value in measures.values()} == {float}
+    expected = {
+        "acc": share(tp + tn, len(pairs)),
+        "auroc": auroc(label, risk),
+        "auprc": average_precision(label, risk),
+        "precision": share(tp, tp + fp),
+        "recall": share(tp, tp + fn),
+        "fpr": share(fp, fp + tn),
+        "f1": share(2 * tp, 2 * tp + fp + fn),
+        "ece": expected_calibration_error(label, risk),
+        "brier": share(sum((risk - label) ** 2 for label, risk in pairs), len(pairs)),
+    }
+    assert measures == pytest.approx(expected, nan_ok=True)
 
 
 def test_nothing_predicted_has_no_precision():
     measures = classification(LABEL, SCORE, 0.95)
     assert np.isnan(measures["precision"])
-    assert (measures["recall"], measures["f1"]) == (0, 0)
+    assert (measures["recall"], measures["f1"], measures["fpr"]) == (0, 0, 0)
 
 
 def test_attack_success_counts_only_other_labels():
@@ -133,6 +148,14 @@ def test_attack_success_counts_only_other_labels():
     assert attack_success_rate(predicted, label, target=1) == pytest.approx(2 / 3)
     assert attack_success_rate(predicted == 1, label, target=0) == 0
     assert np.isnan(attack_success_rate(np.ones(2), np.ones(2), target=1))
+
+
+def test_share_of_possible_by_hand():
+    asr, asr0 = np.array([0.9, 0.2, 1.0, 0.1, np.nan]), np.array([0.2, 0.2, 1.0, 0.6, 0.0])
+    assert share_of_possible(asr, asr0) == pytest.approx([0.7 / 0.8, 0, np.nan, -0.5 / 0.4, np.nan], nan_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(share_of_possible(0.5, 1.0))
 
 
 def test_confidence_shift_is_towards_the_target():

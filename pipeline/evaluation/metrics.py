@@ -1,13 +1,18 @@
-"""Metrics of binary risk models and of detectors, in plain NumPy.
+"""Metrics of binary risk models and of detectors.
 
 `label` is [N] with values 0 and 1 (any dtype), `score` and `probability` are [N], higher = more likely 1. What is
 undefined (the AUROC of one class, the precision of no predictions) is NaN, never 0. A NaN among the scores raises
 `ArithmeticError`: a model or detector that yields one has failed, which is not the same as an undefined metric.
+
+What scikit-learn defines in the same way is left to it. Own are the curves (cheap, and a single class is NaN without a
+warning) and whatever treats ties as chance.
 """
 
 import numpy as np
 
 from pipeline.errors import UserError
+
+CLASSIFICATION = ("acc", "auroc", "auprc", "precision", "recall", "fpr", "f1", "ece", "brier")
 
 
 def auroc(label: np.ndarray, score: np.ndarray) -> float:
@@ -64,29 +69,33 @@ def expected_calibration_error(label: np.ndarray, probability: np.ndarray, bins:
     return _ratio(np.abs(gap).sum(), len(label))
 
 
-def brier(label: np.ndarray, probability: np.ndarray) -> float:
-    """Mean squared error of the probability (Brier 1950)."""
-    return _ratio(np.sum((np.asarray(probability, float) - np.asarray(label, float)) ** 2), len(label))
-
-
 def classification(label: np.ndarray, probability: np.ndarray, threshold: float) -> dict[str, float]:
-    """`acc auroc auprc precision recall f1 ece brier`, predicted positive where probability ≥ `threshold`.
+    """The measures named in `CLASSIFICATION`, predicted positive where probability ≥ `threshold`.
 
-    F1 is 2 TP / (2 TP + FP + FN), hence 0 where positives exist and none is predicted.
+    F1 is 2 TP / (2 TP + FP + FN), hence 0 where positives exist and none is predicted; `fpr` is FP / (FP + TN); `brier`
+    is the mean squared error of the probability (Brier 1950).
     """
-    actual = np.asarray(label) == 1
-    predicted = np.asarray(probability, float) >= threshold
-    hits = np.sum(predicted & actual)
-    return {
-        "acc": _ratio(np.sum(predicted == actual), len(actual)),
-        "auroc": auroc(label, probability),
-        "auprc": average_precision(label, probability),
-        "precision": _ratio(hits, predicted.sum()),
-        "recall": _ratio(hits, actual.sum()),
-        "f1": _ratio(2 * hits, predicted.sum() + actual.sum()),
-        "ece": expected_calibration_error(label, probability),
-        "brier": brier(label, probability),
-    }
+    from sklearn.metrics import accuracy_score, brier_score_loss, precision_recall_fscore_support
+
+    if not len(label):  # scikit-learn refuses
+        return dict.fromkeys(CLASSIFICATION, np.nan)
+    actual, probability = np.asarray(label) == 1, np.asarray(probability, float)
+    predicted = probability >= threshold
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        actual, predicted, average="binary", zero_division=np.nan
+    )
+    values = (
+        accuracy_score(actual, predicted),
+        auroc(actual, probability),
+        average_precision(actual, probability),
+        precision,
+        recall,
+        _ratio(np.sum(predicted & ~actual), np.sum(~actual)),
+        f1,
+        expected_calibration_error(actual, probability),
+        brier_score_loss(actual, probability),
+    )
+    return {name: float(value) for name, value in zip(CLASSIFICATION, values, strict=True)}
 
 
 def attack_success_rate(predicted: np.ndarray, label: np.ndarray, target: int) -> float:
@@ -96,6 +105,16 @@ def attack_success_rate(predicted: np.ndarray, label: np.ndarray, target: int) -
     """
     victims = np.asarray(label) != target
     return _ratio(np.sum(np.asarray(predicted)[victims] == target), victims.sum())
+
+
+def share_of_possible(asr: np.ndarray, asr0: np.ndarray) -> np.ndarray:
+    """(ASR − ASR₀) / (1 − ASR₀), elementwise: how much of what the attack could add to ASR₀ it did add, at most 1.
+
+    Negative where the attack took success away, without a lower bound. NaN where ASR₀ is 1: nothing was possible.
+    """
+    asr, asr0 = np.asarray(asr, float), np.asarray(asr0, float)
+    possible = np.where(asr0 == 1, np.nan, 1 - asr0)
+    return (asr - asr0) / possible
 
 
 def confidence_shift(p_triggered: np.ndarray, p_clean: np.ndarray, target: int) -> float:
