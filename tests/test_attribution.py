@@ -5,12 +5,15 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.cohorts.cohort import Cohort, Feature
+from pipeline.config import Explain
 from pipeline.evaluation.attribution import (
     attribution_ratio,
     drift,
     integrated_gradients,
     saliency_profiles,
 )
+from pipeline.evaluation.explanations import explain
 
 N, STEPS, FEATURES = 7, 3, 2
 SOURCE = [0, 1, 1]  # the second feature is one-hot encoded into two columns
@@ -110,6 +113,25 @@ def test_more_steps_converge(x):
     assert integrated_gradients(model, 5 * x, steps=64)[1] < max(1e-4, integrated_gradients(model, 5 * x, steps=2)[1])
 
 
+class Nudge:
+    """A trigger that raises the first cell of every sample."""
+
+    footprint = np.arange(STEPS * FEATURES).reshape(STEPS, FEATURES) == 0
+
+    def apply(self, x):
+        return x + self.footprint.astype(x.dtype)
+
+
+@pytest.mark.parametrize("top_k", [2, STEPS * FEATURES, 20])
+def test_explanations_report_the_top_k_asked_for(x, top_k):
+    victims = Cohort("made", (Feature("a"), Feature("b")), np.arange(N), np.arange(N), np.zeros(N, np.int8), x)
+    result = explain(Linear(), Linear(), Nudge(), victims, Explain(top_k=top_k), seed=1)
+    assert result["top_k"] == top_k
+    for side in ("drift", "control"):
+        assert (result[f"{side}_topk_jaccard"] is None) == (top_k >= STEPS * FEATURES)
+        assert result[f"{side}_cosine"] is not None
+
+
 def test_ratio_by_hand():
     attribution = np.array([[[1.0, -3.0]], [[2.0, 2.0]], [[0.0, 0.0]]])
     # 3/4 and 1/2 on the second cell; the last sample has no attribution.
@@ -129,6 +151,13 @@ def test_drift_by_hand():
 def test_no_drift_is_one():
     a = np.random.default_rng(0).random((5, 3, 4))
     assert drift(a, a, top_k=4) == pytest.approx({"cosine": 1, "spearman": 1, "topk_jaccard": 1})
+
+
+@pytest.mark.parametrize("top_k", [12, 13])
+def test_the_largest_of_no_more_cells_than_that_say_nothing(top_k):
+    a, b = np.random.default_rng(0).random((2, 5, 3, 4))
+    assert np.isnan(drift(a, b, top_k)["topk_jaccard"])
+    assert drift(a, b, top_k=11)["topk_jaccard"] < 1
 
 
 def test_drift_of_nothing_is_undefined():

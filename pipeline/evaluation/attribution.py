@@ -68,7 +68,8 @@ def drift(a: np.ndarray, b: np.ndarray, top_k: int) -> dict[str, float]:
     """Likeness of two sets of attributions of the same samples, each [N, T, D]: means over samples, 1 = the same.
 
     cosine, spearman : similarity and rank correlation over all cells
-    topk_jaccard : overlap of the `top_k` largest cells, |intersection| / |union|
+    topk_jaccard : overlap of the `top_k` largest cells, |intersection| / |union|; NaN where that is all cells, which
+        overlap whatever the attributions
 
     Samples without attribution in one of the sets are left out; NaN if none remains.
     """
@@ -78,11 +79,12 @@ def drift(a: np.ndarray, b: np.ndarray, top_k: int) -> dict[str, float]:
     kept = a.any(axis=1) & b.any(axis=1)
     a, b = a[kept], b[kept]
     top_a, top_b = _largest(a, top_k), _largest(b, top_k)
+    overlap = (top_a & top_b).sum(axis=1) / (top_a | top_b).sum(axis=1)
     return {
         "cosine": _mean(_cosine(a, b)),
         # Ranks centred on their mean: their cosine is Pearson's correlation of the ranks, with ties as mid-ranks.
         "spearman": _mean(_cosine(*(rankdata(cells, axis=1) - (cells.shape[1] + 1) / 2 for cells in (a, b)))),
-        "topk_jaccard": _mean((top_a & top_b).sum(axis=1) / (top_a | top_b).sum(axis=1)),
+        "topk_jaccard": _mean(overlap) if top_k < a.shape[1] else np.nan,
     }
 
 

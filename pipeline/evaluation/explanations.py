@@ -20,7 +20,7 @@ def explain(
               samples, and the clean model (control) on the same triggered samples; footprint_share is what an
               attribution spread evenly over all cells would give
     drift_*   likeness of a sample's attributions without and with the trigger, under the model; control_* under the
-              clean model
+              clean model; the top-k index is undefined where a sample has no more than top_k cells
     features  share of the attribution per feature, under each of the three
     n_samples, n_patients  how many samples of how many patients (groups) were explained
     convergence_delta  how far the attributions are from adding up to the difference of the logits, in the worst case
@@ -33,7 +33,7 @@ def explain(
         strict=True,
     )
     on_clean, on_triggered, control_clean, control_triggered = attributions
-    top_k = min(settings.top_k, trigger.footprint.size)
+    top_k = settings.top_k
     shares = {
         "share_clean": _feature_shares(on_clean),
         "share_triggered": _feature_shares(on_triggered),
