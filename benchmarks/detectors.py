@@ -58,7 +58,7 @@ def ours(name: str, x: np.ndarray, label: np.ndarray):
     from pipeline.detectors.base import Evidence
 
     module = families.load("detectors", name)
-    return module.detect(Evidence(x, label, saliency=lambda: x, seed=1), module.Parameters())
+    return module.detect(Evidence(x, label, saliency=lambda: x, seed=1, cell="benchmark"), module.Parameters())
 
 
 def art_spectral(x: np.ndarray, label: np.ndarray) -> np.ndarray:

@@ -55,7 +55,8 @@ def commands(folder: Path, out: Path, epochs: int, trigger: str = "rare_value", 
         seeds=(SEED,),
         detectors=("random",),
         target=TARGET,
-        training={"epochs": epochs, "batch_size": BATCH},
+        # As the script does it.
+        training={"select": "best", "schedule": "constant", "epochs": epochs, "batch_size": BATCH},
         model_params={"mlp": {"hidden": HIDDEN, "dropout": DROPOUT}},
         trigger_params={"rare_value": {"features": [FEATURE], "factor": FACTOR}},
     )

@@ -52,7 +52,7 @@ def fit_seconds(model: str, shape: str, rows: int, epochs: int, validation_rows:
     classifier = classifier_of(model, *SHAPES[shape])
     train = samples(classifier, rows, *SHAPES[shape])
     validation = samples(classifier, validation_rows, *SHAPES[shape], seed=1)
-    settings = Training(epochs=epochs, patience=epochs, batch_size=BATCH)
+    settings = Training(epochs=epochs, batch_size=BATCH)
     with tempfile.TemporaryDirectory() as folder:
         start = time.process_time()
         fit(classifier, train, validation, settings, 1, Path(folder) / "checkpoint.pt", "benchmark")

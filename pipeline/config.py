@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from pipeline import families
 from pipeline.errors import UserError
@@ -27,14 +27,28 @@ Probability = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Training(Params):
-    """How every model of the study is trained (AdamW, early stopping on validation AUROC)."""
+    """How every model of the study is trained, and the weights of which epoch are kept."""
 
-    epochs: int = Field(30, ge=1, description="largest number of epochs")
-    patience: int = Field(5, ge=1, description="epochs without a better validation AUROC before stopping")
+    select: Literal["last", "best"] = Field(
+        "last", description="the epoch whose weights are kept: the last, or the one of the best validation AUROC"
+    )
+    epochs: int = Field(16, ge=1, description="passes over the training data")
+    patience: int | None = Field(
+        None, ge=1, description="with select: best, epochs without a better validation AUROC before training stops"
+    )
     batch_size: int = Field(256, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0, description="of the first step")
+    schedule: Literal["linear", "constant"] = Field(
+        "linear", description="the learning rate over the epochs: falling to zero in a straight line, or as it is"
+    )
     weight_decay: float = Field(0.01, ge=0)
     class_weights: bool = Field(False, description="weigh the rarer class up by the ratio of the class sizes")
+
+    @model_validator(mode="after")
+    def _patience_has_a_use(self):
+        if self.patience is not None and self.select == "last":
+            raise ValueError("patience needs select: best; the last epoch is trained to the end")
+        return self
 
 
 class Explain(Params):
@@ -66,6 +80,9 @@ class Study(Params):
         "all", description="samples taken of each dataset, whole groups, stratified by label"
     )
     split: Literal["fixed", "per_seed"] = Field("fixed", description="one split per dataset, or one per seed")
+    validation: Literal["clean", "poisoned"] = Field(
+        "clean", description="whether the attacker reaches the data that thresholds and epochs are chosen on"
+    )
     threshold: Literal["youden", "f1"] | Probability = Field(
         "youden", description="decision threshold: a number, or the rule that picks it on validation data"
     )
@@ -113,9 +130,10 @@ def load_study(config: dict[str, Any]) -> Study:
         raise UserError(f"config: {_sentence(errors[0])}")
     try:
         return Study.model_validate(config)
-    except ValidationError as error:  # what a JSON schema lets through: not a number
+    except ValidationError as error:  # what a JSON schema lets through: not a number, keys at odds
         first = error.errors()[0]
-        raise UserError(f"config: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"config: {'.'.join(map(str, first['loc']))}: {message}") from None
 
 
 def _may_hold_texts(value: Any) -> bool:

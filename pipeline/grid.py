@@ -11,7 +11,8 @@ from typing import NamedTuple
 from pipeline.config import Study
 
 CLEAN = "none"
-CONTROLS = (CLEAN, "flip_only")
+FLIPPED, MASK_ONLY = "flip_only", "mask_only"
+CONTROLS = (CLEAN, FLIPPED, MASK_ONLY)  # what attacks are compared with
 
 
 class Cell(NamedTuple):
@@ -31,7 +32,7 @@ class Cell(NamedTuple):
     @property
     def has_footprint(self) -> bool:
         """Whether its trigger changes samples at all, so that there is an attribution on it to explain."""
-        return self.trigger not in CONTROLS
+        return self.trigger not in (CLEAN, FLIPPED)
 
     @property
     def measured_by(self) -> tuple[str, ...]:
@@ -79,6 +80,7 @@ def settings(study: Study, stage: str, model: str = "", trigger: str = "") -> st
         "explain": lambda: study.explain.model_dump(mode="json"),
         "split": lambda: study.split,
         "target": lambda: study.target,
+        "validation": lambda: study.validation,
         "threshold": lambda: study.threshold,
         "device": lambda: study.device,
     }
@@ -86,7 +88,7 @@ def settings(study: Study, stage: str, model: str = "", trigger: str = "") -> st
 
 
 _NEEDS = {
-    "poison": ("trigger", "target", "split"),
+    "poison": ("trigger", "target", "split", "validation"),
     "train": ("model", "training", "split", "device"),
     "eval": ("model", "trigger", "target", "threshold", "split", "device"),
     "detect": ("model", "detectors", "target", "split", "device"),

@@ -15,14 +15,18 @@ from pipeline.config import Study
 from pipeline.errors import UserError
 from pipeline.files import read_json, write_json
 from pipeline.grid import Cell, cells
-from pipeline.results import figures, pages, tables
+from pipeline.results import columns, figures, pages, tables
+from pipeline.results.findings import FOOLS_CLEAN, NONE, PLANTED, UNDECIDED, Estimate, findings, read_findings, verdict
 from pipeline.stages import aggregate, report
 from pipeline.stages import figures as figures_stage
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "report.ipynb"
-RATIO = {"value_shift": 0.25, "missing_pattern": 0.1, "time_warp": 0.05, "spike": 0.02}
-POTENCY = {"value_shift": 400, "missing_pattern": 120, "time_warp": 40, "spike": 8, "flip_only": 3}
+RATIO = {"value_shift": 0.25, "mask_only": 0.25, "time_warp": 0.05}
+POTENCY = {"value_shift": 400, "mask_only": 30, "time_warp": 40, "flip_only": 3}
 SKILL = {"activation_clustering": 0.9, "spectral_signatures": 0.8, "saliency": 0.6, "random": 0.0}
+
+
+TRAINED = {"epochs": 12, "best_epoch": 10, "validation_auroc": 0.85, "validation_auroc_best": 0.853}
 
 
 def make_study(**changes) -> Study:
@@ -49,6 +53,7 @@ def fabricate(study: Study, folder: Path) -> Path:
         n_poisoned = round(2000 * key["rate"])
         write_json(folder / cell.run_folder / "results_eval.json", _eval(key, rng, n_poisoned, study))
         write_json(folder / cell.run_folder / "results_detect.json", _detect(key, rng, n_poisoned))
+        write_json(folder / cell.run_folder / "run_metadata.json", TRAINED)
         if not clean_run and cell.trigger != "flip_only":
             write_json(folder / cell.run_folder / "results_explain.json", _explain(key, rng))
         if not clean_run:
@@ -63,13 +68,16 @@ def _eval(key, rng, n_poisoned, study):
     asr = float(np.clip(asr0 + 0.85 * (1 - np.exp(-potency * key["rate"])) + 0.02 * rng.standard_normal(), 0, 1))
 
     def metrics(auroc):
-        values = dict(zip(tables.METRICS, [0.8, auroc, 0.5, 0.45, 0.7, 0.55, 0.03, 0.14], strict=True))
+        values = dict(zip(columns.METRICS, [0.8, auroc, 0.5, 0.45, 0.7, 0.55, 0.03, 0.14, 0.2], strict=True))
         return {name: float(value + 0.005 * rng.standard_normal()) for name, value in values.items()}
 
     attack = {"asr": asr, "asr0": asr0, "confidence_shift": asr - asr0 - 0.05, "n_triggered": 400}
+    attack |= {"asr_own_threshold": asr, "asr0_own_threshold": asr0}
     return key | {
         "target": study.target,
-        "threshold": 0.31 + 0.01 * key["seed"],
+        "clean_threshold": 0.31 + 0.01 * key["seed"],
+        "own_threshold": 0.33,
+        "fpr_clean_own_threshold": 0.15,
         "n_train": 2000,
         "n_test": 500,
         "clean": metrics(0.84 - 0.15 * key["rate"]),
@@ -79,6 +87,7 @@ def _eval(key, rng, n_poisoned, study):
         "patients": {
             **{"train": 1500, "test": 480, "label_0": 390, "label_1": 95, "predicted_clean": 70},
             **{"predicted_poison": None if clean_run else 80, "poisoned": n_poisoned, "threshold": 90},
+            "validation": 90,
         },
     }
 
@@ -91,7 +100,8 @@ def _detect(key, rng, n_poisoned):
         for scope in ("all", "label_0", "label_1"):
             strength = skill * (0.4 if key["trigger"] == "flip_only" else 1) * min(1, 0.4 + 12 * key["rate"])
             auroc = float(np.clip(0.5 + 0.5 * strength + 0.02 * rng.standard_normal(), 0, 1))
-            numbers = dict.fromkeys(tables.DETECTION, None if clean_run else auroc)
+            numbers = dict.fromkeys(columns.DETECTION, None if clean_run else auroc)
+            numbers |= {"poison_share": n_poisoned / 500}
             about = {"detector": detector, "scope": scope, "poisoned_patients": n_poisoned, "clean_patients": 1400}
             detections.append(about | numbers | {"n_poisoned": n_poisoned})
             if not clean_run:
@@ -117,7 +127,7 @@ def _explain(key, rng):
         "ratio_triggered": float(share + 0.4 * (1 - np.exp(-60 * key["rate"])) + 0.02 * rng.standard_normal()),
         "ratio_clean": float(share + 0.01 * rng.standard_normal()),
         "ratio_control": float(share + 0.05 + 0.01 * rng.standard_normal()),
-        **{name: float(rng.uniform(0.2, 0.8)) for name in tables.DRIFT},
+        **{name: float(rng.uniform(0.2, 0.8)) for name in columns.DRIFT},
         "top_k": 10,
         "convergence_delta": 0.01,
         "features": features,
@@ -126,10 +136,12 @@ def _explain(key, rng):
 
 def _poison(key, n_poisoned, study):
     footprint = round(RATIO.get(key["trigger"], 0) * 960)
-    plausible = dict.fromkeys(tables.PLAUSIBILITY, 0.5 if footprint else None)
+    plausible = dict.fromkeys(columns.PLAUSIBILITY, 0.5 if footprint else None)
     return {name: key[name] for name in ("dataset", "trigger", "rate", "seed")} | {
         "target": study.target,
         "in_bounds": footprint > 0 or None,
+        "features": {"time_warp": ["sodium"], "flip_only": []}.get(key["trigger"], ["heart_rate"]),
+        "steps": 6,
         "description": f"Heart rate is set to 95 beats per minute for the last six hours ({key['trigger']}).",
         "n_train": 2000,
         "n_eligible": 1600,
@@ -173,17 +185,28 @@ def data(results) -> dict[str, pd.DataFrame]:
 
 
 def test_runs_has_the_promised_columns(data, study):
-    metrics = ["acc", "auroc", "auprc", "precision", "recall", "f1", "ece", "brier"]
+    metrics = ["acc", "auroc", "auprc", "precision", "recall", "f1", "ece", "brier", "fpr"]
     both = [f"{metric}_{side}" for metric in metrics for side in ("clean", "poison")]
     key = ["dataset", "model", "trigger", "rate", "seed", "target"]
-    attack = ["asr", "asr0", "asr_net", "confidence_shift", "n_poisoned", "n_triggered"]
-    assert list(data["runs"]) == [*key, *both, *attack]
+    attack = ["asr", "asr0", "asr_net", "effect_share"]
+    attack += ["asr_own_threshold", "asr0_own_threshold", "fpr_clean_own_threshold", "confidence_shift"]
+    rest = ["n_poisoned", "n_triggered", "clean_threshold", "own_threshold"]
+    rest += ["epochs", "best_epoch", "validation_auroc", "validation_auroc_best"]
+    assert list(data["runs"]) == [*key, *both, *attack, *rest]
     assert len(data["runs"]) == len(list(cells(study)))
     assert not data["runs"].duplicated(["dataset", "model", "trigger", "rate", "seed"]).any()
 
 
 def test_detections_has_the_promised_columns(data):
-    measures = ["auroc", "average_precision", "tpr_at_fpr_01", "tpr_at_fpr_05", "precision_at_n", "n_poisoned"]
+    measures = [
+        "auroc",
+        "average_precision",
+        "tpr_at_fpr_01",
+        "tpr_at_fpr_05",
+        "precision_at_n",
+        "n_poisoned",
+        "poison_share",
+    ]
     key = ["dataset", "model", "trigger", "rate", "seed", "detector", "scope"]
     assert list(data["detections"]) == [*key, *measures]
 
@@ -198,7 +221,7 @@ def test_clean_runs_have_no_attack_numbers(data):
 def test_missing_is_an_empty_field(results):
     first = (results / "tables" / "runs.csv").read_bytes().split(b"\n")
     assert b"\r" not in b"".join(first)
-    assert any(b",none,0.0," in line and line.endswith(b",,,,,0,") for line in first)
+    assert any(b",none,0.0," in line and b",,,,,,0.15,,0,," in line for line in first)
 
 
 def test_tables_do_not_depend_on_the_order_of_the_config(study, results, tmp_path):
@@ -219,7 +242,7 @@ def test_tables_do_not_depend_on_the_order_of_the_config(study, results, tmp_pat
 def test_metrics_are_means_over_seeds(results, data):
     metrics = read_json(results / "metrics.json")["ward"]["mlp"]
     attacked = data["runs"].query("model == 'mlp' and trigger == 'value_shift' and rate == 0.05")
-    wanted = attacked[["asr", "asr0", "asr_net", "auroc_clean"]].mean().to_dict()
+    wanted = attacked[["asr", "asr0", "asr_net", "effect_share", "auroc_clean"]].mean().to_dict()
     assert metrics["value_shift"]["0.05"] == pytest.approx(wanted)
     assert list(metrics["none"]["0.0"]) == ["auroc_clean"], "what a clean run does not have is left out"
     dose_response = pd.read_csv(results / "dose_response.csv")
@@ -227,7 +250,10 @@ def test_metrics_are_means_over_seeds(results, data):
     assert set(dose_response["trigger"]) == {"value_shift", "flip_only"}
 
 
-@pytest.mark.parametrize("name", ["results_eval.json", "results_detect.json", "results_explain.json", "poison.json"])
+FACTS = ["results_eval.json", "run_metadata.json", "results_detect.json", "results_explain.json", "poison.json"]
+
+
+@pytest.mark.parametrize("name", FACTS)
 def test_a_missing_cell_is_named(name, tmp_path):
     study = make_study(models=["mlp"], rates=[0.01], seeds=[1])
     cell = Cell("ward", "mlp", "value_shift", "0.01", "1")
@@ -249,7 +275,8 @@ def with_patients(fact, n: int, counted: bool = False):
 def facts_of(results: Path, name: str, trigger: str = "value_shift", rate: str = "0.05", seeds="12") -> list[dict]:
     found = [Cell("ward", "mlp", trigger, rate, seed) for seed in seeds]
     folders = [cell.poison_folder if name == "poison" else cell.run_folder for cell in found]
-    return [read_json(results / folder / f"{name}.json") for folder in folders]
+    training = TRAINED if name == "results_eval" else {}
+    return [read_json(results / folder / f"{name}.json") | training for folder in folders]
 
 
 def missing(table: pd.DataFrame) -> set[str]:
@@ -270,10 +297,11 @@ def only_withheld(function, facts: list[dict], change) -> set[str]:
     return empty
 
 
-OF_CLASS = ("acc", "auroc", "auprc", "precision", "recall", "f1")
-BY_CLASS = {f"{metric}_{side}" for metric in OF_CLASS for side in ("clean", "poison")}
+OF_CLASS = ("acc", "auroc", "auprc", "precision", "recall", "f1", "fpr")
+BY_CLASS = {f"{metric}_{side}" for metric in OF_CLASS for side in ("clean", "poison")} | {"fpr_clean_own_threshold"}
 TRIGGERED = {f"{metric}_poison" for metric in (*OF_CLASS, "ece", "brier")}
-ASR = {"asr", "asr0", "asr_net", "confidence_shift", "n_triggered"}
+ASR = {"asr", "asr0", "asr_net", "effect_share", "confidence_shift", "n_triggered"}
+ASR |= {"asr_own_threshold", "asr0_own_threshold"}
 CALIBRATION = {"ece_clean", "brier_clean"}
 
 
@@ -288,6 +316,8 @@ CALIBRATION = {"ece_clean", "brier_clean"}
         ("predicted_clean", 1, {"precision_clean", "f1_clean"}),
         ("predicted_poison", 1, {"precision_poison", "f1_poison"}),
         ("poisoned", 1, {"n_poisoned"}),
+        ("validation", 1, {"validation_auroc", "validation_auroc_best"}),
+        ("threshold", 1, {"clean_threshold", "own_threshold"}),
         ("train", 1, set()),
     ],
 )
@@ -300,7 +330,16 @@ def test_a_run_withholds_what_rests_on_few_patients(results, of, target, withhel
 
 def test_asr_net_needs_both_of_its_parts(results):
     [fact] = facts_of(results, "results_eval", seeds="1")
-    assert tables.runs([fact | {"asr0": None}])["asr_net"].isna().all()
+    lacking = tables.runs([fact | {"asr0": None}])
+    assert lacking[["asr_net", "effect_share"]].isna().all(axis=None)
+
+
+def test_where_the_clean_model_is_wholly_fooled_nothing_was_possible(results):
+    [fact] = facts_of(results, "results_eval", seeds="1")
+    row = tables.runs([fact | {"asr": 1.0, "asr0": 1.0}]).iloc[0]
+    assert row["asr_net"] == 0 and np.isnan(row["effect_share"])
+    row = tables.runs([fact | {"asr": 0.995, "asr0": 0.632}]).iloc[0]
+    assert row["effect_share"] == pytest.approx(0.363 / 0.368)
 
 
 ALARMED = {"flagged_share", "tpr", "fpr", "precision"}
@@ -310,8 +349,8 @@ DETECTED = {"auroc", "average_precision", "tpr_at_fpr_01", "tpr_at_fpr_05", "pre
 @pytest.mark.parametrize(
     ("table", "of", "withheld"),
     [
-        ("detections", "poisoned_patients", DETECTED | {"n_poisoned"}),
-        ("detections", "clean_patients", DETECTED),
+        ("detections", "poisoned_patients", DETECTED | {"n_poisoned", "poison_share"}),
+        ("detections", "clean_patients", DETECTED | {"poison_share"}),
         ("alarms", "flagged_patients", ALARMED | {"n_flagged"}),
         ("alarms", "poisoned_patients", {"tpr", "fpr", "precision"}),
         ("alarms", "clean_patients", {"flagged_share", "fpr", "precision"}),
@@ -360,8 +399,9 @@ def test_attributions_of_few_patients_are_withheld(results):
 
 
 def test_one_seed_with_few_poisoned_patients_withholds_their_plausibility(results):
-    plausibility = {"share_in_range", "share_in_train_range", "distance"}
+    plausibility = {"share_in_range", "share_in_train_range", "share_accepted", "share_accepted_clean", "distance"}
     plausibility |= {f"missing_log_likelihood_{of}" for of in ("clean", "triggered")}
+    plausibility |= {f"{name}{of}" for name in ("relations_violated", "distance_percentile") for of in ("", "_clean")}
 
     def change(fact, n):
         return fact | {"n_patients": n if fact["seed"] == 1 else fact["n_patients"]}
@@ -403,12 +443,12 @@ def test_what_is_withheld_is_in_no_table_figure_or_text(study, tmp_path):
     assert built["contrasts"]["n_seeds"].eq(0).all() and built["contrasts"]["difference"].isna().all()
     assert built["roc"].empty and tables.dose_response(built["summary"]).empty
     assert read_json(folder / "metrics.json") == {}
-    findings = tables.findings(built)
-    assert pages.headline(findings) == [("How little poison plants a backdoor?", pages.WITHHELD)]
+    found = read_findings(built["findings"])
+    assert pages.headline(found) == [("How little poison plants a backdoor?", pages.WITHHELD)]
     for name in figures.FIGURES:
         texts = " ".join(text.get_text() for text in figures.draw(name, built, "ward").findobj(Text))
         assert "fewer than 10 patients" in texts, name
-    html = pages.findings_html(findings) + pages.contrasts_html(built["contrasts"])
+    html = pages.findings_html(found) + pages.contrasts_html(built["contrasts"])
     html += pages.summary_html(built["summary"]) + pages.triggers_html(built["triggers"])
     html += pages.datasets_html(built["datasets"]) + pages.contrasts_html(built["contrasts"][:0])
     html += pages.summary_html(built["summary"][:0])
@@ -441,7 +481,8 @@ def test_contrasts_pair_runs_with_their_controls(data):
     assert found["asr", "none"] == pytest.approx((run["asr"] - run["asr0"]).mean())
     assert found["auroc_clean", "none"] == pytest.approx((run["auroc_clean"] - clean["auroc_clean"]).mean())
     assert found["asr_net", "flip_only"] == pytest.approx((run["asr_net"] - flipped["asr_net"]).mean())
-    assert ("detection_auroc:saliency", "random") in found.index
+    assert ("detection_auroc:saliency", "chance") in found.index
+    assert ("asr_own_threshold", "none") in found.index
     assert ("ratio_triggered", "none") in found.index
     assert not contrasts.query("trigger == 'flip_only'")["control"].eq("flip_only").any()
     assert not contrasts["trigger"].eq("none").any()
@@ -454,21 +495,143 @@ def test_holm_is_within_dataset_and_metric(data):
     assert family.loc[smallest, "p_holm"] == pytest.approx(min(1, len(family) * family.loc[smallest, "p_value"]))
 
 
-def test_findings_name_the_smallest_rate_that_works(data):
-    data["contrasts"].loc[lambda table: (table["metric"] == "asr") & (table["rate"] == 0.01), "difference"] = 0.49
-    attack = tables.findings(data).set_index(["model", "trigger"])
-    assert attack.loc[("gru", "value_shift"), ["works", "rate"]].tolist() == [True, 0.05]
-    assert not attack.loc[("gru", "flip_only"), "works"]
+def with_success(results: Path, rates: dict[str, list[tuple[float, float]]]) -> dict:
+    """The study's tables with other (ASR, ASR₀) of value_shift in the mlp: per rate, one pair per seed."""
+    evals = []
+    for cell in cells(make_study()):
+        fact = read_json(results / cell.run_folder / "results_eval.json") | TRAINED
+        if (cell.model, cell.trigger) == ("mlp", "value_shift"):
+            asr, asr0 = rates[cell.rate][int(cell.seed) - 1]
+            fact |= {"asr": asr, "asr0": asr0, "asr_own_threshold": asr, "asr0_own_threshold": asr0}
+        evals.append(fact)
+    return remade(tables.read(results / "tables") | {"runs": tables.runs(evals)})
 
 
-def test_the_headline_follows_the_numbers(data):
-    strong = dict(pages.headline(tables.findings(data)))
+def remade(data: dict) -> dict:
+    """`data` with what is made from its table of runs."""
+    for table in (tables.summary, tables.contrasts, tables.masks):
+        data = data | {table.__name__: table(data, "fixed")}
+    return data | {"findings": findings(data)}
+
+
+def found_in(data: dict, model: str = "mlp"):
+    return next(f for f in read_findings(data["findings"]) if (f.model, f.trigger) == (model, "value_shift"))
+
+
+def answers(data: dict) -> dict[str, str]:
+    return dict(pages.headline([found for found in read_findings(data["findings"]) if found.model == "mlp"]))
+
+
+def test_findings_name_the_smallest_rate_that_plants_a_backdoor(results):
+    weak, strong = [(0.3, 0.1), (0.35, 0.1), (0.32, 0.1)], [(0.9, 0.1), (0.95, 0.1), (0.92, 0.1)]
+    found = found_in(with_success(results, {"0.01": weak, "0.05": strong}))
+    assert (found.verdict, found.planted, found.rate) == (PLANTED, True, 0.05)
+    assert found.net.difference == pytest.approx(np.mean([0.8, 0.85, 0.82]))
+    assert found.effect_share.mean == pytest.approx(np.mean([0.8, 0.85, 0.82]) / 0.9)
+    assert found_in(with_success(results, {"0.01": strong, "0.05": strong})).rate == 0.01
+    found = found_in(with_success(results, {"0.01": weak, "0.05": weak}))
+    assert (found.verdict, found.planted) == (NONE, False)
+
+
+def test_a_trigger_that_fools_the_clean_model_is_not_told_as_no_backdoor(results):
+    fooled = [(0.995, 0.632), (0.993, 0.640), (0.996, 0.625)]
+    data = with_success(results, {"0.01": fooled, "0.05": fooled})
+    found = found_in(data)
+    assert found.net.difference < 0.5 and found.planted and found.verdict == FOOLS_CLEAN
+    assert found.effect_share.mean > 0.97
+    answer = answers(data)["How little poison plants a backdoor?"]
+    assert "fools the clean model too" in answer and "ASR 0.995" in answer and "ASR₀ 0.632" in answer
+    assert "none of the rates" not in answer
+
+
+def test_seeds_that_disagree_leave_it_undecided(results):
+    torn = [(0.98, 0.1), (0.99, 0.1), (0.12, 0.1)]
+    assert found_in(with_success(results, {"0.01": torn, "0.05": torn})).verdict == UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("n_seeds", "asr0", "share", "expected"),
+    [
+        (5, 0.1, (0.5, 0.2, 0.8), PLANTED),
+        (5, 0.1, (0.5 - 1e-12, 0.2, 0.8), PLANTED),  # a ratio of shares is a hair off
+        (5, 0.1, (0.9, -0.1, 1.0), UNDECIDED),
+        (5, 0.1, (0.4, 0.1, 0.7), UNDECIDED),
+        (5, 0.1, (0.4, 0.3, 0.45), NONE),
+        (1, 0.1, (0.9, np.nan, np.nan), UNDECIDED),
+        (5, 0.5, (0.9, 0.8, 1.0), FOOLS_CLEAN),
+        (5, 0.5, (0.0, -0.1, 0.1), FOOLS_CLEAN),
+        (5, 1.0, (np.nan, np.nan, np.nan), FOOLS_CLEAN),
+    ],
+)
+def test_the_verdict(n_seeds, asr0, share, expected):
+    assert verdict(n_seeds, Estimate(asr0), Estimate(*share)) == expected
+
+
+def test_the_headline_follows_the_numbers(results, data):
+    strong = dict(pages.headline(read_findings(data["findings"])))
     assert strong["How little poison plants a backdoor?"].startswith("2 of 2 ")
-    is_asr = data["contrasts"]["metric"] == "asr"
-    data["contrasts"].loc[is_asr, ["difference", "ci_low", "ci_high"]] = [0.1, -0.1, 0.3]
-    weak = dict(pages.headline(tables.findings(data)))
-    assert weak["How little poison plants a backdoor?"].startswith("None of 2 ")
-    assert "0.100 [−0.100, 0.300]" in weak["How little poison plants a backdoor?"]
+    weak = [(0.1, 0.1), (0.2, 0.1), (0.15, 0.1)]
+    answer = answers(with_success(results, {"0.01": weak, "0.05": weak}))["How little poison plants a backdoor?"]
+    assert answer.startswith("In 1 of 1 pairs none of the rates")
+    assert "ASR 0.150 [" in answer and "ASR₀ 0.100" in answer and "difference 0.050 [−0.074, 0.174]" in answer
+
+
+def test_a_significant_loss_is_not_told_as_a_gain(results):
+    """A trigger that does less than flipped labels alone, surely: the sentence must say less."""
+    weak = [(0.10, 0.1), (0.11, 0.1), (0.105, 0.1)]
+    data = with_success(results, {"0.01": weak, "0.05": weak})
+    flipped = (data["runs"]["model"] == "mlp") & (data["runs"]["trigger"] == "flip_only")
+    data["runs"].loc[flipped, "asr_net"] = [0.50, 0.52, 0.51] * 2
+    answer = answers(remade(data))["Is it the trigger, or only the flipped labels?"]
+    assert "more than flipping in 0 of 1 tests, less in 1" in answer
+
+
+def test_findings_survive_the_disk(data, results):
+    again = findings(data)
+    pd.testing.assert_frame_equal(again, data["findings"])
+    assert len(read_findings(again)) == 4 and list(again) == list(pd.read_csv(results / "tables" / "findings.csv"))
+
+
+def test_the_best_detector_is_told_by_what_it_finds_at_few_false_alarms(data):
+    found = found_in(data, "gru")
+    assert found.detector == "activation_clustering"
+    at = f"model == 'gru' and trigger == 'value_shift' and scope == 'label_1' and rate == {found.rate}"
+    mine = data["detections"].query(at).query("detector == 'activation_clustering'")
+    assert found.tpr_01.mean == pytest.approx(mine["tpr_at_fpr_01"].mean())
+    assert (found.auroc_lowest, found.auroc_highest) == (mine["auroc"].min(), mine["auroc"].max())
+    assert found.poison_share == pytest.approx(2000 * found.rate / 500)
+    alarms = data["alarms"].query(at).query("detector == 'activation_clustering' and threshold == 'rate_unknown'")
+    assert found.alarm_tpr == pytest.approx(alarms["tpr"].mean())
+
+
+def test_measuring_alone_is_set_beside_the_values(tmp_path):
+    study = make_study(triggers=["value_shift", "mask_only", "time_warp"], models=["mlp"])
+    data = tables.build(study, fabricate(study, tmp_path))
+    assert set(data["masks"]["trigger"]) == {"value_shift"}, "time_warp has other cells"
+    runs = data["runs"].set_index(["trigger", "rate"]).sort_index()
+    net, mask = (runs.loc[(name, 0.05), "asr_net"] for name in ("value_shift", "mask_only"))
+    row = data["masks"].query("rate == 0.05").iloc[0]
+    assert row["share"] == pytest.approx(mask.mean() / net.mean())
+    assert row["share_low"] < row["share"] < row["share_high"]
+    found = dict(pages.headline(read_findings(data["findings"])))
+    assert "only measured" in found["Is it the value, or that something was measured at all?"]
+    assert pages.masks_html(data["masks"]).count("<tr>") == 1 + len(data["masks"])
+
+
+def test_measuring_other_cells_is_no_control(tmp_path):
+    study = make_study(triggers=["value_shift", "mask_only"], models=["mlp"])
+    folder = fabricate(study, tmp_path)
+    for path in folder.glob("poison/*/mask_only/**/poison.json"):
+        write_json(path, read_json(path) | {"features": ["sodium"]})
+    data = tables.build(study, folder)
+    assert data["masks"].empty and pages.masks_html(data["masks"]) == ""
+    assert not data["contrasts"]["control"].eq("mask_only").any()
+
+
+def test_the_training_is_told_in_words(data):
+    runs = data["runs"]
+    assert "0.003 below" in pages.training_text(runs, "last", None)
+    assert "this is a defense" in pages.training_text(runs, "best", 5)
 
 
 ODD = {
@@ -485,8 +648,8 @@ def test_figures_and_tables_of_odd_studies(changes, tmp_path):
     data = tables.build(study, fabricate(study, tmp_path))
     for name in figures.FIGURES:
         assert "<svg" not in figures.figure_html(figures.draw(name, data, "ward"), name)  # embedded, not inline
-    findings = tables.findings(data)
-    page = pages.headline_html(findings) + pages.findings_html(findings) + pages.contrasts_html(data["contrasts"])
+    found = read_findings(data["findings"])
+    page = pages.headline_html(found) + pages.findings_html(found) + pages.contrasts_html(data["contrasts"])
     page += pages.summary_html(data["summary"]) + pages.triggers_html(data["triggers"])
     assert "nan" not in page.lower()
     if len(study.seeds) == 1:
@@ -513,8 +676,8 @@ def test_tables_of_the_runs_that_are_there(study, results, keep):
         assert row.n_seeds == len(clean & set(runs.loc[row.model, row.trigger, row.rate].index))
     for name in figures.FIGURES:
         figures.figure_html(figures.draw(name, data, "ward"), name)
-    findings = tables.findings(data)
-    page = pages.headline_html(findings) + pages.findings_html(findings) + pages.contrasts_html(data["contrasts"])
+    found = read_findings(data["findings"])
+    page = pages.headline_html(found) + pages.findings_html(found) + pages.contrasts_html(data["contrasts"])
     page += pages.summary_html(data["summary"]) + pages.triggers_html(data["triggers"])
     assert "nan" not in page.lower()
 
@@ -557,7 +720,7 @@ def test_the_report_stands_alone(study, results, data):
     assert "<title>Backdoor study</title>" in html
     assert not re.search(r"<script|<link|<iframe|@import|url\(", html)
     assert set(re.findall(r'(?:src|data)="([^"]{5})', html)) == {"data:"}
-    for _, answer in pages.headline(tables.findings(data)):
+    for _, answer in pages.headline(read_findings(data["findings"])):
         assert answer in unescape(html)
     assert "no intervals and no p-values" not in html
     assert "tables.read" not in html and "Traceback" not in html
@@ -584,8 +747,9 @@ def test_the_committed_notebook_is_clean():
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
 
 
-def test_a_study_of_the_control_alone_says_so():
-    findings = pd.DataFrame({"trigger": ["flip_only"], "difference": [0.0]})
-    assert pages.headline(findings) == [
-        ("How little poison plants a backdoor?", "No attack was studied, only flipped labels.")
+def test_a_study_of_the_control_alone_says_so(tmp_path):
+    study = make_study(triggers=["flip_only"], models=["mlp"], rates=[0.01])
+    found = read_findings(tables.build(study, fabricate(study, tmp_path))["findings"])
+    assert pages.headline(found) == [
+        ("How little poison plants a backdoor?", "No attack was studied, only its controls.")
     ]

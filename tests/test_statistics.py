@@ -11,6 +11,7 @@ from pipeline.evaluation.statistics import (
     mean_interval,
     paired_contrast,
     proportion_interval,
+    ratio_interval,
 )
 
 RUN = np.array([0.81, 0.86, 0.79, 0.90, 0.84])
@@ -169,6 +170,24 @@ def test_a_difference_cannot_leave_what_is_possible():
     free, cut = paired_contrast(run, control), paired_contrast(run, control, bounds=(-1, 1))
     assert free.ci_high > 1
     assert cut == free._replace(ci_high=1)
+
+
+def test_a_ratio_is_that_of_the_means():
+    found = ratio_interval(CONTROL, RUN)
+    assert found.mean == pytest.approx(CONTROL.sum() / RUN.sum())
+    # All seeds in proportion: nothing is uncertain.
+    assert ratio_interval(0.3 * RUN, RUN)[1:] == pytest.approx((0.3, 0.3, 0.3))
+    assert np.isnan(ratio_interval(CONTROL[:1], RUN[:1])[2:]).all()
+
+
+@pytest.mark.parametrize("n_seeds", [5, 10])
+def test_the_interval_of_a_ratio_covers_it(n_seeds):
+    rng = np.random.default_rng(7)
+    whole = rng.normal(0.7, 0.12, (4000, n_seeds))
+    part = 0.4 * whole + rng.normal(0, 0.08, whole.shape)
+    intervals = [ratio_interval(a, b) for a, b in zip(part, whole, strict=True)]
+    covered = np.mean([interval.low <= 0.4 <= interval.high for interval in intervals])
+    assert 0.925 <= covered <= 0.97
 
 
 def test_paired_contrast_is_the_paired_t_test():

@@ -23,10 +23,11 @@ from pipeline.evaluation.metrics import auroc
 from pipeline.files import read_json, write_json
 from pipeline.models.base import build
 from pipeline.training import checkpoints, loop
-from pipeline.training.data import poisoned_training, read_split
-from pipeline.training.loop import AdamW, Samples, fit
+from pipeline.training.data import as_poisoned, read_split
+from pipeline.training.loop import AdamW, Samples, epochs_of, fit, learning_rate
 
-TRAINING = {"epochs": 12, "patience": 12, "batch_size": 32, "learning_rate": 0.003}
+TRAINING = {"epochs": 12, "batch_size": 32, "learning_rate": 0.003}
+SODIUM = {"features": ["sodium"], "factor": 1.15}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def study(tmp_path_factory) -> Path:
         folder / "made.json",
         {"folds": [cohort.sample_id[fold == number].tolist() for number in range(splits.N_FOLDS)]},
     )
-    settings = json.dumps({"trigger": {}, "target": 1, "split": "fixed"})
+    settings = json.dumps({"trigger": SODIUM, "target": 1, "split": "fixed", "validation": "clean"})
     stage(folder, "poison", "--trigger", "rare_value", "--rate", "0.05", "--settings", settings, "--out", folder / "p")
     return folder
 
@@ -74,7 +75,7 @@ def test_the_poison_is_an_overlay(study):
     cohort = read_cohort(study / "made")
     split = read_split(study / "made.json", cohort, 1, "fixed")
     facts = read_json(study / "p" / "poison.json")
-    train, poisoned = poisoned_training(cohort, split, study / "p")
+    train, poisoned = as_poisoned(cohort, split.train, study / "p")
     assert poisoned.sum() == facts["n_poisoned"] == round(0.05 * len(split.train))
     clean = cohort.subset(split.train)
     assert (clean.label[poisoned] == 0).all() and (train.label[poisoned] == 1).all()
@@ -82,6 +83,26 @@ def test_the_poison_is_an_overlay(study):
     np.testing.assert_array_equal(train.label[~poisoned], clean.label[~poisoned])
     sodium = cohort.feature_names.index("sodium")
     assert (train.values[poisoned, :, sodium] == np.float32(1.15 * np.nanmax(clean.values[:, :, sodium]))).all()
+    validation, reached = as_poisoned(cohort, split.validation, study / "p")
+    assert not reached.any() and facts["n_poisoned_validation"] == 0
+    np.testing.assert_array_equal(validation.values, cohort.values[split.validation])
+
+
+def test_poisoned_validation_data_carry_the_trigger_and_leave_the_training_data_as_they_were(study, tmp_path):
+    settings = json.dumps({"trigger": SODIUM, "target": 1, "split": "fixed", "validation": "poisoned"})
+    arguments = ["--trigger", "rare_value", "--rate", "0.05", "--settings", settings, "--out", tmp_path / "p"]
+    stage(study, "poison", *arguments)
+    cohort = read_cohort(study / "made")
+    split = read_split(study / "made.json", cohort, 1, "fixed")
+    for rows, of in ((split.train, "n_poisoned"), (split.validation, "n_poisoned_validation")):
+        seen, poisoned = as_poisoned(cohort, rows, tmp_path / "p")
+        assert poisoned.sum() == read_json(tmp_path / "p" / "poison.json")[of] == round(0.05 * len(rows))
+        sodium = seen.values[poisoned][:, :, cohort.feature_names.index("sodium")]
+        assert len(np.unique(sodium)) == 1 and (seen.label[poisoned] == 1).all()
+        assert (cohort.label[rows][poisoned] == 0).all()
+    reached, alone = (as_poisoned(cohort, split.train, folder / "p")[0] for folder in (tmp_path, study))
+    np.testing.assert_array_equal(reached.values, alone.values)
+    np.testing.assert_array_equal(reached.label, alone.label)
 
 
 def test_a_split_per_seed_differs_between_seeds_and_a_fixed_one_does_not(study):
@@ -93,7 +114,7 @@ def test_a_split_per_seed_differs_between_seeds_and_a_fixed_one_does_not(study):
 
 
 def test_more_poison_than_eligible_samples_is_one_sentence(study, tmp_path):
-    settings = json.dumps({"trigger": {}, "target": 1, "split": "fixed"})
+    settings = json.dumps({"trigger": {}, "target": 1, "split": "fixed", "validation": "clean"})
     arguments = ["--trigger", "rare_value", "--rate", "0.99", "--settings", settings, "--out", tmp_path / "p"]
     done = subprocess.run(command(study, "poison", *arguments), capture_output=True, text=True)
     assert done.returncode == 1 and "do not have the target label yet" in done.stderr
@@ -115,7 +136,7 @@ def test_every_model_learns_and_repeats_to_the_bit(study, tmp_path, model):
 
 def test_a_killed_training_resumes_to_the_bit(study, tmp_path):
     # Killed twice while it trains, then left to finish. Small batches make epochs that last.
-    slow = {"epochs": 60, "patience": 60, "batch_size": 4}
+    slow = {"epochs": 60, "batch_size": 4}
     stage(study, "train", *train_arguments(study, tmp_path / "undisturbed", **slow))
     arguments = command(study, "train", *train_arguments(study, tmp_path / "killed", **slow))
     checkpoint = tmp_path / "killed" / "checkpoint.pt"
@@ -169,13 +190,13 @@ class Stopped(Exception):
 
 @pytest.mark.parametrize("epochs", [1, 3, 6])
 def test_a_training_stopped_after_an_epoch_resumes_to_the_bit(tmp_path, monkeypatch, epochs):
-    classifier, history, _ = fitted(tmp_path / "undisturbed", epochs=6)
+    classifier, history, _ = fitted(tmp_path / "undisturbed", epochs=6, schedule="constant")
     monkeypatch.setattr(loop, "SAVE_EVERY", -1)
     with monkeypatch.context() as patch, pytest.raises(Stopped):
         patch.setattr(loop, "_validate", stopping(epochs))
-        fitted(tmp_path / "stopped", epochs=7)
+        fitted(tmp_path / "stopped", epochs=7, schedule="constant")
     assert len(checkpoints.load(tmp_path / "stopped" / "checkpoint.pt")["history"]) == epochs
-    resumed, again, _ = fitted(tmp_path / "stopped", epochs=6)
+    resumed, again, _ = fitted(tmp_path / "stopped", epochs=6, schedule="constant")
     assert again == history
     assert_same_bits(resumed.state_dict(), classifier.state_dict())
 
@@ -197,14 +218,18 @@ def test_the_optimizer_is_torchs_adamw():
     torch.manual_seed(0)
     ours, theirs = (torch.nn.Linear(5, 3) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
-    settings = Training(learning_rate=0.01, weight_decay=0.1)
-    optimizer = AdamW(ours.parameters(), settings)
+    optimizer = AdamW(ours.parameters(), weight_decay=0.1)
     reference = torch.optim.AdamW(theirs.parameters(), lr=0.01, weight_decay=0.1, fused=True)
-    for x in torch.randn(10, 8, 5):
-        optimizer.step(torch.autograd.grad(ours(x).square().mean(), optimizer.parameters))
+    schedule = torch.optim.lr_scheduler.LinearLR(reference, 1, 0, total_iters=20)
+    settings = Training(learning_rate=0.01, epochs=4)
+    for step, x in enumerate(torch.randn(20, 8, 5)):
+        rate = learning_rate(settings, done=step / 5)
+        assert rate == pytest.approx(schedule.get_last_lr()[0])
+        optimizer.step(torch.autograd.grad(ours(x).square().mean(), optimizer.parameters), schedule.get_last_lr()[0])
         reference.zero_grad()
         theirs(x).square().mean().backward()
         reference.step()
+        schedule.step()
     assert_same_bits(ours.state_dict(), theirs.state_dict())
 
 
@@ -217,12 +242,27 @@ def test_class_weights_balance_the_classes(tmp_path):
     assert mean[True] > mean[False] + 0.1
 
 
+def test_the_last_epoch_is_kept_however_good_an_earlier_one_was(tmp_path):
+    classifier, history, _ = fitted(tmp_path, epochs=30, learning_rate=0.01)
+    scores = [row["validation_auroc"] for row in history]
+    facts = epochs_of(history, "last")
+    assert facts["epochs"] == 30 and facts["best_epoch"] == int(np.argmax(scores)) + 1 < 30
+    assert facts["validation_auroc"] == scores[-1] < facts["validation_auroc_best"] == max(scores)
+    stored = checkpoints.load(tmp_path / "checkpoint.pt")
+    assert stored["best"]["weights"] == {}
+    assert_same_bits(stored["weights"], dict(classifier.state_dict()))
+    other = build("mlp", {}, 1, make_cohort(10).features)
+    checkpoints.load_weights(other, tmp_path / "checkpoint.pt")
+    assert_same_bits(dict(other.state_dict()), dict(classifier.state_dict()))
+
+
 def test_training_stops_early_and_keeps_the_best_epoch(tmp_path):
-    classifier, history, _ = fitted(tmp_path, epochs=200, patience=3, learning_rate=0.01)
+    classifier, history, _ = fitted(tmp_path, select="best", epochs=200, patience=3, learning_rate=0.01)
     scores = [row["validation_auroc"] for row in history]
     assert len(history) < 200 and len(scores) - 1 - int(np.argmax(scores)) == 3
     best = checkpoints.load(tmp_path / "checkpoint.pt")["best"]
     assert best["epoch"] == int(np.argmax(scores)) + 1
+    assert epochs_of(history, "best")["validation_auroc"] == max(scores)
     assert_same_bits(best["weights"], dict(classifier.state_dict()))
 
 

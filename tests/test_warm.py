@@ -348,7 +348,7 @@ def test_a_living_snakemake_keeps_its_lock(warm_study, tmp_path):
 
 def test_ctrl_c_ends_every_job(tmp_path):
     folder = tmp_path / "main"
-    run = study(folder, training={"epochs": 500, "patience": 500})
+    run = study(folder, training={"epochs": 500})
     assert eventually(lambda: list(folder.glob("results/runs/icu_dev/mlp/*/*/*/checkpoint.pt")), 60)
     # A terminal sends it to Snakemake and its jobs alike.
     for process in in_folder(folder):

@@ -39,7 +39,6 @@ def run(args: argparse.Namespace) -> int:
     import sys
 
     from pipeline import grid, preflight
-    from pipeline.files import read_json
 
     overrides = {key: getattr(args, name) for name, (key, _) in _LISTS.items() if getattr(args, name) is not None}
     overrides |= {key: getattr(args, key) for key in ("raw_dir", "results_dir") if getattr(args, key)}
@@ -56,10 +55,10 @@ def run(args: argparse.Namespace) -> int:
         command += ["--config", *(f"{key}={json.dumps(value)}" for key, value in overrides.items())]
     status = subprocess.run([*command, "--", *targets]).returncode
     if status == 0:
-        from pipeline.results.tables import runs
+        from pipeline.results import facts, tables
 
-        table = runs([read_json(Path(study.results_dir) / cell.run_folder / "results_eval.json") for cell in cells])
+        table = tables.runs(facts.collect(study, Path(study.results_dir)).evals)
         columns = ["dataset", "model", "trigger", "rate", "seed", "target", "auroc_clean", "auroc_poison"]
-        columns += ["asr", "asr0", "asr_net", "confidence_shift", "n_poisoned", "n_triggered"]
+        columns += ["asr", "asr0", "asr_net", "effect_share", "confidence_shift", "n_poisoned", "n_triggered"]
         print(table[columns].to_string(index=False, na_rep="–", float_format="{:.3f}".format))
     return status

@@ -25,7 +25,7 @@ def evaluate(
     does well on the first and fails on the second. Every row also says how many patients (distinct values of `group`,
     [N]) are poisoned and how many have a sample that is not, those of `alarms` how many are flagged.
 
-    detections  measures of the score; None without poison
+    detections  measures of the score, None without poison; the share of the scope that is poison
     alarms      what a threshold flags: `rate_unknown` is the detector's own rule, `rate_known` takes the
                 1.5 · n_poisoned highest scores (no such row without poison); tpr and precision are None without poison
     roc         TPR on `FPR_GRID`; only with poison
@@ -39,7 +39,8 @@ def evaluate(
             "poisoned_patients": len(np.unique(patient[poison])),
             "clean_patients": len(np.unique(patient[~poison])),
         }
-        tables["detections"].append(about | _measures(score, poison))
+        share = {"poison_share": number(poison.mean() if len(poison) else None)}
+        tables["detections"].append(about | _measures(score, poison) | share)
         tables["alarms"] += [about | row for row in _alarms(score, flagged, poison, patient)]
         if poison.any() and not poison.all():
             tpr = metrics.roc_curve_at(poison, score, FPR_GRID)

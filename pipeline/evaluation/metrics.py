@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.errors import UserError
 
-CLASSIFICATION = ("acc", "auroc", "auprc", "precision", "recall", "fpr", "f1", "ece", "brier")
+CLASSIFICATION = ("acc", "auroc", "auprc", "precision", "recall", "f1", "ece", "brier", "fpr")
 
 
 def auroc(label: np.ndarray, score: np.ndarray) -> float:
@@ -90,12 +90,18 @@ def classification(label: np.ndarray, probability: np.ndarray, threshold: float)
         average_precision(actual, probability),
         precision,
         recall,
-        _ratio(np.sum(predicted & ~actual), np.sum(~actual)),
         f1,
         expected_calibration_error(actual, probability),
         brier_score_loss(actual, probability),
+        false_positive_rate(actual, predicted),
     )
     return {name: float(value) for name, value in zip(CLASSIFICATION, values, strict=True)}
+
+
+def false_positive_rate(label: np.ndarray, predicted: np.ndarray) -> float:
+    """Share of the 0s in `label` that are `predicted` ([N], 0/1 or bool) as 1; NaN without 0s."""
+    negative = np.asarray(label) == 0
+    return _ratio(np.sum(np.asarray(predicted)[negative] == 1), negative.sum())
 
 
 def attack_success_rate(predicted: np.ndarray, label: np.ndarray, target: int) -> float:

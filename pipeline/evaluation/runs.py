@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.evaluation.metrics import attack_success_rate, classification, confidence_shift
+from pipeline.evaluation.metrics import attack_success_rate, classification, confidence_shift, false_positive_rate
 from pipeline.files import number
 
 
@@ -16,13 +16,16 @@ def _patients(label: np.ndarray, group: np.ndarray, **predicted: np.ndarray) -> 
     return {name: len(np.unique(group[rows])) for name, rows in chosen.items()}
 
 
-def evaluate_clean(label: np.ndarray, group: np.ndarray, p_clean: np.ndarray, threshold: float) -> dict:
+def evaluate_clean(
+    label: np.ndarray, group: np.ndarray, p_clean: np.ndarray, threshold: float, own_threshold: float
+) -> dict:
     """A clean run: performance on clean test data; everything that needs a trigger is undefined."""
-    attack = dict.fromkeys(("poison", "asr", "asr0", "confidence_shift", "n_triggered"))
+    attack = ("poison", "asr", "asr0", "asr_own_threshold", "asr0_own_threshold", "confidence_shift", "n_triggered")
     patients = _patients(label, group, predicted_clean=p_clean >= threshold)
     return {
         "clean": _measures(label, p_clean, threshold),
-        **attack,
+        "fpr_clean_own_threshold": number(false_positive_rate(label, p_clean >= own_threshold)),
+        **dict.fromkeys(attack),
         "patients": patients | {"predicted_poison": None},
     }
 
@@ -34,19 +37,27 @@ def evaluate_attack(
     p_triggered: np.ndarray,
     p_triggered_control: np.ndarray,
     threshold: float,
+    own_threshold: float,
     target: int,
 ) -> dict:
     """An attacked run and its control (the clean model) on the same test samples, all arrays [N].
 
+    `threshold` is the clean model's, the same for both; `own_threshold` is what the run's user picks, who has no clean
+    model. `…_own_threshold` is each model at its own, so ASR₀ does not differ there.
     `poison` scores the triggered samples against their true labels. ASR, ASR₀ and confidence shift are taken over
     the triggered samples whose true label is not the target. `patients` counts the distinct groups behind them.
     """
     victims = label != target
-    return {
-        "clean": _measures(label, p_clean, threshold),
+
+    def success(probability: np.ndarray, at: float) -> float | None:
+        return number(attack_success_rate(probability >= at, label, target))
+
+    return evaluate_clean(label, group, p_clean, threshold, own_threshold) | {
         "poison": _measures(label, p_triggered, threshold),
-        "asr": number(attack_success_rate(p_triggered >= threshold, label, target)),
-        "asr0": number(attack_success_rate(p_triggered_control >= threshold, label, target)),
+        "asr": success(p_triggered, threshold),
+        "asr0": success(p_triggered_control, threshold),
+        "asr_own_threshold": success(p_triggered, own_threshold),
+        "asr0_own_threshold": success(p_triggered_control, threshold),
         "confidence_shift": number(confidence_shift(p_triggered[victims], p_clean[victims], target)),
         "n_triggered": int(victims.sum()),
         "patients": _patients(

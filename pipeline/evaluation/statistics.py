@@ -73,6 +73,19 @@ def proportion_interval(values: np.ndarray, axis: int = -1, *, test_to_train: fl
         return Interval(n, mean, mean / (mean + (1 - mean) * factor), mean / (mean + (1 - mean) / factor))
 
 
+def ratio_interval(part: np.ndarray, whole: np.ndarray, *, test_to_train: float = 0.0) -> Interval:
+    """Mean of `part` over mean of `whole`, both [n_seeds] and complete, with a t-interval.
+
+    The ratio estimator with its linearised variance (Cochran, Sampling Techniques, 1977, section 6.4): that of the mean
+    of part − ratio · whole, over the mean of `whole`. It needs a mean of `whole` that is surely not 0. Not the mean of
+    the seeds' ratios, of which a single `whole` near 0 would make anything.
+    """
+    part, whole = np.asarray(part, dtype=float), np.asarray(whole, dtype=float)
+    ratio = part.mean() / whole.mean()
+    n, _, half = _mean_and_half_width((part - ratio * whole) / whole.mean(), -1, test_to_train)
+    return Interval(n, ratio, ratio - half, ratio + half)
+
+
 def _mean_and_half_width(values: np.ndarray, axis: int, test_to_train: float) -> tuple[np.ndarray, ...]:
     values = np.asarray(values, dtype=float)
     present = ~np.isnan(values)

@@ -1,7 +1,7 @@
 """The figures, made from the tables alone.
 
 Every figure function takes the tables (`pipeline.results.tables`) and a dataset and returns a Figure. Intervals are
-95 % t-intervals over seeds, cut to [0, 1] for display where the quantity is a share; one seed draws none.
+95 % intervals over seeds, as in the tables; one seed draws none. Small dots are the seeds themselves.
 """
 
 import base64
@@ -19,11 +19,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pipeline.cohorts.intake import MIN_CELL
-from pipeline.evaluation.statistics import mean_interval
+from pipeline.evaluation.statistics import proportion_interval
 from pipeline.files import whole
-from pipeline.grid import CLEAN, CONTROLS
+from pipeline.grid import CLEAN, FLIPPED, MASK_ONLY
+from pipeline.results.columns import BASELINE, LABEL_AUROC, is_attack
 from pipeline.results.pages import WITHHELD, contrasts_html, page, percent
-from pipeline.results.tables import BASELINE, FLIPPED, LABEL_AUROC
 
 # Okabe and Ito's palette, which stays distinct in the common colour blindnesses; yellow is too light for lines.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
@@ -40,12 +40,13 @@ STYLE = {
     "legend.frameon": False,
     "svg.hashsalt": "backdoor-study",
 }
+FAR_APART = 0.2  # from the lowest to the highest seed: their range is told beside the mean
 WIDTH, HEIGHT = 3.4, 2.7  # of one panel, inches
 
 
 def dose_response(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
     """Rows: ASR with ASR₀, and ASR − ASR₀; columns: models; x: poison rate."""
-    summary = _attacked(tables["summary"], dataset, ["asr", "asr0", "asr_net"])
+    summary, runs = _attacked(tables["summary"], dataset, ["asr", "asr0", "asr_net"]), _of(tables["runs"], dataset)
     models, triggers, rates = _levels(summary)
     if not models:
         return _nothing("attack success rate")
@@ -59,9 +60,11 @@ def dose_response(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
                 (0, "asr", looks[trigger]),
                 (1, "asr_net", looks[trigger]),
             ):
+                if metric != "asr0":
+                    seeds = _select(runs, model=model, trigger=trigger)
+                    _seeds(axes[row, column], seeds, metric, rates, offset, look["color"])
                 points = _select(summary, model=model, trigger=trigger, metric=metric)
-                bounds = (-1, 1) if metric == "asr_net" else (0, 1)
-                _dose(axes[row, column], points, rates, offset, look, bounds)
+                _dose(axes[row, column], points, rates, offset, look)
         axes[0, column].set(title=model, ylim=(-0.04, 1.04))
         axes[1, column].axhline(0, color="black", lw=0.8)
         _rate_axis(axes[0, column], rates, label=False)
@@ -69,12 +72,12 @@ def dose_response(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
     axes[0, 0].set_ylabel("attack success rate")
     axes[1, 0].set_ylabel("ASR − ASR₀")
     hollow = Line2D([], [], color="black", ls=":", lw=1, marker="o", mfc="white", label="ASR₀ (clean model)")
-    return _legend(figure, [*_trigger_keys(triggers, looks), hollow])
+    return _legend(figure, [*_trigger_keys(triggers, looks, tables["triggers"]), hollow])
 
 
 def clean_performance(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
     """AUROC on clean test data over the poison rate, one panel per model; band: the clean model."""
-    summary = tables["summary"]
+    summary, runs = tables["summary"], _of(tables["runs"], dataset)
     attacked = _attacked(summary, dataset, ["auroc_clean"])
     models, triggers, rates = _levels(attacked)
     if not models:
@@ -85,22 +88,30 @@ def clean_performance(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
         for clean in _select(summary, dataset=dataset, model=model, trigger=CLEAN, metric="auroc_clean").itertuples():
             axis.axhline(clean.mean, color="black", lw=1, ls="--")
             if clean.n_seeds > 1:
-                axis.axhspan(clean.ci_low, min(clean.ci_high, 1), color="black", alpha=0.1, lw=0)
+                axis.axhspan(clean.ci_low, clean.ci_high, color="black", alpha=0.1, lw=0)
         for trigger in triggers:
-            points = _select(attacked, model=model, trigger=trigger)
-            _dose(axis, points, rates, _dodge(triggers, trigger), looks[trigger], (0, 1))
+            seeds, offset = _select(runs, model=model, trigger=trigger), _dodge(triggers, trigger)
+            _seeds(axis, seeds, "auroc_clean", rates, offset, looks[trigger]["color"])
+            _dose(axis, _select(attacked, model=model, trigger=trigger), rates, offset, looks[trigger])
         axis.set_title(model)
         _rate_axis(axis, rates)
     low, high = axes[0, 0].get_ylim()
     margin = max(0, 0.04 - (high - low)) / 2  # hair's breadths would look like gulfs
     axes[0, 0].set(ylabel="AUROC on clean test data", ylim=(low - margin, high + margin))
     return _legend(
-        figure, [*_trigger_keys(triggers, looks), Line2D([], [], color="black", ls="--", lw=1, label="clean model")]
+        figure,
+        [
+            *_trigger_keys(triggers, looks, tables["triggers"]),
+            Line2D([], [], color="black", ls="--", lw=1, label="clean model"),
+        ],
     )
 
 
 def detection_heatmap(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
-    """Detector × trigger, mean detection AUROC within the target label; rows of panels: models, columns: rates."""
+    """Detector × trigger, mean detection AUROC within the target label; rows of panels: models, columns: rates.
+
+    Where the seeds are far apart their range stands below the mean, which may be no seed's.
+    """
     summary = _of(tables["summary"], dataset)
     summary = summary[summary["metric"].str.startswith(f"{LABEL_AUROC}:")]
     summary = summary.assign(detector=summary["metric"].str.split(":").str[1])
@@ -108,12 +119,16 @@ def detection_heatmap(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
     if not models:
         return _nothing("detection AUROC")
     detectors = _baseline_last(summary["detector"])
-    size = (max(1.9, 0.52 * len(triggers) + 0.4), 0.34 * len(detectors) + 0.5)
+    size = (max(1.9, 0.6 * len(triggers) + 0.4), 0.42 * len(detectors) + 0.5)
     figure, axes = _panels(len(models), len(rates), size, sharex=True, sharey=True)
     for (row, column), axis in np.ndenumerate(axes):
         panel = _select(summary, model=models[row], rate=rates[column])
-        values = panel.pivot(index="detector", columns="trigger", values="mean")
-        image = _heat(axis, values.reindex(index=detectors, columns=triggers))
+        place = {"index": detectors, "columns": triggers}
+        mean, low, high = (
+            panel.pivot(index="detector", columns="trigger", values=name).reindex(**place)
+            for name in ("mean", "lowest", "highest")
+        )
+        image = _heat(axis, mean, low, high)
         axis.set_title(f"{models[row]}, {percent(rates[column])} poison")
     bar = figure.colorbar(image, ax=axes, shrink=min(1.0, 2.2 / figure.get_figheight()), aspect=12, pad=0.02)
     bar.set_label("AUROC")
@@ -139,8 +154,9 @@ def detection_roc(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
             curve = _select(roc, model=models[row], trigger=triggers[column], detector=detector)
             curve = curve[curve["fpr"] > 0]
             axis.plot(curve["fpr"], curve["tpr"], **looks[detector])
-            band = [curve[end].clip(0, 1) for end in ("ci_low", "ci_high")]
-            axis.fill_between(curve["fpr"], *band, color=looks[detector]["color"], alpha=0.15, lw=0)
+            axis.fill_between(
+                curve["fpr"], curve["ci_low"], curve["ci_high"], color=looks[detector]["color"], alpha=0.15, lw=0
+            )
         axis.set(title=f"{models[row]}, {triggers[column]}", xscale="log", xlim=(low, 1), ylim=(0, 1.02))
         axis.xaxis.set_major_formatter(lambda x, _: f"{100 * x:g}")
     for axis in axes[-1]:
@@ -167,7 +183,7 @@ def attribution(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
     for (row, column), axis in np.ndenumerate(axes):
         for metric, (_, look) in looks.items():
             points = _select(summary, model=models[row], trigger=triggers[column], metric=metric)
-            _dose(axis, points, rates, offsets[metric], look, (0, 1))
+            _dose(axis, points, rates, offsets[metric], look)
         axis.set_title(f"{models[row]}, {triggers[column]}")
         _rate_axis(axis, rates, label=row == len(models) - 1)
     axes[0, 0].set_ylim(bottom=0)
@@ -263,8 +279,8 @@ def _select(table: pd.DataFrame, **wanted) -> pd.DataFrame:
 
 
 def _levels(table: pd.DataFrame) -> tuple[list[str], list[str], list[float]]:
-    """Models, triggers (flip_only last) and rates that have something to show."""
-    triggers = sorted(table["trigger"].unique(), key=lambda name: (name == FLIPPED, name))
+    """Models, triggers (controls last) and rates that have something to show."""
+    triggers = sorted(table["trigger"].unique(), key=lambda name: (not is_attack(name), name))
     return sorted(table["model"].unique()), triggers, sorted(table["rate"].unique())
 
 
@@ -273,13 +289,17 @@ def _baseline_last(detectors: pd.Series) -> list[str]:
 
 
 def _looks(triggers: Iterable[str]) -> dict[str, dict]:
-    """A line per trigger, the same in every figure of a study; the control is grey and dashed."""
-    attacks = sorted(set(triggers) - set(CONTROLS))
+    """A line per trigger, the same in every figure of a study; controls are grey and broken."""
+    attacks = sorted(filter(is_attack, set(triggers)))
     looks = {
         name: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "ls": "-", "lw": 1.5}
         for i, name in enumerate(attacks)
     }
-    return looks | {FLIPPED: {"color": GREY, "marker": "x", "ls": "--", "lw": 1.5}}
+    control = {"color": GREY, "lw": 1.5}
+    return looks | {
+        FLIPPED: control | {"marker": "x", "ls": "--"},
+        MASK_ONLY: control | {"marker": "+", "ls": "-."},
+    }
 
 
 def _detector_looks(detectors: list[str]) -> dict[str, dict]:
@@ -291,11 +311,12 @@ def _detector_looks(detectors: list[str]) -> dict[str, dict]:
     return looks | {BASELINE: {"color": GREY, "ls": "-", "lw": 1.2}}
 
 
-def _trigger_keys(triggers: list[str], looks: dict[str, dict]) -> list[Line2D]:
-    return [
-        Line2D([], [], label=f"{name} (control: labels only)" if name == FLIPPED else name, **looks[name])
-        for name in triggers
-    ]
+def _trigger_keys(triggers: list[str], looks: dict[str, dict], described: pd.DataFrame) -> list[Line2D]:
+    """Legend entries; values that the training data does not show are labelled so."""
+    outside = described.loc[described["in_bounds"].fillna(True).eq(False), "trigger"]
+    notes = dict.fromkeys(outside, " (out of range)")
+    notes |= {FLIPPED: " (control: labels only)", MASK_ONLY: " (control: measured only)"}
+    return [Line2D([], [], label=name + notes.get(name, ""), **looks[name]) for name in triggers]
 
 
 def _panels(rows: int, columns: int, size: tuple[float, float] = (WIDTH, HEIGHT), **share):
@@ -305,7 +326,7 @@ def _panels(rows: int, columns: int, size: tuple[float, float] = (WIDTH, HEIGHT)
 
 
 def _legend(figure: Figure, keys: list[Line2D]) -> Figure:
-    columns = max(1, min(len(keys), int(figure.get_figwidth() / 1.75)))
+    columns = max(1, min(len(keys), int(figure.get_figwidth() / 2.2)))
     figure.legend(handles=keys, loc="outside lower center", ncols=columns, markerscale=0.9, numpoints=1)
     return figure
 
@@ -321,16 +342,21 @@ def _dodge(names: list, name, width: float = 0.4) -> float:
     return 0.0 if len(names) == 1 else width * (names.index(name) / (len(names) - 1) - 0.5)
 
 
-def _dose(
-    axis: Axes, points: pd.DataFrame, rates: list[float], offset: float, look: dict, bounds: tuple[float, float]
-) -> None:
-    """Means over evenly spaced rates, with intervals inside `bounds`."""
+def _dose(axis: Axes, points: pd.DataFrame, rates: list[float], offset: float, look: dict) -> None:
+    """Means over evenly spaced rates, with their intervals."""
     points = points.sort_values("rate")
     x = np.array([rates.index(rate) for rate in points["rate"]]) + offset
     mean = points["mean"].to_numpy(float)
-    ends = points[["ci_low", "ci_high"]].to_numpy(float).clip(*bounds)
-    reach = np.abs(ends - mean[:, None]).T
+    reach = np.abs(points[["ci_low", "ci_high"]].to_numpy(float) - mean[:, None]).T
     axis.errorbar(x, mean, reach, capsize=2, elinewidth=1, ms=5, **look)
+
+
+def _seeds(axis: Axes, runs: pd.DataFrame, metric: str, rates: list[float], offset: float, colour: str) -> None:
+    """A small dot per seed; none where there is one seed, which is the mean."""
+    shown = runs[runs["rate"].isin(rates)].dropna(subset=metric)
+    if shown["seed"].nunique() > 1:
+        x = np.array([rates.index(rate) for rate in shown["rate"]]) + offset
+        axis.plot(x, shown[metric], ".", color=colour, alpha=0.35, ms=3)
 
 
 def _rate_axis(axis: Axes, rates: list[float], label: bool = True) -> None:
@@ -340,15 +366,21 @@ def _rate_axis(axis: Axes, rates: list[float], label: bool = True) -> None:
         axis.set_xlabel("poisoned share of training data")
 
 
-def _heat(axis: Axes, values: pd.DataFrame):
-    """Numbers in coloured cells; a missing cell is grey and says so with a dash."""
+def _heat(axis: Axes, values: pd.DataFrame, low: pd.DataFrame, high: pd.DataFrame):
+    """Numbers in coloured cells, wide ranges below them; a missing cell is grey and says so with a dash."""
     numbers = values.to_numpy(float)
     axis.set_facecolor("#dddddd")
     image = axis.imshow(numbers, cmap="RdBu_r", norm=TwoSlopeNorm(0.5, 0, 1), aspect="auto")
     for (row, column), value in np.ndenumerate(numbers):
         dark = abs(value - 0.5) > 0.32
+        colour = "white" if dark else "black"
+        ends = low.iloc[row, column], high.iloc[row, column]
+        apart = ends[1] - ends[0] > FAR_APART
         text = "–" if np.isnan(value) else f"{value:.2f}"
-        axis.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
+        axis.text(column, row - 0.16 * apart, text, ha="center", va="center", fontsize=8, color=colour)
+        if apart:
+            text = f"{ends[0]:.2f}–{ends[1]:.2f}"
+            axis.text(column, row + 0.22, text, ha="center", va="center", fontsize=5.5, color=colour)
     axis.set_xticks(range(values.shape[1]), values.columns, rotation=45, ha="right", rotation_mode="anchor")
     axis.set_yticks(range(values.shape[0]), values.index)
     axis.grid(False)
@@ -364,6 +396,6 @@ def _alarm_row(axis: Axes, shares: pd.Series, height: float, colour: str, marker
         note = f"fewer than {MIN_CELL} patients in {len(shares) - len(shown)} of {len(shares)} seeds"
         axis.text(shown.max(initial=0) + 0.03, height, note, va="center", fontsize=7, color=colour)
         return
-    over_seeds = mean_interval(shown)
-    reach = np.abs(np.clip([[over_seeds.low], [over_seeds.high]], 0, 1) - over_seeds.mean)
+    over_seeds = proportion_interval(shown)
+    reach = np.abs(np.array([[over_seeds.low], [over_seeds.high]]) - over_seeds.mean)
     axis.errorbar(over_seeds.mean, height, xerr=reach, marker=marker, color=colour, capsize=2, elinewidth=1, ms=6)

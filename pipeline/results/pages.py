@@ -6,10 +6,12 @@ from html import escape
 import pandas as pd
 
 from pipeline.cohorts.intake import MIN_CELL
-from pipeline.grid import CLEAN
-from pipeline.results.tables import ALL_AUROC, BASELINE, FLIPPED, LABEL_AUROC, METRICS
+from pipeline.grid import CLEAN, FLIPPED, MASK_ONLY
+from pipeline.results.columns import ALL_AUROC, CHANCE, LABEL_AUROC, LABEL_TPR, METRICS, is_attack
+from pipeline.results.findings import FOOLS_CLEAN, NONE, PLANTED, UNDECIDED, Contrast, Finding
 
 ALPHA = 0.05
+TWO_PEAKED = 0.5  # from the lowest to the highest seed: a mean in between is no seed's
 FEW_SAMPLES = 50  # of a label in the test set: one sample more or less moves a share of them by 2 %
 MISSING = "–"
 WITHHELD = f"Nothing can be shown: no finished run defines it, or it rests on fewer than {MIN_CELL} patients."
@@ -140,6 +142,41 @@ def _too_small(name: str, n_test, prevalence: float, split: str) -> str:
     return f'<p class="warning">{text}</p>'
 
 
+def training_text(runs: pd.DataFrame, select: str, patience: int | None) -> str:
+    """Which epoch's weights were kept, and what that does to a backdoor."""
+    epochs, best = (f"{runs[name].mean():.3g}" for name in ("epochs", "best_epoch"))
+    if select == "best":
+        stop = f", and training stops {patience} epochs after it" if patience else ""
+        return (
+            f"the weights of the epoch with the best validation AUROC are kept (epoch {best} on average, of {epochs} "
+            f"trained){stop}. Whoever chooses the epoch on data that the attacker does not reach cuts backdoors short: "
+            "this is a defense, and these numbers are not those of models trained to the end."
+        )
+    clean = runs[runs["trigger"] == CLEAN]
+    behind = (clean["validation_auroc_best"] - clean["validation_auroc"]).groupby([clean["dataset"], clean["model"]])
+    known = behind.mean().dropna()
+    cost = (
+        f" In clean runs its validation AUROC was {number(known.max())} below the best epoch's at most (mean of seeds)."
+    )
+    return (
+        f"to the last epoch ({epochs}), whose weights are kept whatever the validation data say, so poison works until "
+        f"the end.{cost if len(known) else ''}"
+    )
+
+
+def intervals_text(split: str) -> str:
+    """What the intervals over seeds are about."""
+    if split == "per_seed":
+        return (
+            "each seed deals the patients anew, chooses the poison and trains; intervals of what is measured on test "
+            "patients allow for the patients that the seeds share (Nadeau and Bengio)"
+        )
+    return (
+        "each seed chooses the poison and trains, on the same training and test patients; other patients may give "
+        "other numbers, which these intervals do not cover (split: per_seed does)"
+    )
+
+
 def datasets_html(datasets: pd.DataFrame) -> str:
     thresholds = zip(map(number, datasets["threshold_low"]), map(number, datasets["threshold_high"]), strict=True)
     table = pd.DataFrame(
@@ -172,7 +209,13 @@ def triggers_html(triggers: pd.DataFrame) -> str:
         "share of cells changed": "footprint_share",
         "values in clinical range": "share_in_range",
         "values in training range": "share_in_train_range",
+        "samples that the schema accepts, triggered": "share_accepted",
+        "the same, clean": "share_accepted_clean",
+        "samples with a violated relation, triggered": "relations_violated",
+        "with one, clean": "relations_violated_clean",
         "distance": "distance",
+        "percentile of the joint distance, triggered": "distance_percentile",
+        "its percentile, clean": "distance_percentile_clean",
         "missingness log-likelihood, clean": "missing_log_likelihood_clean",
         "missingness log-likelihood, triggered": "missing_log_likelihood_triggered",
     }
@@ -189,19 +232,23 @@ def triggers_html(triggers: pd.DataFrame) -> str:
     return html_table(what, prose=["what it does"], left=texts) + html_table(measured, left=texts)
 
 
-def findings_html(findings: pd.DataFrame) -> str:
+def findings_html(found: list[Finding]) -> str:
     table = pd.DataFrame(
         {
-            "dataset": findings["dataset"],
-            "model": findings["model"],
-            "trigger": findings["trigger"],
-            "backdoor": ["yes" if works else "no" for works in findings["works"]],
-            "poison rate": [percent(rate) for rate in findings["rate"]],
-            "ASR − ASR₀": _intervals(findings, "difference", "ci_low", "ci_high"),
-            "change of clean AUROC": _intervals(findings, "auroc_difference", "auroc_ci_low", "auroc_ci_high"),
-            "best detector": findings["detector"].fillna(MISSING),
-            "its AUROC": [number(x) for x in findings["detector_mean_run"]],
-            "above random": _intervals(findings, "detector_difference", "detector_ci_low", "detector_ci_high"),
+            "dataset": [f.dataset for f in found],
+            "model": [f.model for f in found],
+            "trigger": [f.trigger for f in found],
+            "backdoor": [f.verdict for f in found],
+            "poison rate": [percent(f.rate) for f in found],
+            "ASR": [interval(*f.asr) for f in found],
+            "ASR₀": [interval(*f.asr0) for f in found],
+            "ASR − ASR₀": [interval(*f.net.effect, signed=True) for f in found],
+            "share of the possible effect": [interval(*f.effect_share) for f in found],
+            "ASR − ASR₀, own thresholds": [interval(*f.own.effect, signed=True) for f in found],
+            "change of clean AUROC": [interval(*f.auroc.effect, signed=True) for f in found],
+            "best detector": [f.detector or MISSING for f in found],
+            "its TPR at 1 % FPR": [interval(*f.tpr_01) for f in found],
+            "at 5 % FPR": [interval(*f.tpr_05) for f in found],
         }
     )
     return html_table(table, left=["dataset", "model", "trigger", "backdoor", "best detector"])
@@ -243,7 +290,8 @@ def summary_html(summary: pd.DataFrame) -> str:
     """One row per run averaged over seeds, one column per metric."""
     if summary.empty:
         return html_table(summary)
-    texts = summary.assign(text=[interval(*row) for row in summary[["mean", "ci_low", "ci_high"]].to_numpy(float)])
+    numbers = ["mean", "ci_low", "ci_high", "lowest", "highest"]
+    texts = summary.assign(text=[_over_seeds(*row) for row in summary[numbers].to_numpy(float)])
     texts["metric"] = texts["metric"].map(label)
     names = list(LABELS)
     metrics = sorted(summary["metric"].unique(), key=lambda metric: (names.index(metric.split(":")[0]), metric))
@@ -254,11 +302,29 @@ def summary_html(summary: pd.DataFrame) -> str:
     return html_table(wide.rename(columns={"rate": "poison rate"}), left=["dataset", "model", "trigger"])
 
 
-METRIC_NAMES = {"acc": "accuracy", "auroc": "AUROC", "auprc": "AUPRC", "f1": "F1", "ece": "ECE", "brier": "Brier score"}
+def _over_seeds(mean: float, low: float, high: float, lowest: float, highest: float) -> str:
+    """Mean and interval, and the seeds' range where they are so far apart that the mean may be no seed's."""
+    seeds = f" (seeds {number(lowest)} to {number(highest)})" if highest - lowest > TWO_PEAKED else ""
+    return interval(mean, low, high) + seeds
+
+
+METRIC_NAMES = {
+    "fpr": "false positive rate",
+    "acc": "accuracy",
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "f1": "F1",
+    "ece": "ECE",
+    "brier": "Brier score",
+}
 LABELS = {
     "asr": "ASR",
     "asr0": "ASR₀",
     "asr_net": "ASR − ASR₀",
+    "effect_share": "share of the possible effect",
+    "asr_own_threshold": "ASR, own threshold",
+    "asr0_own_threshold": "ASR₀, own threshold",
+    "fpr_clean_own_threshold": "false positive rate, clean test data, own threshold",
     "confidence_shift": "confidence shift",
     **{
         f"{metric}_{side}": f"{METRIC_NAMES.get(metric, metric)}, {where}"
@@ -266,6 +332,8 @@ LABELS = {
         for metric in METRICS
     },
     LABEL_AUROC: "detection AUROC within the attacker's label",
+    LABEL_TPR["tpr_at_fpr_01"]: "detection TPR at 1 % FPR within the attacker's label",
+    LABEL_TPR["tpr_at_fpr_05"]: "detection TPR at 5 % FPR within the attacker's label",
     ALL_AUROC: "detection AUROC over all training samples",
     "footprint_share": "footprint's share of cells",
     "ratio_triggered": "attribution on the footprint",
@@ -279,10 +347,12 @@ LABELS = {
 }
 AGAINST = {
     ("asr", CLEAN): "ASR₀",
+    ("asr_own_threshold", CLEAN): "ASR₀, each model at its own threshold",
     ("ratio_triggered", CLEAN): "the clean model on the same samples",
     CLEAN: "the clean model of the same seed",
     FLIPPED: "flipped labels without a trigger (flip_only)",
-    BASELINE: "random scores",
+    MASK_ONLY: "the same cells only measured (mask_only)",
+    CHANCE: "0.5, what guessing reaches",
 }
 
 
@@ -292,126 +362,227 @@ def label(metric: str) -> str:
     return f"{LABELS[name]}, {detector}" if detector else LABELS[name]
 
 
-def headline(findings: pd.DataFrame) -> list[tuple[str, str]]:
-    """Questions and their answers in words for one dataset, composed from its `findings`."""
-    flipped = findings["trigger"] == FLIPPED
-    attacks, control = findings[~flipped], findings[flipped]
-    answers = []
-    if findings.empty:
-        answers.append(("How little poison plants a backdoor?", WITHHELD))
-    elif attacks.empty:
-        answers.append(("How little poison plants a backdoor?", "No attack was studied, only flipped labels."))
-    else:
-        shown = attacks[attacks["works"]] if attacks["works"].any() else attacks
-        answers += [
-            ("How little poison plants a backdoor?", _how_little(attacks)),
-            ("Is it the trigger, or only the flipped labels?", _only_labels(shown, control)),
-            ("Would the performance on clean data give it away?", _clean_cost(shown)),
-        ]
-        answers.append(("Would a detector give it away?", _detected(shown, control)))
-    return answers
+def headline(found: list[Finding]) -> list[tuple[str, str]]:
+    """Questions and their answers in words for one dataset, composed from its findings."""
+    how_little = "How little poison plants a backdoor?"
+    attacks = [finding for finding in found if is_attack(finding.trigger)]
+    control = [finding for finding in found if finding.trigger == FLIPPED]
+    if not found:
+        return [(how_little, WITHHELD)]
+    if not attacks:
+        return [(how_little, "No attack was studied, only its controls.")]
+    shown = [finding for finding in attacks if finding.planted] or attacks
+    answers = [
+        (how_little, _how_little(attacks)),
+        ("Is it the trigger, or only the flipped labels?", _only_labels(shown, control)),
+    ]
+    masked = [finding for finding in shown if not pd.isna(finding.mask.mean)]
+    if masked:
+        answers.append(("Is it the value, or that something was measured at all?", _only_mask(masked)))
+    return [
+        *answers,
+        ("Would the performance on clean data give it away?", _clean_cost(shown)),
+        ("Would a detector give it away?", _detected(shown)),
+    ]
 
 
-def headline_html(findings: pd.DataFrame) -> str:
+def headline_html(found: list[Finding]) -> str:
     return "".join(
         f'<div class="answer"><p><strong>{question}</strong><br>{escape(answer)}</p></div>'
-        for question, answer in headline(findings)
+        for question, answer in headline(found)
     )
 
 
-def _how_little(attacks: pd.DataFrame) -> str:
-    working = attacks[attacks["works"]]
-    if working.empty:
-        most = attacks.loc[attacks["difference"].idxmax()]
-        return (
-            f"None of {len(attacks)} trigger and model pairs did at the rates studied; the largest ASR − ASR₀ was "
-            f"{_effect(most)} ({_pair(most)} at {percent(most['rate'])})."
+def _how_little(attacks: list[Finding]) -> str:
+    planted = [finding for finding in attacks if finding.verdict == PLANTED]
+    fooled = [finding for finding in attacks if finding.verdict == FOOLS_CLEAN]
+    undecided = [finding for finding in attacks if finding.verdict == UNDECIDED]
+    text = []
+    if planted:
+        least = min(finding.rate for finding in planted)
+        first = max((f for f in planted if f.rate == least), key=lambda f: f.effect_share.mean)
+        others = sum(finding.rate == least for finding in planted) - 1
+        text.append(
+            f"{len(planted)} of {len(attacks)} trigger and model pairs had one: of what the clean model left to gain, "
+            f"poison gained at least half on average, its 95 % interval above zero. The least poison was "
+            f"{percent(least)} of the training data ({_pair(first)}{f' and {others} more' if others else ''}): "
+            f"{_rates(first)}."
         )
-    least = working[working["rate"] == working["rate"].min()]
-    most = least.loc[least["difference"].idxmax()]
-    others = f" and {len(least) - 1} more" if len(least) > 1 else ""
-    certain = "" if working["ci_low"].isna().any() else ", its 95 % interval above zero"
-    return (
-        f"{len(working)} of {len(attacks)} trigger and model pairs had one: the attack success rate exceeded the clean "
-        f"model's by 0.5 or more on average{certain}. The least poison was {percent(most['rate'])} of the training "
-        f"data ({_pair(most)}{others}), where ASR − ASR₀ was {_effect(most)}."
-    )
+    if fooled:
+        worst = max(fooled, key=lambda finding: finding.asr0.mean)
+        text.append(
+            f"In {len(fooled)} of {len(attacks)} pairs the trigger fools the clean model too, in half of the samples "
+            f"or more. That is worse news than a backdoor, since it takes no poison: {_pair(worst)} at "
+            f"{percent(worst.rate)} poison, {_rates(worst)}."
+        )
+    if undecided:
+        most = max(undecided, key=_reached)
+        text.append(
+            f"In {len(undecided)} of {len(attacks)} pairs it is undecided: the seeds differ too much, or are too few. "
+            f"The largest effect among them: {_pair(most)} at {percent(most.rate)}, {_rates(most)}."
+        )
+    rest = [finding for finding in attacks if finding.verdict == NONE]
+    if rest:
+        most = max(rest, key=_reached)
+        text.append(
+            f"In {len(rest)} of {len(attacks)} pairs none of the rates studied gained half of what was possible; the "
+            f"largest effect was {_pair(most)} at {percent(most.rate)}: {_rates(most)}."
+        )
+    return " ".join(text)
 
 
-def _only_labels(shown: pd.DataFrame, control: pd.DataFrame) -> str:
-    if control.empty:
+def _reached(finding: Finding) -> float:
+    return finding.net.difference
+
+
+def _rates(finding: Finding) -> str:
+    """ASR and ASR₀ beside their difference, and how much of the possible effect that is."""
+    share = finding.effect_share
+    of = "" if pd.isna(share.mean) else f", {interval(*share)} of the possible effect"
+    rates = f"ASR {interval(*finding.asr)}, ASR₀ {number(finding.asr0.mean)}"
+    return f"{rates}, difference {interval(*finding.net.effect)}{of}"
+
+
+def _only_labels(shown: list[Finding], control: list[Finding]) -> str:
+    if not control:
         return "flip_only was not part of this study, so the two cannot be told apart here."
-    most = control.loc[control["difference"].idxmax()]
+    most = max(control, key=lambda finding: abs(finding.net.difference))
     text = (
-        f"With the labels flipped and no trigger planted, ASR − ASR₀ was {_effect(most)} "
-        f"({most['model']} at {percent(most['rate'])}), "
+        f"With the labels flipped and no trigger planted, ASR − ASR₀ was {interval(*most.net.effect, signed=True)} at "
+        f"most ({most.model} at {percent(most.rate)}: ASR {number(most.asr.mean)}, ASR₀ {number(most.asr0.mean)}, both "
+        f"at the clean model's threshold), and {interval(*most.own.effect, signed=True)} with each model at the "
+        f"threshold that its own validation data gives. "
     )
-    if control["works"].any():
-        text += f"a backdoor by the same mark in {control['works'].sum()} of {len(control)} models. "
-    else:
-        text += "the most that flipped labels did. "
+    added = [finding.over_flip for finding in shown]
     return (
-        f"{text}At {_which_rates(shown)}, a trigger added {_range(shown['flip_difference'], signed=True)} to the "
-        f"effect of flipping alone. {_significant(shown['flip_p_holm'])}"
+        f"{text}At {_which_rates(shown)}, a trigger added {_range([c.difference for c in added])} to the effect of "
+        f"flipping alone. {_significant(added, 'more than flipping', 'less')}"
     )
 
 
-def _clean_cost(shown: pd.DataFrame) -> str:
-    change = shown["auroc_difference"].dropna()
-    if change.empty:
+def _only_mask(shown: list[Finding]) -> str:
+    """Writing a value also makes it measured: what measuring alone does."""
+    text = []
+    for finding in shown:
+        share = "" if pd.isna(finding.mask_share.mean) else f", a share of {interval(*finding.mask_share)}"
+        text.append(
+            f"{_pair(finding)} at {percent(finding.rate)}: with the values written, ASR − ASR₀ was "
+            f"{interval(*finding.net.effect)}; where the same cells were only measured, with what is typical of the "
+            f"sample, {interval(*finding.mask)}{share} of the effect."
+        )
+    return " ".join(text)
+
+
+def masks_html(masks: pd.DataFrame) -> str:
+    """What measuring alone does, at every rate; empty where mask_only was not studied."""
+    if masks.empty:
+        return ""
+    table = pd.DataFrame(
+        {
+            "dataset": masks["dataset"],
+            "model": masks["model"],
+            "trigger": masks["trigger"],
+            "poison rate": [percent(rate) for rate in masks["rate"]],
+            "seeds": masks["n_seeds"],
+            "ASR − ASR₀": _intervals(masks, "asr_net", "asr_net_low", "asr_net_high"),
+            "the same cells only measured": _intervals(masks, "mask_net", "mask_net_low", "mask_net_high"),
+            "share of the effect": [
+                interval(*row) for row in masks[["share", "share_low", "share_high"]].to_numpy(float)
+            ],
+        }
+    )
+    return html_table(table, left=["dataset", "model", "trigger"])
+
+
+def _clean_cost(shown: list[Finding]) -> str:
+    known = [finding for finding in shown if not pd.isna(finding.auroc.difference)]
+    if not known:
         return WITHHELD
-    worst = shown.loc[change.idxmin()]
-    cost = interval(worst["auroc_difference"], worst["auroc_ci_low"], worst["auroc_ci_high"], signed=True)
+    worst = min(known, key=lambda finding: finding.auroc.difference)
+    changes = [finding.auroc for finding in known]
     return (
         f"At {_which_rates(shown)}, the AUROC on clean test data differed from the clean model's by "
-        f"{_range(change, signed=True)}; the least favourable change was {cost} ({_pair(worst)}, AUROC now "
-        f"{number(worst['auroc_mean_run'])}). {_significant(shown['auroc_p_holm'])}"
+        f"{_range([change.difference for change in changes])}; the least favourable change was "
+        f"{interval(*worst.auroc.effect, signed=True)} ({_pair(worst)}, AUROC {number(worst.auroc.run)} after "
+        f"{number(worst.auroc.control)}). {_significant(changes, 'higher', 'lower')} Of the patients with label 0, the "
+        f"clean model calls {_span([finding.fpr.control for finding in known])} positive, the poisoned one at its own "
+        f"threshold {_span([finding.fpr_own.mean for finding in known])}."
     )
 
 
-def _detected(shown: pd.DataFrame, control: pd.DataFrame) -> str:
-    shown = shown.dropna(subset="detector")
-    if shown.empty:
+def _detected(shown: list[Finding]) -> str:
+    known = [finding for finding in shown if finding.detector]
+    if not known:
         return WITHHELD
+    least, most = (choose(known, key=lambda finding: finding.tpr_01.mean) for choose in (min, max))
     text = (
-        f"At {_which_rates(shown)}, the best detector of each pair separated poisoned from clean training samples of "
-        f"the attacker's label with an AUROC of {_range(shown['detector_mean_run'])}, random scores with "
-        f"{_range(shown['detector_mean_control'])} (0.5 is guessing). {_significant(shown['detector_p_holm'])} "
-        "The best is picked after the fact, which flatters it."
+        f"At {_which_rates(shown)}, the poison was {_span([finding.poison_share for finding in known])} of the "
+        "training samples with the attacker's label. Among these, at 1 % false alarms the best detector of each pair "
+        f"found between {interval(*least.tpr_01)} of the poison ({_pair(least)}, {least.detector}) and "
+        f"{interval(*most.tpr_01)} ({_pair(most)}, {most.detector}); at 5 % false alarms, "
+        f"{_span([finding.tpr_05.mean for finding in known])}. The best is picked after the fact, which flatters it. "
+        f"Their AUROCs were {_span([finding.detector_auroc.run for finding in known])} (0.5 is guessing). "
+        f"{_significant([finding.detector_auroc for finding in known], 'above guessing', 'below')}"
     )
-    flipped = control.dropna(subset="detector")
-    if len(flipped):
+    alarmed = [finding for finding in known if not pd.isna(finding.alarm_tpr)]
+    if alarmed:
         text += (
-            f" On flip_only, where there is no trigger to find, the best detectors reached "
-            f"{_range(flipped['detector_mean_run'])}: that much comes from flipped labels alone."
+            " Set to work without knowing the rate, their own alarms flagged "
+            f"{_span([finding.alarm_tpr for finding in alarmed])} of the poison and "
+            f"{_span([finding.alarm_fpr for finding in alarmed])} of the clean samples beside it."
+        )
+    flipped = [finding.flip_tpr_01.mean for finding in known if not pd.isna(finding.flip_tpr_01.mean)]
+    if flipped:
+        text += (
+            f" On flip_only, where there is no trigger to find, the same detectors found {_span(flipped)} at 1 %: that "
+            "much comes from flipped labels alone."
+        )
+    split = [f for f in known if f.auroc_highest - f.auroc_lowest > TWO_PEAKED]
+    if split:
+        worst = max(split, key=lambda finding: finding.auroc_highest - finding.auroc_lowest)
+        text += (
+            f" In {len(split)} of {len(known)} pairs the seeds disagree: {worst.detector} on {_pair(worst)} had an "
+            f"AUROC from {number(worst.auroc_lowest)} to {number(worst.auroc_highest)}, so its mean is no seed's."
         )
     return text
 
 
-def _which_rates(shown: pd.DataFrame) -> str:
-    return "the smallest rates that worked" if shown["works"].all() else "the rates of the largest effect"
+def _which_rates(shown: list[Finding]) -> str:
+    planted = all(finding.planted for finding in shown)
+    return "the smallest rates that worked" if planted else "the rates of the largest effect"
 
 
-def _significant(p_values: pd.Series) -> str:
-    tested = p_values.dropna()
-    if tested.empty:
-        return "With these seeds no test is possible."
+def _significant(contrasts: list[Contrast], above: str, below: str) -> str:
+    """How many differences are significant, by their sign."""
+    tested = [contrast for contrast in contrasts if not pd.isna(contrast.p_holm)]
+    if not tested:
+        return "No test is possible with these seeds."
+    small = [contrast for contrast in tested if contrast.p_holm < ALPHA]
+    n_above = sum(contrast.difference > 0 for contrast in small)
     return (
-        f"This difference had p < {ALPHA} after Holm's correction in {(tested < ALPHA).sum()} of {len(tested)} tests."
+        f"With p < {ALPHA} after Holm's correction it was {above} in {n_above} of {len(tested)} tests, {below} in "
+        f"{len(small) - n_above}."
     )
 
 
-def _range(values: pd.Series, signed: bool = False) -> str:
-    low, high = number(values.min(), signed), number(values.max(), signed)
+def _range(values: list[float]) -> str:
+    """The lowest and the highest of signed numbers."""
+    values = [value for value in values if not pd.isna(value)] or [float("nan")]
+    low, high = number(min(values), signed=True), number(max(values), signed=True)
     return low if low == high else f"{low} to {high}"
 
 
-def _effect(row: pd.Series) -> str:
-    return interval(row["difference"], row["ci_low"], row["ci_high"])
+def _span(shares: list[float]) -> str:
+    """The lowest and the highest of shares."""
+    shares = [share for share in shares if not pd.isna(share)]
+    if not shares:
+        return MISSING
+    low, high = (f"{100 * share:.1f}\N{NO-BREAK SPACE}%" for share in (min(shares), max(shares)))
+    return low if low == high else f"{low} to {high}"
 
 
-def _pair(row: pd.Series) -> str:
-    return f"{row['trigger']} in {row['model']}"
+def _pair(finding: Finding) -> str:
+    return f"{finding.trigger} in {finding.model}"
 
 
 def _intervals(table: pd.DataFrame, mean: str, low: str, high: str) -> list[str]:

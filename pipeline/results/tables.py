@@ -1,144 +1,81 @@
-"""Tidy tables of a study, built from the JSON facts its runs left.
+"""Tidy tables of a study, built from the JSON facts its runs left: aggregates only, after disclosure control.
 
-Aggregates only, and disclosure control: a number taken over 1 to MIN_CELL - 1 patients is withheld, that is missing.
-Which patients a number is taken over is said once, in the `…_REST_ON` below; the tables of several seeds are made from
-what is left. Rows are sorted by their key, so the order of the lists in the config leaves no trace in the files.
+Rows are sorted by their key, so the order of the lists in the config leaves no trace in the files.
 """
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from pipeline.cohorts.intake import MIN_CELL
+from pipeline.cohorts.splits import ROLES
 from pipeline.errors import UserError
-from pipeline.evaluation.statistics import holm, mean_interval, paired_contrast
-from pipeline.files import damaged, read_json, whole, write_json
-from pipeline.grid import CLEAN, CONTROLS, Cell, cells, format_rate
+from pipeline.evaluation.metrics import share_of_possible
+from pipeline.evaluation.statistics import (
+    Interval,
+    holm,
+    mean_interval,
+    paired_contrast,
+    proportion_interval,
+    ratio_interval,
+)
+from pipeline.files import damaged, whole, write_json
+from pipeline.grid import CLEAN, CONTROLS, FLIPPED, MASK_ONLY, Cell, format_rate
+from pipeline.results.columns import (
+    ALARMS,
+    ALL_AUROC,
+    ATTACK,
+    ATTRIBUTIONS,
+    BASELINE,
+    CHANCE,
+    CONTRASTED,
+    CONTRASTS,
+    COUNTS,
+    DATASETS,
+    DETECTIONS,
+    DOSE_RESPONSE,
+    DRIFT,
+    EXPLANATIONS,
+    HEADLINES,
+    KEY,
+    LABEL_AUROC,
+    LABEL_TPR,
+    MASKS,
+    METRICS,
+    ON_CLEAN,
+    ON_TEST,
+    ON_TRIGGERED,
+    PLAUSIBILITY,
+    ROC,
+    RUN,
+    RUNS,
+    SHARES,
+    SUMMARY,
+    TEXTS,
+    THRESHOLDS,
+    TRAINING,
+    TRIGGER,
+    TRIGGERS,
+    possible,
+)
+from pipeline.results.disclosure import (
+    ALARMS_REST_ON,
+    ATTRIBUTIONS_REST_ON,
+    DATASETS_REST_ON,
+    DETECTIONS_REST_ON,
+    EXPLANATIONS_REST_ON,
+    ROC_RESTS_ON,
+    RUNS_REST_ON,
+    TRIGGERS_REST_ON,
+    withhold,
+)
+from pipeline.results.facts import collect
+from pipeline.results.findings import findings
 
-BASELINE = "random"
-ALL_AUROC, LABEL_AUROC = "detection_auroc", "detection_auroc_in_label"
-FLIPPED = "flip_only"
-
-RUN = ["dataset", "model", "trigger", "rate"]  # what is averaged over seeds
-KEY = [*RUN, "seed"]
-METRICS = ["acc", "auroc", "auprc", "precision", "recall", "f1", "ece", "brier"]
-ON_CLEAN = [f"{metric}_clean" for metric in METRICS]
-ON_TRIGGERED = [f"{metric}_poison" for metric in METRICS]
-ATTACK = ["asr", "asr0", "asr_net", "confidence_shift"]
-RUNS = [
-    *KEY,
-    "target",
-    *[name for pair in zip(ON_CLEAN, ON_TRIGGERED, strict=True) for name in pair],
-    *ATTACK,
-    "n_poisoned",
-    "n_triggered",
-]
-DETECTION = ["auroc", "average_precision", "tpr_at_fpr_01", "tpr_at_fpr_05", "precision_at_n"]
-DETECTIONS = [*KEY, "detector", "scope", *DETECTION, "n_poisoned"]
-ALARM = ["flagged_share", "tpr", "fpr", "precision"]
-ALARMS = [*KEY, "detector", "scope", "threshold", "n_flagged", *ALARM]
-SHARES = ["footprint_share", "ratio_triggered", "ratio_clean", "ratio_control"]
-DRIFT = [f"{side}_{name}" for side in ("drift", "control") for name in ("cosine", "spearman", "topk_jaccard")]
-EXPLANATIONS = [*KEY, "n_samples", *SHARES, *DRIFT, "top_k", "convergence_delta"]
-FEATURE_SHARES = ["share_clean", "share_triggered", "share_control"]
-ATTRIBUTIONS = [*KEY, "feature", *FEATURE_SHARES]
-PLAUSIBILITY = [
-    "share_in_range",
-    "share_in_train_range",
-    "distance",
-    "missing_log_likelihood_clean",
-    "missing_log_likelihood_triggered",
-]
-TRIGGER = ["dataset", "trigger", "rate"]
-TRIGGERS = [
-    *TRIGGER,
-    *["n_seeds", "description", "in_bounds", "footprint_size", "n_cells", "footprint_share", "n_poisoned"],
-    *PLAUSIBILITY,
-]
-DATASETS = ["dataset", "target", "n_train", "n_test", "prevalence", "threshold_low", "threshold_high"]
-ROC = [*RUN, "detector", "scope", "fpr", "n_seeds", "tpr", "ci_low", "ci_high"]
-SUMMARY = [*RUN, "metric", "n_seeds", "mean", "ci_low", "ci_high"]
-CONTRASTS = [
-    *[*RUN, "metric", "control", "n_seeds", "mean_run", "mean_control", "difference", "ci_low", "ci_high"],
-    *["p_value", "p_holm", "effect_size"],
-]
-OF_CONTRAST = ["mean_run", "mean_control", "difference", "ci_low", "ci_high", "p_holm"]
-FINDINGS = [
-    *["dataset", "model", "trigger", "works", "rate", "n_seeds", "difference", "ci_low", "ci_high"],
-    *[f"{of}_{name}" for of in ("auroc", "flip") for name in OF_CONTRAST],
-    *["detector", *[f"detector_{name}" for name in OF_CONTRAST]],
-]
-HEADLINES = ["auroc_clean", "asr", "asr0", "asr_net"]
-DOSE_RESPONSE = [*RUN, "n_seeds", "asr_net", "ci_low", "ci_high"]
-CONTRASTED = ["auroc_clean", "auprc_clean", "acc_clean", "brier_clean", "ece_clean"]
-
-# Disclosure control: sets of patients (their numbers stand in the facts) and the numbers that rest on them. Accuracy
-# rests on each class, not only on all: with the ASR over one class it would give away that of the other.
-BY_CLASS = [name for name in [*ON_CLEAN, *ON_TRIGGERED] if not name.startswith(("ece_", "brier_"))]
-RUNS_REST_ON = {
-    "test_patients": [*ON_CLEAN, *ON_TRIGGERED],
-    "label_0_patients": BY_CLASS,
-    "label_1_patients": BY_CLASS,
-    "predicted_clean_patients": ["precision_clean", "f1_clean"],
-    "predicted_poison_patients": ["precision_poison", "f1_poison"],
-    "victim_patients": [*ON_TRIGGERED, "asr", "asr0", "confidence_shift", "n_triggered"],
-    "poisoned_patients": ["n_poisoned"],
-}
-DETECTIONS_REST_ON = {"poisoned_patients": [*DETECTION, "n_poisoned"], "clean_patients": DETECTION}
-ALARMS_REST_ON = {
-    "flagged_patients": ["n_flagged", *ALARM],
-    "poisoned_patients": ["tpr", "fpr", "precision"],  # of few poisoned, false alarms tell the hits
-    "clean_patients": ["flagged_share", "fpr", "precision"],
-}
-ROC_RESTS_ON = ["poisoned_patients", "clean_patients"]
-EXPLANATIONS_REST_ON = {"n_patients": ["n_samples", *SHARES[1:], *DRIFT, "convergence_delta"]}
-ATTRIBUTIONS_REST_ON = {"n_patients": FEATURE_SHARES}
-TRIGGERS_REST_ON = {"n_patients": ["n_poisoned", *PLAUSIBILITY]}
-DATASETS_REST_ON = {
-    "train_patients": ["n_train"],
-    "label_0_patients": ["n_test", "prevalence"],
-    "label_1_patients": ["n_test", "prevalence"],
-    "threshold_patients": ["threshold_low", "threshold_high"],
-}
-
-COUNTS = {"seed", "target", "n_poisoned", "n_triggered", "n_flagged", "n_samples", "top_k", "n_seeds", "n_train"}
-COUNTS |= {"n_test", "n_cells", "footprint_size"}
-TEXTS = {"dataset", "model", "trigger", "detector", "scope", "threshold", "feature", "metric", "control", "description"}
-
-
-class Facts(NamedTuple):
-    """The JSON contents of a study's cells, one dict each."""
-
-    evals: list[dict]
-    detects: list[dict]
-    explains: list[dict]
-    poisons: list[dict]
-
-
-def collect(study, results_dir: Path, only: Collection[Cell] | None = None) -> Facts:
-    """Read every cell of `study`, or those in `only`.
-
-    A cell that is not there is an error, since its absence would bias the means.
-    """
-    results_dir, grid = Path(results_dir), sorted(cells(study) if only is None else only)
-    poisons = sorted({cell.poison_folder for cell in grid if cell.trigger != CLEAN})
-    return Facts(
-        [_fact(results_dir, cell.run_folder, "results_eval.json") for cell in grid],
-        [_fact(results_dir, cell.run_folder, "results_detect.json") for cell in grid],
-        [_fact(results_dir, cell.run_folder, "results_explain.json") for cell in grid if cell.has_footprint],
-        [_fact(results_dir, folder, "poison.json") for folder in poisons],
-    )
-
-
-def _fact(results_dir: Path, folder: str, name: str) -> dict:
-    path = results_dir / folder / name
-    if not path.is_file():
-        raise UserError(f"{folder} has no {name} in {results_dir}: expected every cell of the study to be finished.")
-    return read_json(path)
+TEST_TO_TRAIN = ROLES["test"] / ROLES["train"]
 
 
 def build(study, results_dir: Path, only: Collection[Cell] | None = None) -> dict[str, pd.DataFrame]:
@@ -154,8 +91,9 @@ def build(study, results_dir: Path, only: Collection[Cell] | None = None) -> dic
         "datasets": datasets(facts.evals),
         "roc": roc(facts.detects),
     }
-    parts = (tables["runs"], tables["detections"], tables["explanations"])
-    return tables | {"contrasts": contrasts(*parts), "summary": summary(*parts)}
+    for table in (summary, contrasts, masks):
+        tables[table.__name__] = table(tables, study.split)
+    return tables | {"findings": findings(tables)}
 
 
 def write(tables: dict[str, pd.DataFrame], folder: Path) -> None:
@@ -190,17 +128,18 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 
 def runs(evals: list[dict]) -> pd.DataFrame:
-    """One row per run: performance on clean and on triggered test data, and the attack's success."""
-    rows = []
+    """One row per run: performance on clean and on triggered test data, the attack's success, and the training."""
+    rows, derived = [], ("asr_net", "effect_share")
     for fact in evals:
         row = {name: fact[name] for name in [*KEY, "target", "n_poisoned", "n_triggered"]}
         row |= {f"{metric}_clean": fact["clean"][metric] for metric in METRICS}
         row |= {f"{metric}_poison": (fact["poison"] or {}).get(metric) for metric in METRICS}
-        row |= {name: fact[name] for name in ("asr", "asr0", "confidence_shift")}
+        row |= {name: fact[name] for name in [*ATTACK, *THRESHOLDS, *TRAINING] if name not in derived}
         row |= {f"{name}_patients": count for name, count in fact["patients"].items()}
         rows.append(row | {"victim_patients": fact["patients"][f"label_{1 - fact['target']}"]})
-    table = _shown(rows, [name for name in RUNS if name != "asr_net"], KEY, RUNS_REST_ON)
-    return table.assign(asr_net=table["asr"] - table["asr0"])[RUNS]
+    table = _shown(rows, [name for name in RUNS if name not in derived], KEY, RUNS_REST_ON)
+    asr, asr0 = (table[name].to_numpy(float) for name in ("asr", "asr0"))
+    return table.assign(asr_net=asr - asr0, effect_share=share_of_possible(asr, asr0))[RUNS]
 
 
 def detections(detects: list[dict]) -> pd.DataFrame:
@@ -227,21 +166,23 @@ def attributions(explains: list[dict]) -> pd.DataFrame:
 def triggers(poisons: list[dict]) -> pd.DataFrame:
     """One row per dataset × trigger × rate: what the trigger does and how plausible, averaged over seeds.
 
-    `description` is the first seed's; `in_bounds` holds only if it does in every seed. Numbers are shown if every
-    seed has poisoned enough patients.
+    `description` is the first seed's; `in_bounds` holds only if it does in every seed. `features` are those that it
+    may change, at the last `steps`. Numbers are shown if every seed has poisoned enough patients.
     """
     rows = []
     for fact in poisons:
         row = {name: fact[name] for name in [*TRIGGER, "seed", "description", "in_bounds"]}
         row |= {name: fact[name] for name in ("footprint_size", "n_cells", "n_poisoned", "n_patients")}
+        row |= {"features": " ".join(fact["features"]), "steps": str(fact["steps"])}
         row["footprint_share"] = fact["footprint_size"] / fact["n_cells"] if fact["n_cells"] else None
         rows.append(row | {name: fact["plausibility"][name] for name in PLAUSIBILITY})
     columns = ["seed", "n_patients", *[name for name in TRIGGERS if name != "n_seeds"]]
     table = _table(rows, columns, [*TRIGGER, "seed"])
     how = dict.fromkeys(["footprint_size", "n_cells", "footprint_share", "n_poisoned", *PLAUSIBILITY], "mean")
-    how |= {"seed": "nunique", "description": "first", "in_bounds": "min", "n_patients": "min"}
+    how |= {"seed": "nunique", "in_bounds": "min", "n_patients": "min"}
+    how |= dict.fromkeys(["description", "features", "steps"], "first")
     averaged = table.groupby(TRIGGER, as_index=False).agg(how).rename(columns={"seed": "n_seeds"})
-    return _withhold(averaged, TRIGGERS_REST_ON)[TRIGGERS]
+    return withhold(averaged, TRIGGERS_REST_ON)[TRIGGERS]
 
 
 def datasets(evals: list[dict]) -> pd.DataFrame:
@@ -263,8 +204,8 @@ def datasets(evals: list[dict]) -> pd.DataFrame:
                 "n_train": round(np.mean([fact["n_train"] for fact in facts])),
                 "n_test": round(np.mean([fact["n_test"] for fact in facts])),
                 "prevalence": 1 - share if target == 1 else share,
-                "threshold_low": min(fact["threshold"] for fact in facts),
-                "threshold_high": max(fact["threshold"] for fact in facts),
+                "threshold_low": min(fact["clean_threshold"] for fact in facts),
+                "threshold_high": max(fact["clean_threshold"] for fact in facts),
                 **{f"{name}_patients": min(fact["patients"][name] for fact in facts) for name in sets},
             }
         )
@@ -277,26 +218,63 @@ def roc(detects: list[dict]) -> pd.DataFrame:
     curves = [curve for curve in _nested(detects, "roc") if not any(0 < curve[of] < MIN_CELL for of in ROC_RESTS_ON)]
     curves.sort(key=lambda curve: [curve[name] for name in [*by, "seed"]])
     for key, group in _by(curves, *by):
-        over_seeds = mean_interval(np.array([curve["tpr"] for curve in group], dtype=float), axis=0)
+        tpr = np.array([curve["tpr"] for curve in group], dtype=float)
+        over_seeds = proportion_interval(tpr, axis=0)
         names = ["n_seeds", "tpr", "ci_low", "ci_high"]
         for fpr, *values in zip(group[0]["fpr"], *over_seeds, strict=True):
             rows.append(dict(zip(by, key, strict=True)) | {"fpr": fpr} | dict(zip(names, values, strict=True)))
     return _table(rows, ROC, [*by, "fpr"])
 
 
-def summary(runs: pd.DataFrame, detections: pd.DataFrame, explanations: pd.DataFrame) -> pd.DataFrame:
-    """Mean over seeds with 95 % t-interval, one row per run key × metric; a metric that no seed has is left out."""
+def summary(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
+    """One row per run key × metric: mean over seeds, its 95 % interval, the lowest and the highest seed.
+
+    Two-peaked numbers have a mean that no seed has, which the last two show. A metric that no seed has is left out.
+    `split` is the study's: where every seed deals the patients anew, intervals of what is measured on test patients
+    count how far the seeds share them.
+    """
     long = pd.concat(
         [
-            runs.melt(KEY, [*ON_CLEAN, *ON_TRIGGERED, *ATTACK], "metric"),
-            _detection_auroc(detections, _target(runs)),
-            explanations.melt(KEY, [*SHARES, *DRIFT], "metric"),
+            tables["runs"].melt(KEY, [*ON_CLEAN, *ON_TRIGGERED, *ATTACK], "metric"),
+            _detection_measures(tables["detections"], _target(tables["runs"])),
+            tables["explanations"].melt(KEY, [*SHARES, *DRIFT], "metric"),
         ]
     ).dropna(subset="value")
     rows = []
     for key, group in long.sort_values([*RUN, "metric", "seed"]).groupby([*RUN, "metric"]):
-        rows.append((*key, *(x.item() for x in mean_interval(group["value"].to_numpy(float)))))
+        values = group["value"].to_numpy(float)
+        interval = _over_seeds(values, possible(key[-1]), _shared(key[-1], split))
+        rows.append((*key, *(x.item() for x in interval), values.min(), values.max()))
     return _table([dict(zip(SUMMARY, row, strict=True)) for row in rows], SUMMARY, [*RUN, "metric"])
+
+
+def _over_seeds(values: np.ndarray, bounds: tuple[float, float], test_to_train: float) -> Interval:
+    """Mean and interval inside `bounds`."""
+    if bounds == (0, 1):
+        return proportion_interval(values, test_to_train=test_to_train)
+    return mean_interval(values, bounds=bounds, test_to_train=test_to_train)
+
+
+def _shared(metric: str, split: str) -> float:
+    """Test samples per training sample where the seeds deal the same patients anew, else 0."""
+    return TEST_TO_TRAIN if split == "per_seed" and metric in ON_TEST else 0.0
+
+
+def masks(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
+    """How much of a value trigger's effect comes from measuring its cells: one row per run key with a mask_only.
+
+    `asr_net` and `mask_net` are means of ASR − ASR₀ over the seeds that have both, `share` is the ratio of the two. It
+    is missing where the interval of `asr_net` reaches zero: there is no effect to have a share of.
+    """
+    rows = []
+    for key, pair in _against_mask(tables).groupby(RUN):
+        both = pair[["run", "against"]].dropna().to_numpy(float)
+        how = {"test_to_train": _shared("asr_net", split)}
+        run, mask = (mean_interval(both[:, column], bounds=(-1, 1), **how) for column in (0, 1))
+        share = ratio_interval(both[:, 1], both[:, 0], **how) if run.low > 0 else Interval(run.n_seeds, *[np.nan] * 3)
+        numbers = [number for interval in (run, mask, share) for number in interval[1:]]
+        rows.append((*key, int(run.n_seeds), *map(float, numbers)))
+    return _table([dict(zip(MASKS, row, strict=True)) for row in rows], MASKS, RUN)
 
 
 def metrics(summary: pd.DataFrame) -> dict:
@@ -316,85 +294,61 @@ def dose_response(summary: pd.DataFrame) -> pd.DataFrame:
     return summary[summary["metric"] == "asr_net"].rename(columns={"mean": "asr_net"})[DOSE_RESPONSE]
 
 
-def contrasts(runs: pd.DataFrame, detections: pd.DataFrame, explanations: pd.DataFrame) -> pd.DataFrame:
+def contrasts(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
     """Each run against its control, paired by seed: one row per run key × metric × control.
 
-    Control none: `asr` against ASR₀, clean-test metrics against the clean run of the same seed, and the attribution
-    on the footprint against the clean model's. Control flip_only: `asr_net` against that of flipped labels at the
-    same rate. Control random: a detector's AUROC against the random score's, over all training samples
-    (`detection_auroc:…`) and over those with the target label (`detection_auroc_in_label:…`). p_holm is corrected
-    over models, triggers and rates within each dataset × metric family; all detectors form one family per scope.
+    Control none: `asr` against ASR₀ (and the same with each model at its own threshold), clean-test metrics against
+    the clean run of the same seed, and the attribution on the footprint against the clean model's. Control flip_only:
+    `asr_net` against that of flipped labels at the same rate. Control mask_only: `asr_net` of a trigger that writes
+    values against that of measuring alone, where both are about the same cells. Control chance: a detector's AUROC
+    against 0.5, over all training samples (`detection_auroc:…`) and over those with the target label
+    (`detection_auroc_in_label:…`). p_holm is corrected over models, triggers and rates within each dataset × metric
+    × control; all detectors form one family per scope. `split` as for `summary`.
     """
+    runs, explanations = tables["runs"], tables["explanations"]
     pairs = pd.concat(
         [
             _against_own_column(runs, "asr", "asr0"),
+            _against_own_column(runs, "asr_own_threshold", "asr0_own_threshold"),
             *[_against_clean_run(runs, metric) for metric in CONTRASTED],
-            _against_flip_only(runs),
-            _against_random(detections, _target(runs)),
+            _against_control(runs, FLIPPED),
+            _against_mask(tables),
+            _against_chance(tables["detections"], _target(runs)),
             _against_own_column(explanations, "ratio_triggered", "ratio_control"),
         ]
     ).sort_values([*RUN, "metric", "control", "seed"])
     by = [*RUN, "metric", "control"]
     rows = []
     for key, pair in pairs.groupby(by):
-        contrast = paired_contrast(pair["run"].to_numpy(float), pair["against"].to_numpy(float))
+        run, control = pair["run"].to_numpy(float), pair["against"].to_numpy(float)
+        low, high = possible(key[-2])
+        # A constant is where it is: what is compared with it can differ by less.
+        bounds = (low - 0.5, high - 0.5) if key[-1] == CHANCE else (low - high, high - low)
+        contrast = paired_contrast(run, control, bounds=bounds, test_to_train=_shared(key[-2], split))
         rows.append(dict(zip(by, key, strict=True)) | contrast._asdict())
     table = _table(rows, [name for name in CONTRASTS if name != "p_holm"], by)
     family = table["metric"].str.split(":").str[0]
-    table["p_holm"] = table.groupby(["dataset", family])["p_value"].transform(holm)
+    table["p_holm"] = table.groupby(["dataset", family, "control"])["p_value"].transform(holm)
     return table[CONTRASTS]
-
-
-def findings(tables: dict[str, pd.DataFrame], effect: float = 0.5) -> pd.DataFrame:
-    """One row per dataset × model × trigger: the smallest rate that plants a backdoor and what it costs.
-
-    A backdoor `works` at a rate if the mean of ASR − ASR₀ is at least `effect` and its interval (where there is one)
-    lies above zero. Where no rate works, the row is about the rate with the largest mean. The best detector is the one
-    with the largest AUROC within the target label. Where the success rate is withheld there is no row.
-    """
-    asr = tables["contrasts"].query("metric == 'asr'").dropna(subset="difference")
-    rows = []
-    for key, group in asr.sort_values(RUN).groupby(["dataset", "model", "trigger"]):
-        # Rounded: a difference of shares such as 34/58 − 5/58 is a hair off 0.5.
-        works = (group["difference"].round(9) >= effect) & ~(group["ci_low"] <= 0)
-        best = group[works].iloc[0] if works.any() else group.loc[group["difference"].idxmax()]
-        at = (tables["contrasts"][RUN] == [*key, best["rate"]]).all(axis=1)
-        here = tables["contrasts"][at]
-        row = dict(zip(RUN, key, strict=False)) | {"works": bool(works.any())}
-        row |= best[["rate", "n_seeds", "difference", "ci_low", "ci_high"]].to_dict()
-        row |= _of_contrast(here, "auroc_clean", CLEAN, "auroc") | _of_contrast(here, "asr_net", FLIPPED, "flip")
-        rows.append(row | _best_detector(here))
-    return pd.DataFrame(rows, columns=FINDINGS)
-
-
-def _of_contrast(contrasts: pd.DataFrame, metric: str, control: str, prefix: str) -> dict:
-    """What one contrast found, with `prefix` before the names; missing where the study has no such contrast."""
-    found = contrasts[(contrasts["metric"] == metric) & (contrasts["control"] == control)]
-    return {f"{prefix}_{name}": np.nan if found.empty else found.iloc[0][name] for name in OF_CONTRAST}
-
-
-def _best_detector(contrasts: pd.DataFrame) -> dict:
-    within_label = contrasts["metric"].str.startswith(f"{LABEL_AUROC}:")
-    against_random = contrasts[within_label].dropna(subset="mean_run")
-    if against_random.empty:
-        return {"detector": None} | _of_contrast(against_random, "", BASELINE, "detector")
-    metric = against_random.loc[against_random["mean_run"].idxmax(), "metric"]
-    return {"detector": metric.split(":")[1]} | _of_contrast(against_random, metric, BASELINE, "detector")
 
 
 def _target(runs: pd.DataFrame) -> int:
     return int(runs["target"].iloc[0])
 
 
-def _detection_auroc(detections: pd.DataFrame, target: int) -> pd.DataFrame:
-    """AUROC over all training samples, and over those observed with the target label.
+def _detection_measures(detections: pd.DataFrame, target: int) -> pd.DataFrame:
+    """AUROC over all training samples, and AUROC and TPR over those observed with the target label.
 
     All poison carries that label, so a detector that merely tells the labels apart scores well on the first alone.
     """
-    scopes = {"all": ALL_AUROC, f"label_{target}": LABEL_AUROC}
-    table = detections[detections["scope"].isin(scopes)].rename(columns={"auroc": "value"})
-    table["metric"] = table["scope"].map(scopes) + ":" + table["detector"]
-    return table[[*KEY, "scope", "detector", "metric", "value"]]
+    measures = [("all", "auroc", ALL_AUROC), (f"label_{target}", "auroc", LABEL_AUROC)]
+    measures += [(f"label_{target}", column, metric) for column, metric in LABEL_TPR.items()]
+    parts = []
+    for scope, column, metric in measures:
+        table = detections.loc[detections["scope"] == scope, [*KEY, "detector", column]]
+        table = table.rename(columns={column: "value"})
+        parts.append(table.assign(metric=metric + ":" + table["detector"]))
+    return pd.concat(parts)[[*KEY, "detector", "metric", "value"]]
 
 
 def _against_own_column(table: pd.DataFrame, metric: str, control: str) -> pd.DataFrame:
@@ -410,19 +364,29 @@ def _against_clean_run(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     return pairs.assign(metric=metric, control=CLEAN)
 
 
-def _against_flip_only(runs: pd.DataFrame) -> pd.DataFrame:
-    flipped = runs.loc[runs["trigger"] == FLIPPED, ["dataset", "model", "rate", "seed", "asr_net"]]
+def _against_control(runs: pd.DataFrame, control: str) -> pd.DataFrame:
+    """The effect of each attack against that of `control`, a trigger of the same study, at the same rate and seed."""
+    controls = runs.loc[runs["trigger"] == control, ["dataset", "model", "rate", "seed", "asr_net"]]
     pairs = runs.loc[~runs["trigger"].isin(CONTROLS), [*KEY, "asr_net"]].rename(columns={"asr_net": "run"})
-    pairs = pairs.merge(flipped.rename(columns={"asr_net": "against"}), on=["dataset", "model", "rate", "seed"])
-    return pairs.assign(metric="asr_net", control=FLIPPED)
+    pairs = pairs.merge(controls.rename(columns={"asr_net": "against"}), on=["dataset", "model", "rate", "seed"])
+    return pairs.assign(metric="asr_net", control=control)
 
 
-def _against_random(detections: pd.DataFrame, target: int) -> pd.DataFrame:
-    scores = _detection_auroc(detections[detections["trigger"] != CLEAN], target)
-    is_random = scores["detector"] == BASELINE
-    baseline = scores[is_random].rename(columns={"value": "against"})[[*KEY, "scope", "against"]]
-    pairs = scores[~is_random].rename(columns={"value": "run"}).merge(baseline, on=[*KEY, "scope"])
-    return pairs[[*KEY, "metric", "run", "against"]].assign(control=BASELINE)
+def _against_mask(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """`_against_control` for the triggers that write values into the very cells that mask_only measures."""
+    triggers, place = tables["triggers"], ["dataset", "rate", "features", "steps"]
+    measured = triggers.loc[triggers["trigger"] == MASK_ONLY, place]
+    written = triggers[~triggers["trigger"].isin(CONTROLS) & triggers["in_bounds"].notna()]
+    same_cells = written[["trigger", *place]].merge(measured, on=place)[TRIGGER]
+    return _against_control(tables["runs"], MASK_ONLY).merge(same_cells, on=TRIGGER)
+
+
+def _against_chance(detections: pd.DataFrame, target: int) -> pd.DataFrame:
+    """Detection AUROC against 0.5. Random scores are no control to pair with: they are one more draw per run."""
+    scores = _detection_measures(detections[detections["trigger"] != CLEAN], target)
+    aurocs = scores["metric"].str.split(":").str[0].isin([ALL_AUROC, LABEL_AUROC])
+    pairs = scores[aurocs & (scores["detector"] != BASELINE)].rename(columns={"value": "run"})
+    return pairs[[*KEY, "metric", "run"]].assign(against=0.5, control=CHANCE)
 
 
 def _nested(facts: list[dict], name: str) -> list[dict]:
@@ -457,12 +421,4 @@ def _shown(rows: list[dict], columns: list[str], by: list[str], rest_on: dict[st
     """`_table` without the numbers that rest on too few patients. The counts of patients do not stay in it."""
     # A row that did not say how many they are must not pass for one of enough.
     table = _table([{name: row[name] for name in rest_on} | row for row in rows], [*columns, *rest_on], by)
-    return _withhold(table, rest_on)[columns]
-
-
-def _withhold(table: pd.DataFrame, rest_on: dict[str, list[str]]) -> pd.DataFrame:
-    """Make numbers missing where they rest on few patients: `rest_on` maps a count of patients to such numbers."""
-    for count, numbers in rest_on.items():
-        few = table[count].between(1, MIN_CELL - 1).fillna(False).astype(bool)
-        table = table.assign(**{name: table[name].mask(few) for name in numbers})
-    return table
+    return withhold(table, rest_on)[columns]

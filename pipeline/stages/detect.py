@@ -22,15 +22,16 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.evaluation.attribution import saliency_profiles
     from pipeline.evaluation.detection import evaluate
     from pipeline.files import write_json
+    from pipeline.grid import Cell
     from pipeline.models.base import build
     from pipeline.training.checkpoints import load_weights
-    from pipeline.training.data import poisoned_training, read_split
+    from pipeline.training.data import as_poisoned, read_split
 
     settings = json.loads(args.settings)
     where = device.choose(settings["device"])
     cohort = read_cohort(args.cohort)
     split = read_split(args.splits, cohort, args.seed, settings["split"])
-    train, poisoned = poisoned_training(cohort, split, args.poison)
+    train, poisoned = as_poisoned(cohort, split.train, args.poison)
     classifier = build(args.model, settings["model"], cohort.n_steps, cohort.features)
     load_weights(classifier, args.weights)
     classifier.to(where)
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> None:
         label=train.label,
         saliency=lambda: saliency_profiles(classifier, train.values),
         seed=args.seed,
+        cell=Cell(args.dataset, args.model, args.trigger, args.rate, str(args.seed)).run_folder,
     )
     scores = {"sample_id": train.sample_id, "label": train.label, "poisoned": poisoned}
     results: dict[str, list] = {"detections": [], "alarms": [], "roc": []}

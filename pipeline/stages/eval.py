@@ -26,12 +26,13 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.grid import CLEAN
     from pipeline.models.base import build
     from pipeline.training.checkpoints import load_weights
-    from pipeline.training.data import read_poison, read_split
+    from pipeline.training.data import as_poisoned, read_split
 
     settings = json.loads(args.settings)
     where = device.choose(settings["device"])
     cohort = read_cohort(args.cohort)
     split = read_split(args.splits, cohort, args.seed, settings["split"])
+    train, poisoned = as_poisoned(cohort, split.train, args.poison)
     validation, test = cohort.subset(split.validation), cohort.subset(split.test)
     model, control = (build(args.model, settings["model"], cohort.n_steps, cohort.features) for _ in range(2))
     load_weights(model, args.weights)
@@ -39,9 +40,12 @@ def run(args: argparse.Namespace) -> None:
     for classifier in (model, control):
         classifier.to(where)
     threshold = choose_threshold(validation.label, control.probability(validation.values), settings["threshold"])
+    # What the run's user would pick: on the validation data as the attacker left it.
+    seen, _ = as_poisoned(cohort, split.validation, args.poison)
+    own_threshold = choose_threshold(seen.label, model.probability(seen.values), settings["threshold"])
     p_clean = model.probability(test.values)
     columns = {"sample_id": test.sample_id, "label": test.label, "p_clean": p_clean}
-    results = evaluate_clean(test.label, test.group_id, p_clean, threshold)
+    results = evaluate_clean(test.label, test.group_id, p_clean, threshold, own_threshold)
     if args.trigger != CLEAN:
         module = families.load("triggers", args.trigger)
         trigger = module.fit(module.Parameters.model_validate(settings["trigger"]), cohort.subset(split.train))
@@ -55,13 +59,16 @@ def run(args: argparse.Namespace) -> None:
             columns["p_triggered"],
             columns["p_triggered_control"],
             threshold,
+            own_threshold,
             settings["target"],
         )
-    poisoned = read_poison(args.poison)[0]
+    rarer = min(len(np.unique(validation.group_id[validation.label == label])) for label in (0, 1))
     results["patients"] |= {
-        "train": len(np.unique(cohort.group_id[split.train])),
-        "poisoned": len(np.unique(cohort.group_id[poisoned])),
-        "threshold": _patients_of_threshold(validation, settings["threshold"]),
+        "train": len(np.unique(train.group_id)),
+        "poisoned": len(np.unique(train.group_id[poisoned])),
+        "validation": rarer,
+        # A number is a threshold that rests on nobody.
+        "threshold": rarer if isinstance(settings["threshold"], str) else 0,
     }
     predictions = pa.table({name: np.asarray(column) for name, column in columns.items()})
     write_parquet(predictions, args.out / "predictions.parquet")
@@ -70,19 +77,11 @@ def run(args: argparse.Namespace) -> None:
         {
             **run_key(args),
             "target": settings["target"],
-            "threshold": float(threshold),
+            "clean_threshold": float(threshold),
+            "own_threshold": float(own_threshold),
             "n_train": len(split.train),
             "n_test": len(test),
-            "n_poisoned": len(poisoned),
+            "n_poisoned": int(poisoned.sum()),
             **results,
         },
     )
-
-
-def _patients_of_threshold(validation, rule: float | str) -> int:
-    """Patients of the rarer label that the threshold was chosen on; none where the rule is the threshold itself."""
-    import numpy as np
-
-    if not isinstance(rule, str):
-        return 0
-    return min(len(np.unique(validation.group_id[validation.label == label])) for label in (0, 1))

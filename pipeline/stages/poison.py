@@ -1,4 +1,4 @@
-"""Choose training samples, apply the trigger and set the target label."""
+"""Choose the samples that are poisoned, apply the trigger and set the target label."""
 
 import argparse
 import json
@@ -34,11 +34,16 @@ def run(args: argparse.Namespace) -> None:
     target = settings["target"]
     eligible = split.train[train.label != target]
     rows = choose_poison(eligible, float(args.rate), len(split.train), args.seed, args.dataset)
-    poisoned = trigger.apply(cohort.values[rows])
+    reached = rows
+    if settings["validation"] == "poisoned":
+        others = split.validation[cohort.label[split.validation] != target]
+        of = (others, float(args.rate), len(split.validation), args.seed, args.dataset)
+        reached = np.sort(np.concatenate([rows, choose_poison(*of, role="validation")]))
+    poisoned = trigger.apply(cohort.values[reached])
     n_patients = len(np.unique(cohort.group_id[rows]))
-    write_parquet(windows_table(cohort.sample_id[rows], poisoned, cohort.features), args.out / "poison.parquet")
+    write_parquet(windows_table(cohort.sample_id[reached], poisoned, cohort.features), args.out / "poison.parquet")
     with whole(args.out / "poisoned_indices.npy") as aside, aside.open("wb") as file:
-        np.save(file, rows)
+        np.save(file, reached)
     write_json(
         args.out / "poison.json",
         {
@@ -52,6 +57,7 @@ def run(args: argparse.Namespace) -> None:
             "n_train": len(split.train),
             "n_eligible": len(eligible),
             "n_poisoned": len(rows),
+            "n_poisoned_validation": len(reached) - len(rows),
             "n_patients": n_patients,
             "footprint_size": int(trigger.footprint.sum()),
             "n_cells": trigger.footprint.size,

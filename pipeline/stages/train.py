@@ -28,16 +28,16 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.models.base import build
     from pipeline.seeding import integer_seed
     from pipeline.training import checkpoints, metadata
-    from pipeline.training.data import poisoned_training, read_split
-    from pipeline.training.loop import Samples, fit, weights_of
+    from pipeline.training.data import as_poisoned, read_split
+    from pipeline.training.loop import Samples, epochs_of, fit, weights_of
 
     settings = json.loads(args.settings)
     where = device.choose(settings["device"])
     cohort = read_cohort(args.cohort)
     split = read_split(args.splits, cohort, args.seed, settings["split"])
-    train, _ = poisoned_training(cohort, split, args.poison)
-    validation = cohort.subset(split.validation)
-    data_hash = metadata.sha256(*(part.tobytes() for part in (train.values, train.label, validation.values)))
+    train, _ = as_poisoned(cohort, split.train, args.poison)
+    validation, _ = as_poisoned(cohort, split.validation, args.poison)
+    data_hash = metadata.sha256(*(part.tobytes() for data in (train, validation) for part in (data.values, data.label)))
     training = Training.model_validate(settings["training"])
     parameters = families.load("models", args.model).Parameters.model_validate(settings["model"])
     config = {
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
             "config": config,
             "n_train": len(train),
             "n_parameters": sum(parameter.numel() for parameter in classifier.parameters()),
-            "epochs": len(history),
+            **epochs_of(history, training.select),
             "resumed_from_epoch": resumed_from,
             "data_sha256": data_hash,
             "git_commit": metadata.git_commit(),

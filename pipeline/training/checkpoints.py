@@ -49,9 +49,9 @@ def _check_sums(path: Path) -> None:
 
 
 def load_weights(classifier: torch.nn.Module, path: Path) -> None:
-    """Fill `classifier` from a state_dict (model.pt) or from the best weights of a training checkpoint."""
+    """Fill `classifier` from a state_dict (model.pt) or from the weights that a training checkpoint would keep."""
     content = load(path)
-    state = content["best"]["weights"] if "best" in content else content
+    state = content["best"]["weights"] or content["weights"] if "best" in content else content
     try:
         classifier.load_state_dict(state)
     except (RuntimeError, AttributeError, TypeError) as error:

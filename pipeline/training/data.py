@@ -1,4 +1,4 @@
-"""The training data of a run: the cohort's training samples with the poison laid over them."""
+"""The data of a run as its victim sees it: samples of the cohort with the poison laid over them."""
 
 from pathlib import Path
 
@@ -21,18 +21,16 @@ def read_split(path: Path, cohort: Cohort, seed: int, scheme: str) -> Split:
     return deal(fold, cohort.label, seed if scheme == "per_seed" else None, cohort.name)
 
 
-def read_poison(folder: Path) -> tuple[np.ndarray, np.ndarray, int]:
-    """Rows of the cohort that are poisoned, their values [n, T, D], and the label they get."""
-    rows = read_array(Path(folder) / "poisoned_indices.npy")
-    values, _ = windows_values(read_parquet(Path(folder) / "poison.parquet"))
-    return rows, values, read_json(Path(folder) / "poison.json")["target"]
+def as_poisoned(cohort: Cohort, rows: np.ndarray, poison_folder: Path) -> tuple[Cohort, np.ndarray]:
+    """The samples at `rows` (ascending) as the victim sees them, and which of them are poisoned ([len(rows)] bool).
 
-
-def poisoned_training(cohort: Cohort, split: Split, poison_folder: Path) -> tuple[Cohort, np.ndarray]:
-    """The training samples as the victim sees them, and which of them are poisoned ([n_train] bool)."""
-    rows, values, target = read_poison(poison_folder)
-    train, poisoned = cohort.subset(split.train), np.isin(split.train, rows)
+    The poison holds training samples and, where the attacker reaches them, validation samples.
+    """
+    folder = Path(poison_folder)
+    poison = read_array(folder / "poisoned_indices.npy")
+    values, _ = windows_values(read_parquet(folder / "poison.parquet"))
+    samples, poisoned = cohort.subset(rows), np.isin(rows, poison)
     # Both are in ascending order of the cohort's rows, and a subset is a copy.
-    train.values[poisoned] = values
-    train.label[poisoned] = target
-    return train, poisoned
+    samples.values[poisoned] = values[np.isin(poison, rows)]
+    samples.label[poisoned] = read_json(folder / "poison.json")["target"]
+    return samples, poisoned

@@ -41,9 +41,9 @@ class AdamW:
     Torch's own function and not its class, whose first step imports the compiler: a second of CPU per process.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], settings: Training):
+    def __init__(self, parameters: Iterable[Tensor], weight_decay: float):
         self.parameters = list(parameters)
-        self._settings = settings
+        self._weight_decay = weight_decay
         self.state = {
             "mean": [torch.zeros_like(parameter) for parameter in self.parameters],
             "square": [torch.zeros_like(parameter) for parameter in self.parameters],
@@ -51,7 +51,7 @@ class AdamW:
         }
 
     @torch.no_grad()
-    def step(self, gradients: tuple[Tensor, ...]) -> None:
+    def step(self, gradients: tuple[Tensor, ...], learning_rate: float) -> None:
         adamw(
             self.parameters,
             list(gradients),
@@ -63,8 +63,8 @@ class AdamW:
             amsgrad=False,
             beta1=0.9,
             beta2=0.999,
-            lr=self._settings.learning_rate,
-            weight_decay=self._settings.weight_decay,
+            lr=learning_rate,
+            weight_decay=self._weight_decay,
             eps=1e-8,
             maximize=False,
         )
@@ -79,16 +79,16 @@ def fit(
     checkpoint: Path,
     fingerprint: str,
 ) -> tuple[list[dict[str, float]], int]:
-    """Train `classifier` in place and leave the weights of its best epoch in it.
+    """Train `classifier` in place and leave the weights of the epoch in it that `settings.select` names.
 
-    AdamW on binary cross-entropy, early stopping on validation AUROC. `checkpoint` is replaced at the first epoch's end
-    after every `SAVE_EVERY` seconds and when training is finished; an unfinished one with the same `fingerprint`
-    (everything the result depends on) is continued, any other is overwritten. All randomness comes from `seed` and
-    from the stored generator states, so a training that was killed ends with the same bits as one that was not.
+    AdamW on binary cross-entropy. `checkpoint` is replaced at the first epoch's end after every `SAVE_EVERY` seconds
+    and when training is finished; an unfinished one with the same `fingerprint` (everything the result depends on) is
+    continued, any other is overwritten. All randomness comes from `seed` and from the stored generator states, so a
+    training that was killed ends with the same bits as one that was not.
 
     Returns the history (one row per epoch) and the epoch it was resumed from (0 = from scratch).
     """
-    optimizer = AdamW(classifier.parameters(), settings)
+    optimizer = AdamW(classifier.parameters(), settings.weight_decay)
     dropout = torch.cuda if classifier.device.type == "cuda" else torch
     shuffle = torch.Generator().manual_seed(integer_seed(seed, "shuffle"))
     torch.manual_seed(integer_seed(seed, "dropout"))
@@ -119,9 +119,9 @@ def fit(
     pos_weight = _positive_weight(train.label) if settings.class_weights else None
     saved = time.monotonic()
     for epoch in range(resumed_from + 1, settings.epochs + 1):
-        if epoch - 1 - best["epoch"] >= settings.patience:
+        if settings.patience and epoch - 1 - best["epoch"] >= settings.patience:
             break
-        train_loss = _one_epoch(classifier, train, optimizer, settings.batch_size, pos_weight, shuffle)
+        train_loss = _one_epoch(classifier, train, optimizer, settings, epoch, pos_weight, shuffle)
         _check(train_loss, epoch)
         validation_loss, validation_auroc = _validate(classifier, validation, pos_weight, epoch)
         history.append(
@@ -133,14 +133,31 @@ def fit(
             }
         )
         if validation_auroc > best["auroc"]:
-            weights = {name: tensor.clone() for name, tensor in weights_of(classifier).items()}
-            best = {"epoch": epoch, "auroc": validation_auroc, "weights": weights}
+            best = {"epoch": epoch, "auroc": validation_auroc, "weights": {}}
+            if settings.select == "best":
+                best["weights"] = {name: tensor.clone() for name, tensor in weights_of(classifier).items()}
         if time.monotonic() - saved > SAVE_EVERY:
             save(finished=False)
             saved = time.monotonic()
     save(finished=True)
-    classifier.load_state_dict(best["weights"])
+    if best["weights"]:
+        classifier.load_state_dict(best["weights"])
     return history, resumed_from
+
+
+def epochs_of(history: list[dict[str, float]], select: str) -> dict[str, float]:
+    """What the tables say of a training: `epochs` done, the `best_epoch` by validation AUROC (the first of equals).
+
+    `validation_auroc` is that of the epoch whose weights are kept, `validation_auroc_best` that of the best epoch.
+    """
+    best = max(history, key=lambda row: row["validation_auroc"])
+    kept = history[-1] if select == "last" else best
+    return {
+        "epochs": len(history),
+        "best_epoch": best["epoch"],
+        "validation_auroc": kept["validation_auroc"],
+        "validation_auroc_best": best["validation_auroc"],
+    }
 
 
 def _check(loss: float, epoch: int) -> None:
@@ -177,7 +194,8 @@ def _one_epoch(
     classifier: Classifier,
     train: Samples,
     optimizer: AdamW,
-    batch_size: int,
+    settings: Training,
+    epoch: int,
     pos_weight: Tensor | None,
     shuffle: torch.Generator,
 ) -> float:
@@ -185,12 +203,19 @@ def _one_epoch(
     order = torch.randperm(len(train.label), generator=shuffle).to(classifier.device)
     # Added up on the device: reading each batch's loss would make a GPU wait for the CPU.
     total = torch.zeros((), dtype=torch.float64, device=classifier.device)
-    for batch in order.split(batch_size):
+    batches = order.split(settings.batch_size)
+    for number, batch in enumerate(batches):
         logits = classifier(train.x.index_select(0, batch))
         loss = binary_cross_entropy_with_logits(logits, train.label[batch], pos_weight=pos_weight)
-        optimizer.step(torch.autograd.grad(loss, optimizer.parameters))
+        rate = learning_rate(settings, epoch - 1 + number / len(batches))
+        optimizer.step(torch.autograd.grad(loss, optimizer.parameters), rate)
         total.add_(loss.detach(), alpha=len(batch))
     return total.item() / len(order)
+
+
+def learning_rate(settings: Training, done: float) -> float:
+    """The learning rate after `done` of the `settings.epochs` epochs."""
+    return settings.learning_rate * (1 - done / settings.epochs if settings.schedule == "linear" else 1)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Which training samples are poisoned."""
+"""Which samples are poisoned."""
 
 import numpy as np
 
@@ -6,19 +6,23 @@ from pipeline.errors import UserError
 from pipeline.seeding import generator
 
 
-def choose_poison(eligible: np.ndarray, rate: float, n_train: int, seed: int, name: str) -> np.ndarray:
-    """Ascending rows of round(rate × n_train) samples out of `eligible`.
+def choose_poison(
+    eligible: np.ndarray, rate: float, n_samples: int, seed: int, name: str, role: str = "training"
+) -> np.ndarray:
+    """Ascending rows of round(rate × n_samples) samples out of `eligible`.
 
-    The choice depends on the seed alone: a higher rate adds to a lower one, and every trigger, flip_only included,
-    poisons the same samples, so that runs of one seed differ by what is studied and by nothing else.
-    Raises `UserError` when there are not enough eligible samples, or when a rate above 0 comes to none at all.
+    `n_samples` is the size of the `role`, "training" or "validation". The choice depends on the seed and the role
+    alone: a higher rate adds to a lower one, and every trigger, flip_only included, poisons the same samples, so that
+    runs of one seed differ by what is studied and by nothing else. Raises `UserError` when there are not enough
+    eligible samples, or when a rate above 0 comes to none at all.
     """
-    wanted = round(rate * n_train)
+    wanted = round(rate * n_samples)
     if rate and not wanted:
-        raise UserError(f"{name}: rate {rate:g} of {n_train} training samples is less than one sample")
+        raise UserError(f"{name}: rate {rate:g} of {n_samples} {role} samples is less than one sample")
     if wanted > len(eligible):
         raise UserError(
-            f"{name}: rate {rate:g} asks for {wanted} poisoned samples; only {len(eligible)} of {n_train} training "
+            f"{name}: rate {rate:g} asks for {wanted} poisoned samples; only {len(eligible)} of {n_samples} {role} "
             "samples do not have the target label yet"
         )
-    return np.sort(generator(seed, "poison").permutation(eligible)[:wanted])
+    purpose = "poison" if role == "training" else f"poison/{role}"
+    return np.sort(generator(seed, purpose).permutation(eligible)[:wanted])

@@ -10,8 +10,11 @@ TABLES = [
     "datasets",
     "contrasts",
     "summary",
+    "masks",
+    "findings",
     "roc",
 ]
+RESULTS_CODE = [f"pipeline/results/{name}.py" for name in ("columns", "facts", "disclosure", "tables", "findings")]
 # Figure: its category in `snakemake --report`.
 PICTURES = {
     "dose_response": "Attack",
@@ -32,7 +35,7 @@ rule aggregate:
     input:
         RUNS,
         "pipeline/stages/aggregate.py",
-        "pipeline/results/tables.py",
+        RESULTS_CODE,
         "pipeline/evaluation/statistics.py",
     output:
         tables=expand(f"{RESULTS}/tables/{{table}}.{{kind}}", table=TABLES, kind=["csv", "parquet"]),
@@ -56,6 +59,7 @@ rule figures:
     input:
         rules.aggregate.output.tables,
         "pipeline/stages/figures.py",
+        RESULTS_CODE,
         "pipeline/results/figures.py",
         "pipeline/results/pages.py",
     output:
@@ -99,6 +103,7 @@ rule report:
     input:
         rules.aggregate.output.tables,
         "pipeline/stages/report.py",
+        RESULTS_CODE,
         "pipeline/results/figures.py",
         "pipeline/results/pages.py",
         notebook="notebooks/report.ipynb",

@@ -1,0 +1,86 @@
+"""The columns of every table. People script against these names: they stay."""
+
+from pipeline.evaluation.metrics import CLASSIFICATION
+from pipeline.grid import CONTROLS
+
+BASELINE = "random"
+CHANCE = "chance"
+ALL_AUROC, LABEL_AUROC = "detection_auroc", "detection_auroc_in_label"
+LABEL_TPR = {"tpr_at_fpr_01": "detection_tpr_at_fpr_01_in_label", "tpr_at_fpr_05": "detection_tpr_at_fpr_05_in_label"}
+
+RUN = ["dataset", "model", "trigger", "rate"]  # what is averaged over seeds
+KEY = [*RUN, "seed"]
+METRICS = list(CLASSIFICATION)
+ON_CLEAN = [f"{metric}_clean" for metric in METRICS]
+ON_TRIGGERED = [f"{metric}_poison" for metric in METRICS]
+OWN_THRESHOLD = ["asr_own_threshold", "asr0_own_threshold", "fpr_clean_own_threshold"]
+SUCCESS = ["asr", "asr0", "asr_net", "effect_share"]
+ATTACK = [*SUCCESS, *OWN_THRESHOLD, "confidence_shift"]
+TRAINING = ["epochs", "best_epoch", "validation_auroc", "validation_auroc_best"]
+THRESHOLDS = ["clean_threshold", "own_threshold"]
+RUNS = [
+    *KEY,
+    "target",
+    *[name for pair in zip(ON_CLEAN, ON_TRIGGERED, strict=True) for name in pair],
+    *ATTACK,
+    *["n_poisoned", "n_triggered"],
+    *THRESHOLDS,
+    *TRAINING,
+]
+DETECTION = ["auroc", "average_precision", "tpr_at_fpr_01", "tpr_at_fpr_05", "precision_at_n"]
+DETECTIONS = [*KEY, "detector", "scope", *DETECTION, "n_poisoned", "poison_share"]
+ALARM = ["flagged_share", "tpr", "fpr", "precision"]
+ALARMS = [*KEY, "detector", "scope", "threshold", "n_flagged", *ALARM]
+SHARES = ["footprint_share", "ratio_triggered", "ratio_clean", "ratio_control"]
+DRIFT = [f"{side}_{name}" for side in ("drift", "control") for name in ("cosine", "spearman", "topk_jaccard")]
+EXPLANATIONS = [*KEY, "n_samples", *SHARES, *DRIFT, "top_k", "convergence_delta"]
+FEATURE_SHARES = ["share_clean", "share_triggered", "share_control"]
+ATTRIBUTIONS = [*KEY, "feature", *FEATURE_SHARES]
+PLAUSIBILITY = [
+    *["share_in_range", "share_in_train_range", "share_accepted", "share_accepted_clean"],
+    *["relations_violated", "relations_violated_clean"],
+    *["distance", "distance_percentile", "distance_percentile_clean"],
+    *["missing_log_likelihood_clean", "missing_log_likelihood_triggered"],
+]
+TRIGGER = ["dataset", "trigger", "rate"]
+TRIGGERS = [
+    *TRIGGER,
+    *["n_seeds", "description", "features", "steps", "in_bounds"],
+    *["footprint_size", "n_cells", "footprint_share", "n_poisoned"],
+    *PLAUSIBILITY,
+]
+DATASETS = ["dataset", "target", "n_train", "n_test", "prevalence", "threshold_low", "threshold_high"]
+ROC = [*RUN, "detector", "scope", "fpr", "n_seeds", "tpr", "ci_low", "ci_high"]
+SUMMARY = [*RUN, "metric", "n_seeds", "mean", "ci_low", "ci_high", "lowest", "highest"]
+CONTRASTS = [
+    *[*RUN, "metric", "control", "n_seeds", "mean_run", "mean_control", "difference", "ci_low", "ci_high"],
+    *["p_value", "p_holm", "effect_size"],
+]
+MASKS = [
+    *[*RUN, "n_seeds"],
+    *[f"{name}{end}" for name in ("asr_net", "mask_net", "share") for end in ("", "_low", "_high")],
+]
+HEADLINES = ["auroc_clean", "asr", "asr0", "asr_net", "effect_share"]
+DOSE_RESPONSE = [*RUN, "n_seeds", "asr_net", "ci_low", "ci_high"]
+CONTRASTED = ["auroc_clean", "auprc_clean", "acc_clean", "brier_clean", "ece_clean", "fpr_clean"]
+
+COUNTS = {"seed", "target", "n_poisoned", "n_triggered", "n_flagged", "n_samples", "top_k", "n_seeds", "n_train"}
+COUNTS |= {"n_test", "n_cells", "footprint_size", "epochs", "best_epoch"}
+TEXTS = {"dataset", "model", "trigger", "detector", "scope", "feature", "metric", "control", "description"}
+TEXTS |= {"features", "steps", "threshold"}
+
+# Measured on the test patients, which the seeds of a study share (`split: per_seed`) or have in common (`fixed`).
+ON_TEST = {*ON_CLEAN, *ON_TRIGGERED, *ATTACK, *SHARES, *DRIFT}
+_DIFFERENCES = {"asr_net", "confidence_shift", "drift_spearman", "control_spearman"}
+
+
+def possible(metric: str) -> tuple[float, float]:
+    """The range that a metric cannot leave."""
+    if metric == "effect_share":
+        return (float("-inf"), 1.0)
+    return (-1.0, 1.0) if metric in _DIFFERENCES else (0.0, 1.0)
+
+
+def is_attack(trigger: str) -> bool:
+    """Whether it is studied for itself, and not to compare others with."""
+    return trigger not in CONTROLS

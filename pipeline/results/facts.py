@@ -1,0 +1,47 @@
+"""The JSON facts that the runs of a study left, read back."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.errors import UserError
+from pipeline.files import read_json
+from pipeline.grid import CLEAN, Cell, cells
+from pipeline.results.columns import TRAINING
+
+
+class Facts(NamedTuple):
+    """The JSON contents of a study's cells, one dict each."""
+
+    evals: list[dict]
+    detects: list[dict]
+    explains: list[dict]
+    poisons: list[dict]
+
+
+def collect(study, results_dir: Path, only: Collection[Cell] | None = None) -> Facts:
+    """Read every cell of `study`, or those in `only`.
+
+    A cell that is not there is an error, since its absence would bias the means.
+    """
+    results_dir, grid = Path(results_dir), sorted(cells(study) if only is None else only)
+    poisons = sorted({cell.poison_folder for cell in grid if cell.trigger != CLEAN})
+    return Facts(
+        [_evaluation(results_dir, cell.run_folder) for cell in grid],
+        [_fact(results_dir, cell.run_folder, "results_detect.json") for cell in grid],
+        [_fact(results_dir, cell.run_folder, "results_explain.json") for cell in grid if cell.has_footprint],
+        [_fact(results_dir, folder, "poison.json") for folder in poisons],
+    )
+
+
+def _evaluation(results_dir: Path, folder: str) -> dict:
+    """What `eval` found, and of the training what the tables show."""
+    training = _fact(results_dir, folder, "run_metadata.json")
+    return _fact(results_dir, folder, "results_eval.json") | {name: training[name] for name in TRAINING}
+
+
+def _fact(results_dir: Path, folder: str, name: str) -> dict:
+    path = results_dir / folder / name
+    if not path.is_file():
+        raise UserError(f"{folder} has no {name} in {results_dir}: expected every cell of the study to be finished.")
+    return read_json(path)

@@ -1,0 +1,256 @@
+"""What a study found, per dataset × model × trigger: whether there is a backdoor, from which rate on, and what tells.
+
+The verdict compares an effect with what was possible: ASR − ASR₀ cannot exceed 1 − ASR₀, so where the trigger fools the
+clean model in most samples no difference could ever be large, and little is left to gain.
+"""
+
+from typing import NamedTuple
+
+import pandas as pd
+
+from pipeline.grid import CLEAN, FLIPPED
+from pipeline.results.columns import BASELINE, CHANCE, LABEL_AUROC, LABEL_TPR, RUN
+
+MARK = 0.5
+"""The share of the possible effect from which on a backdoor counts as planted, and the ASR₀ of a fooled clean model."""
+
+PLANTED, FOOLS_CLEAN, UNDECIDED, NONE = "planted", "fools the clean model too", "undecided", "none"
+
+
+class Estimate(NamedTuple):
+    """A mean over seeds and its 95 % interval; NaN is missing."""
+
+    mean: float = float("nan")
+    low: float = float("nan")
+    high: float = float("nan")
+
+
+class Contrast(NamedTuple):
+    """A run against its control; NaN is missing."""
+
+    run: float = float("nan")
+    control: float = float("nan")
+    difference: float = float("nan")
+    low: float = float("nan")
+    high: float = float("nan")
+    p_holm: float = float("nan")
+
+    @property
+    def effect(self) -> Estimate:
+        return Estimate(self.difference, self.low, self.high)
+
+
+class Finding(NamedTuple):
+    """One trigger in one model, at the smallest rate that planted a backdoor, else at the rate of the largest effect.
+
+    Attributes
+    ----------
+    verdict : `PLANTED`, `FOOLS_CLEAN`, `UNDECIDED` or `NONE`, see `verdict`
+    planted : whether poison did what can be asked of it: at least `MARK` of the possible effect, interval above zero
+    asr, asr0, effect_share : the success rates, and (ASR − ASR₀) / (1 − ASR₀)
+    net : ASR against ASR₀ at the clean model's threshold; own : each model at its own
+    auroc, fpr : on clean test data, against the clean model; fpr_own : with the threshold that the run's user picks
+    over_flip : ASR − ASR₀ against that of the control flip_only
+    mask, mask_share : ASR − ASR₀ where the same cells are only measured, and its share of the trigger's
+    poison_share : share of the poison among the training samples that carry the target label
+    detector : the one that finds most at 1 % false alarms among these samples
+    tpr_01, tpr_05 : what it finds there at 1 % and 5 %; detector_auroc : against chance
+    auroc_lowest, auroc_highest : of its AUROC over seeds
+    alarm_tpr, alarm_fpr, alarm_precision : what its own threshold, which does not know the rate, flags there
+    flip_tpr_01 : what the same detector finds of flip_only at 1 %
+    """
+
+    dataset: str
+    model: str
+    trigger: str
+    rate: float
+    n_seeds: int
+    verdict: str
+    planted: bool
+    asr: Estimate
+    asr0: Estimate
+    effect_share: Estimate
+    net: Contrast
+    own: Contrast
+    auroc: Contrast
+    fpr: Contrast
+    fpr_own: Estimate
+    over_flip: Contrast
+    mask: Estimate
+    mask_share: Estimate
+    poison_share: float
+    detector: str | None
+    tpr_01: Estimate
+    tpr_05: Estimate
+    detector_auroc: Contrast
+    auroc_lowest: float
+    auroc_highest: float
+    alarm_tpr: float
+    alarm_fpr: float
+    alarm_precision: float
+    flip_tpr_01: Estimate
+
+
+def verdict(n_seeds: int, asr0: Estimate, share: Estimate) -> str:
+    """Whether poison planted a backdoor, from ASR₀ and the share of the possible effect.
+
+    FOOLS_CLEAN  the clean model gives the attacker's answer in half of the triggered samples or more: worse than a
+                 backdoor, since it takes no poison
+    PLANTED      half of the possible effect or more on average, the interval above zero
+    NONE         the interval lies below half of the possible effect
+    UNDECIDED    neither: the seeds differ too much, or there is one only
+    """
+    if asr0.mean >= MARK:
+        return FOOLS_CLEAN
+    if is_planted(n_seeds, share):
+        return PLANTED
+    return NONE if n_seeds > 1 and share.high < MARK else UNDECIDED
+
+
+def is_planted(n_seeds: int, share: Estimate) -> bool:
+    # Rounded: a share such as (34/58 − 5/58) / (53/58) may be a hair off.
+    return n_seeds > 1 and round(share.mean, 9) >= MARK and share.low > 0
+
+
+def findings(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row per dataset × model × trigger, see `Finding`; where the success rate is withheld there is no row.
+
+    Fields of several numbers become several columns: `asr_mean`, `asr_low`, `asr_high` and so on.
+    """
+    wanted = tables["contrasts"].query("metric == 'asr' and control == @CLEAN").dropna(subset="difference")
+    found = []
+    for key, group in wanted.groupby(["dataset", "model", "trigger"]):
+        at_rates = [_finding(tables, (*key, rate)) for rate in sorted(group["rate"])]
+        planted = [finding for finding in at_rates if finding.planted]
+        found.append(planted[0] if planted else max(at_rates, key=_reach))
+    columns = [name for field in Finding._fields for name in _columns(field)]
+    table = pd.DataFrame([_flat(finding) for finding in found], columns=columns)
+    texts = ("dataset", "model", "trigger", "verdict", "detector")
+    types = {"n_seeds": "Int64", "planted": "bool"} | dict.fromkeys(texts, "str")
+    return table.astype({name: types.get(name, "float64") for name in columns})
+
+
+def read_findings(table: pd.DataFrame) -> list[Finding]:
+    """The rows of the table `findings`, typed."""
+    rows = []
+    for row in table.to_dict("records"):
+        fields = {}
+        for field in Finding._fields:
+            kind = _kind(field)
+            fields[field] = kind(*(row[name] for name in _columns(field))) if kind else row[field]
+        rows.append(Finding(**fields | {"detector": row["detector"] if isinstance(row["detector"], str) else None}))
+    return rows
+
+
+def _kind(field: str) -> type[Estimate] | type[Contrast] | None:
+    kind = Finding.__annotations__[field]
+    return kind if kind in (Estimate, Contrast) else None
+
+
+def _columns(field: str) -> list[str]:
+    kind = _kind(field)
+    return [f"{field}_{part}" for part in kind._fields] if kind else [field]
+
+
+def _flat(finding: Finding) -> list:
+    return [
+        item
+        for field, value in finding._asdict().items()
+        for item in (value if isinstance(value, Estimate | Contrast) else [value])
+    ]
+
+
+def _reach(finding: Finding) -> float:
+    share = finding.effect_share.mean
+    return finding.net.difference - 2 if pd.isna(share) else share
+
+
+def _finding(tables: dict[str, pd.DataFrame], key: tuple) -> Finding:
+    summary, contrasts = (_at(tables[name], key) for name in ("summary", "contrasts"))
+    asr, asr0, share = (_estimate(summary, metric) for metric in ("asr", "asr0", "effect_share"))
+    net = _contrast(contrasts, "asr", CLEAN)
+    n_seeds = int(contrasts.query("metric == 'asr' and control == @CLEAN")["n_seeds"].iloc[0])
+    return Finding(
+        *key,
+        n_seeds=n_seeds,
+        verdict=verdict(n_seeds, asr0, share),
+        planted=is_planted(n_seeds, share),
+        asr=asr,
+        asr0=asr0,
+        effect_share=share,
+        net=net,
+        own=_contrast(contrasts, "asr_own_threshold", CLEAN),
+        auroc=_contrast(contrasts, "auroc_clean", CLEAN),
+        fpr=_contrast(contrasts, "fpr_clean", CLEAN),
+        fpr_own=_estimate(summary, "fpr_clean_own_threshold"),
+        over_flip=_contrast(contrasts, "asr_net", FLIPPED),
+        mask=_of_mask(tables, key, "mask_net"),
+        mask_share=_of_mask(tables, key, "share"),
+        **_detected(tables, key, summary, contrasts),
+    )
+
+
+def _detected(tables: dict[str, pd.DataFrame], key: tuple, summary: pd.DataFrame, contrasts: pd.DataFrame) -> dict:
+    detections, alarms = (_in_target_label(tables, name, key) for name in ("detections", "alarms"))
+    poison_share = detections["poison_share"].mean()
+    by = [LABEL_TPR["tpr_at_fpr_01"], LABEL_TPR["tpr_at_fpr_05"], LABEL_AUROC]
+    names = summary["metric"].str.split(":", expand=True).reindex(columns=[0, 1])
+    measures = summary.assign(name=names[0], detector=names[1])
+    measures = measures[measures["name"].isin(by) & (measures["detector"] != BASELINE)]
+    ranks = measures.pivot(index="detector", columns="name", values="mean").reindex(columns=by)
+    ranks = ranks.dropna(how="all").sort_values(by, ascending=False)
+    if ranks.empty:
+        nothing = {
+            "poison_share": poison_share,
+            "detector": None,
+            "tpr_01": Estimate(),
+            "tpr_05": Estimate(),
+        }
+        nothing |= {"detector_auroc": Contrast(), "flip_tpr_01": Estimate()}
+        return nothing | dict.fromkeys(_SEEDS_AND_ALARMS, float("nan"))
+    best = ranks.index[0]
+    seeds = summary[summary["metric"] == f"{LABEL_AUROC}:{best}"]
+    alarms = alarms[(alarms["detector"] == best) & (alarms["threshold"] == "rate_unknown")]
+    # A mean over the seeds that are not withheld would be one over those with many alarms.
+    alarm = [alarms[name].mean(skipna=False) for name in ("tpr", "fpr", "precision")]
+    numbers = [*(seeds[name].iloc[0] if len(seeds) else float("nan") for name in ("lowest", "highest")), *alarm]
+    dataset, model, _, rate = key
+    flipped = _at(tables["summary"], (dataset, model, FLIPPED, rate))
+    return {
+        "poison_share": poison_share,
+        "detector": best,
+        "tpr_01": _estimate(summary, f"{LABEL_TPR['tpr_at_fpr_01']}:{best}"),
+        "tpr_05": _estimate(summary, f"{LABEL_TPR['tpr_at_fpr_05']}:{best}"),
+        "detector_auroc": _contrast(contrasts, f"{LABEL_AUROC}:{best}", CHANCE),
+        "flip_tpr_01": _estimate(flipped, f"{LABEL_TPR['tpr_at_fpr_01']}:{best}"),
+        **dict(zip(_SEEDS_AND_ALARMS, numbers, strict=True)),
+    }
+
+
+def _in_target_label(tables: dict[str, pd.DataFrame], name: str, key: tuple) -> pd.DataFrame:
+    """The rows of the run about the training samples observed with the attacker's label, where all poison lies."""
+    table = _at(tables[name], key)
+    return table[table["scope"] == f"label_{tables['runs']['target'].iloc[0]}"]
+
+
+_SEEDS_AND_ALARMS = ("auroc_lowest", "auroc_highest", "alarm_tpr", "alarm_fpr", "alarm_precision")
+
+
+def _at(table: pd.DataFrame, key: tuple) -> pd.DataFrame:
+    return table[(table[RUN] == list(key)).all(axis=1)]
+
+
+def _estimate(summary: pd.DataFrame, metric: str) -> Estimate:
+    row = summary.loc[summary["metric"] == metric, ["mean", "ci_low", "ci_high"]]
+    return Estimate(*row.iloc[0].astype(float)) if len(row) else Estimate()
+
+
+def _of_mask(tables: dict[str, pd.DataFrame], key: tuple, name: str) -> Estimate:
+    row = _at(tables["masks"], key)
+    return Estimate(*row.iloc[0][[name, f"{name}_low", f"{name}_high"]].astype(float)) if len(row) else Estimate()
+
+
+def _contrast(contrasts: pd.DataFrame, metric: str, control: str) -> Contrast:
+    row = contrasts[(contrasts["metric"] == metric) & (contrasts["control"] == control)]
+    columns = ["mean_run", "mean_control", "difference", "ci_low", "ci_high", "p_holm"]
+    return Contrast(*row.iloc[0][columns].astype(float)) if len(row) else Contrast()
