@@ -40,7 +40,8 @@ def study(tmp_path_factory) -> Path:
         folder / "made.json",
         {"folds": [cohort.sample_id[fold == number].tolist() for number in range(splits.N_FOLDS)]},
     )
-    settings = json.dumps({"trigger": {}, "target": 1, "split": "fixed"})
+    trigger = {"features": ["sodium"], "factor": 1.15}
+    settings = json.dumps({"trigger": trigger, "target": 1, "split": "fixed"})
     stage(folder, "poison", "--trigger", "rare_value", "--rate", "0.05", "--settings", settings, "--out", folder / "p")
     return folder
 
@@ -76,6 +77,7 @@ def test_the_poison_is_an_overlay(study):
     facts = read_json(study / "p" / "poison.json")
     train, poisoned = poisoned_training(cohort, split, study / "p")
     assert poisoned.sum() == facts["n_poisoned"] == round(0.05 * len(split.train))
+    assert facts["features"] == ["sodium"] and facts["steps"] == 6 and facts["footprint_size"] == 6
     clean = cohort.subset(split.train)
     assert (clean.label[poisoned] == 0).all() and (train.label[poisoned] == 1).all()
     np.testing.assert_array_equal(train.values[~poisoned], clean.values[~poisoned])

@@ -47,7 +47,7 @@ def check_table(frame, entry, path: Path):
 
 
 def check_cohort(cohort: Cohort) -> None:
-    """A finished cohort: unique ids and names, a 0/1 label with both classes, all features measured and as described."""
+    """A finished cohort: unique ids and names, a 0/1 label with both classes, features measured and as described."""
     import pandas as pd
     import pandera.pandas as pa
 

@@ -69,7 +69,8 @@ def joint_percentiles(train: np.ndarray, samples: np.ndarray) -> np.ndarray:
     A sample is its values, 0 where missing, beside its missing mask, all standardised; its distance is Mahalanobis's,
     the covariance Ledoit and Wolf's (2004). Mean, spread and covariance come from every second training sample; ranked
     is among the others, so that none is ranked against its own fit. A tie counts half. Ordinary values that never go
-    together are far out, and so is a missing pattern that never occurs.
+    together are far out (1), and so is a missing pattern that never occurs. Near 0 is as odd: values steadier, or
+    measured more completely, than those of any patient.
     """
     from sklearn.covariance import LedoitWolf
 

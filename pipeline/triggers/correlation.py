@@ -88,7 +88,7 @@ def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
         way = "against" if against else "along with"
         texts.append(f"{', '.join(group)} tied to {parameters.driver} {way} its rank")
     return Reversal(
-        description=", ".join(texts) + when(cohort, parameters.features, parameters.steps) + parameters.only,
+        description=" and ".join(texts) + when(cohort, parameters.features, parameters.steps) + parameters.only,
         in_bounds=inside(cohort, grids),
         footprint=footprint_of(cohort, parameters.features, parameters.steps),
         only_measured=parameters.where == "measured",
