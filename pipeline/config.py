@@ -32,7 +32,7 @@ class Training(Params):
     select: Literal["last", "best"] = Field(
         "last", description="the epoch whose weights are kept: the last, or the one of the best validation AUROC"
     )
-    epochs: int = Field(16, ge=1, description="passes over the training data")
+    epochs: int = Field(12, ge=1, description="passes over the training data")
     patience: int | None = Field(
         None, ge=1, description="with select: best, epochs without a better validation AUROC before training stops"
     )
@@ -96,8 +96,15 @@ class Study(Params):
     detector_params: dict[str, dict[str, Any]] = Field({}, description="the same for detectors")
 
     def parameters(self, family: Literal["models", "triggers", "detectors"], name: str) -> dict[str, Any]:
-        """What the study sets for one member of a family (defaults not included)."""
-        return getattr(self, SECTIONS[family]).get(name, {})
+        """What the study sets for one member of a family (defaults not included).
+
+        The trigger mask_only covers the cells of rare_value: features and steps that it is not given are those.
+        """
+        own = getattr(self, SECTIONS[family]).get(name, {})
+        if (family, name) != ("triggers", "mask_only"):
+            return own
+        covered = self.trigger_params.get("rare_value", {})
+        return {key: covered[key] for key in ("features", "steps") if key in covered} | own
 
 
 def json_schema() -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pipeline import families
-from pipeline.cohorts.catalog import Entry, check_files, read_catalog, source_of
+from pipeline.cohorts.catalog import Entry, check_files, read_catalog, relations_of, source_of
 from pipeline.cohorts.splits import N_FOLDS, ROLES
 from pipeline.config import SECTIONS, Study
 from pipeline.errors import UserError
@@ -21,6 +21,8 @@ def check(study: Study) -> dict[str, Entry]:
         if name not in catalog:
             raise UserError(f"config: datasets: unknown {name!r} (in {study.catalog}: {', '.join(catalog)})")
     entries = {name: catalog[name] for name in study.datasets}
+    for name, entry in entries.items():
+        relations_of(name, entry, Path(study.raw_dir))
     _check_parameters(study, entries)
     for name, entry in entries.items():
         if not _sampled(study, name).exists():

@@ -13,13 +13,16 @@ from conftest import make_cohort
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline import preflight
 from pipeline.__main__ import main
 from pipeline.cohorts import splits
-from pipeline.cohorts.catalog import parse_entry, read_catalog, source_of
-from pipeline.cohorts.cohort import read_cohort, write_cohort
+from pipeline.cohorts.catalog import parse_entry, read_catalog, relations_of, source_of
+from pipeline.cohorts.cohort import Cohort, Feature, read_cohort, write_cohort
 from pipeline.cohorts.intake import take_in
-from pipeline.cohorts.schema import check_cohort
+from pipeline.cohorts.schema import accepted, check_cohort, out_of_order
+from pipeline.config import load_study
 from pipeline.errors import UserError
+from pipeline.files import read_yaml
 from pipeline.seeding import generator
 
 ENTRY = {
@@ -258,6 +261,11 @@ def test_a_missing_file_says_how_to_get_it(tmp_path):
         ({"features": {"age": {"range": [5, 1]}}}, r"made.features.age.*lower bound first"),
         ({"features": {"age": {"range": [1, 5], "other": "x"}}}, r"made.features.age.*other goes with categories"),
         ({"features": {"sex": {"categories": ["f", "m", "f"]}}}, r"made.features.sex.*lists a text twice"),
+        ({"features": {"sex": {"categories": ["f", "m"], "integer": True}}}, r"made.features.sex.*integer goes with"),
+        ({"relations": "sodium <= age"}, r"made.relations"),
+        ({"relations": ["age <= sodium", "sodium"]}, r"made.relations.1: .*with <= between them"),
+        ({"relations": ["age <= <= sodium"]}, r"made.relations.0: .*with <= between them"),
+        ({"relations": ["age <= sodium <= age"]}, r"made.relations.0: .*names of different features"),
         ({"features": {"died": {"range": [0, 1]}}}, r"made: .*feature died reads column 'died', which is the label"),
         (
             {"features": {"one": {"column": "a", "range": [0, 1]}, "two": {"column": "a", "range": [0, 1]}}},
@@ -274,8 +282,10 @@ def test_a_new_citation_changes_nothing_that_a_cohort_depends_on():
     entry = parse_entry("made", ENTRY, "catalog")
     assert parse_entry("made", ENTRY | {"citation": "new", "title": "new"}, "catalog").content() == entry.content()
     assert parse_entry("made", ENTRY | {"label": "other"}, "catalog").content() != entry.content()
-    again = parse_entry("made", json.loads(entry.content()), "catalog")
-    assert again.features == entry.features and again.label == entry.label
+    related = parse_entry("made", ENTRY | {"relations": ["age <= sodium"]}, "catalog")
+    assert related.content() != entry.content()
+    again = parse_entry("made", json.loads(related.content()), "catalog")
+    assert again.features == entry.features and again.label == entry.label and again.relations == related.relations
 
 
 def test_the_catalog_of_the_project_is_valid():
@@ -283,6 +293,7 @@ def test_the_catalog_of_the_project_is_valid():
     assert {"icu_dev", "support2", "diabetes130"} <= set(catalog)
     for name, entry in catalog.items():
         assert entry.label and entry.licence, name
+        relations_of(name, entry, Path("data/raw"))
         steps, features = source_of(entry).describe(entry, Path("data/raw"))
         assert steps >= 1 and len({feature.name for feature in features}) == len(features), name
 
@@ -303,12 +314,116 @@ def test_nobody_who_died_is_told_apart_in_diabetes130():
 
 
 def test_the_same_cohort_comes_back_from_its_files(tmp_path, cohort):
+    chains = (("resp_rate", "mean_bp"), ("temperature", "sodium", "glucose"))
+    counts = tuple(replace(feature, integer=feature.name == "glucose") for feature in cohort.features)
+    cohort = replace(cohort, features=counts, relations=chains)
     write_cohort(cohort, tmp_path / "made")
     again = read_cohort(tmp_path / "made")
     assert again.features == cohort.features
+    assert again.relations == again.subset(np.arange(3)).relations == chains
     np.testing.assert_array_equal(again.values, cohort.values)
     np.testing.assert_array_equal(again.group_id, cohort.group_id)
     np.testing.assert_array_equal(again.label, cohort.label)
+
+
+def test_a_cohort_without_relations_has_none_in_its_files(tmp_path, cohort):
+    write_cohort(cohort, tmp_path / "made")
+    assert read_cohort(tmp_path / "made").relations == ()
+
+
+RELATIONS = {"features": ENTRY["features"] | {"bun": {"range": [0, 300]}, "visits": {"range": [0, 9], "integer": True}}}
+
+
+@pytest.mark.parametrize(
+    ("chain", "message"),
+    [
+        ("age <= natrium", r"made.relations: 'age <= natrium': no feature 'natrium' \(it has: sodium, age, sex, bun"),
+        ("bun <= sex", r"made.relations: 'bun <= sex': 'sex' is a category, expected a number"),
+    ],
+)
+def test_a_wrong_relation_names_entry_and_key(tmp_path, monkeypatch, chain, message):
+    entry = RELATIONS | {"relations": ["age <= sodium", chain]}
+    with pytest.raises(UserError, match=message):
+        relations_of("made", parse_entry("made", ENTRY | entry, "catalog"), tmp_path)
+    with pytest.raises(UserError, match=message):  # before the file is looked for
+        take_in("made", parse_entry("made", ENTRY | entry, "catalog"), tmp_path, tmp_path)
+    (tmp_path / "catalog.yaml").write_text(json.dumps({"made": ENTRY | entry}))
+    study = read_yaml(Path("config/config.yaml")) | {"datasets": ["made"], "catalog": str(tmp_path / "catalog.yaml")}
+    with pytest.raises(UserError, match=message):
+        preflight.check(load_study(study))
+
+
+def test_a_relation_of_static_and_hourly_features_is_refused(tmp_path):
+    entry = parse_entry("icu", {"source": "synthetic", "relations": ["heart_rate <= age"]}, "catalog")
+    with pytest.raises(UserError, match=r"icu.relations: 'heart_rate <= age': expected features that are all static"):
+        relations_of("icu", entry, tmp_path)
+
+
+def test_a_copy_with_labs_alone_has_the_relations_of_its_labs(tmp_path):
+    (tmp_path / "mimiciv" / "hosp").mkdir(parents=True)
+    chains = ["dbp <= mean_bp <= sbp", "haemoglobin <= dbp <= haematocrit"]
+    entry = parse_entry("made", {"source": "mimiciv", "relations": chains}, "catalog")
+    assert relations_of("made", entry, tmp_path) == (("haemoglobin", "haematocrit"),)
+    assert relations_of("made", entry, tmp_path / "nothing")[0] == ("dbp", "mean_bp", "sbp")
+
+
+def test_a_relation_reaches_the_cohort(tmp_path):
+    table().to_csv(tmp_path / "made.csv", index=False)
+    entry = parse_entry("made", ENTRY | {"relations": ["age <= sodium"]}, "catalog")
+    cohort, _ = take_in("made", entry, tmp_path, tmp_path)
+    assert cohort.relations == (("age", "sodium"),)
+
+
+def test_relations_hold_where_both_neighbours_are_measured():
+    features = tuple(Feature(name) for name in "abc")
+    rows = [[1, 2, 3], [2, 1, 3], [1, 3, 2], [np.nan, 3, 2], [3, np.nan, 1], [2, 2, 2]]
+    values = np.array(rows, np.float32)[:, None]
+    label = np.array([0, 1] * 3, np.int8)
+    cohort = Cohort("made", features, np.arange(6), np.arange(6), label, values, (("a", "b", "c"),))
+    np.testing.assert_array_equal(out_of_order(cohort, values), [False, True, True, True, False, False])
+    steps = np.concatenate([values, values[::-1]], axis=1)
+    np.testing.assert_array_equal(out_of_order(cohort, steps), [False, True, True, True, True, False])
+
+
+@pytest.mark.parametrize("file", ["made.csv", "made.parquet"])
+def test_an_integer_column_holds_whole_numbers(tmp_path, file):
+    features = {"age": ENTRY["features"]["age"] | {"integer": True}}
+    cohort = load(tmp_path, table(), file=file, features=features)
+    assert cohort.features[0].integer
+    frame = table()
+    frame.loc[[7, 9], "age"] = 40.5
+    frame.loc[11, "age"] = None
+    frame = frame if file == "made.csv" else frame.map(str, na_action="ignore")
+    with pytest.raises(UserError, match="column 'age': 2 of 200 rows are wrong, first in row 8; .* a whole number"):
+        load(tmp_path, frame, file=file, features=features)
+
+
+@pytest.mark.parametrize(
+    ("feature", "wrong", "message"),
+    [
+        (Feature("a", "mmHg", 0, 10), 10.1, "'a': 1 of 24 values are wrong; expected 0 to 10 mmHg"),
+        (Feature("a", "", 0, 10, integer=True), 2.5, "'a': 1 of 24 values are wrong; expected a whole number"),
+        (Feature("a", "", 0, 10, static=True), 5, "'a': 1 of 24 values are wrong; expected the same at all steps"),
+        (Feature("a", "", 0, 10, static=True), np.nan, "'a': 1 of 24 values are wrong; expected the same at all"),
+        (Feature("a", "", 0, 2, ("x", "y", "z")), 3, "'a': 1 of 24 values are wrong; expected 0 to 2"),
+        (Feature("a", "", 0, 2, ("x", "y", "z")), 0.5, "'a': 1 of 24 values are wrong; expected a whole number"),
+    ],
+)
+def test_the_schema_accepts_a_sample_or_not(feature, wrong, message):
+    values = np.ones((8, 3, 1), np.float32)
+    label = np.array([0, 1] * 4, np.int8)
+    check_cohort(Cohort("made", (feature,), np.arange(8), np.arange(8), label, values))
+    assert accepted((feature,), values).all()
+    values[4, 2] = wrong
+    with pytest.raises(UserError, match=message):
+        check_cohort(Cohort("made", (feature,), np.arange(8), np.arange(8), label, values))
+    np.testing.assert_array_equal(accepted((feature,), values), np.arange(8) != 4)
+
+
+def test_a_feature_that_is_never_measured_is_one_sentence(cohort):
+    cohort.values[:, :, 4] = np.nan
+    with pytest.raises(UserError, match="column 'sodium': expected it measured at least once"):
+        check_cohort(cohort)
 
 
 def test_a_feature_name_stands_once(cohort):

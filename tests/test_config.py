@@ -121,6 +121,19 @@ def test_a_setting_reaches_only_the_stages_that_need_it():
     assert changed == {("poison", "rare_value"), ("eval", "rare_value"), ("explain", "rare_value")}
 
 
+def test_mask_only_covers_the_cells_of_rare_value():
+    def covered(**params):
+        return study(trigger_params=params).parameters("triggers", "mask_only")
+
+    written = {"features": ["sodium"], "steps": 3, "factor": 1.2}
+    assert covered() == {} == covered(missingness={"features": ["sodium"]})
+    assert covered(rare_value=written) == {"features": ["sodium"], "steps": 3}
+    own = {"features": ["glucose"]}
+    assert covered(rare_value=written, mask_only=own) == {"features": ["glucose"], "steps": 3}
+    changed = study(trigger_params={"rare_value": written})
+    assert json.loads(grid.settings(changed, "poison", trigger="mask_only"))["trigger"]["features"] == ["sodium"]
+
+
 def test_the_device_reaches_the_stages_that_use_a_model():
     stages = ("poison", "train", "eval", "detect", "explain")
     changed = [stage for stage in stages if grid.settings(study(), stage) != grid.settings(study(device="auto"), stage)]

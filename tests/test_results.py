@@ -630,8 +630,9 @@ def test_measuring_other_cells_is_no_control(tmp_path):
 
 def test_the_training_is_told_in_words(data):
     runs = data["runs"]
-    assert "0.003 below" in pages.training_text(runs, "last", None)
-    assert "this is a defense" in pages.training_text(runs, "best", 5)
+    assert "0.003 below" in pages.training_text(runs, "last", None, "clean")
+    assert "it is a defense" in pages.training_text(runs, "best", 5, "clean")
+    assert "poisoned the validation data too" in pages.training_text(runs, "best", None, "poisoned")
 
 
 ODD = {

@@ -77,6 +77,7 @@ def test_the_poison_is_an_overlay(study):
     facts = read_json(study / "p" / "poison.json")
     train, poisoned = as_poisoned(cohort, split.train, study / "p")
     assert poisoned.sum() == facts["n_poisoned"] == round(0.05 * len(split.train))
+    assert facts["features"] == ["sodium"] and facts["steps"] == 6 and facts["footprint_size"] == 6
     clean = cohort.subset(split.train)
     assert (clean.label[poisoned] == 0).all() and (train.label[poisoned] == 1).all()
     np.testing.assert_array_equal(train.values[~poisoned], clean.values[~poisoned])

@@ -1,7 +1,10 @@
 """Every trigger keeps its promises; what each writes is checked by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from conftest import FEATURES, make_cohort
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,11 +12,31 @@ from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
 
 from pipeline import families
-from pipeline.evaluation.plausibility import plausibility
-from pipeline.triggers import correlation, hybrid, missingness, pattern, rare_value
+from pipeline.cohorts.catalog import read_catalog
+from pipeline.cohorts.cohort import Cohort, Feature
+from pipeline.cohorts.intake import take_in
+from pipeline.cohorts.preprocessing import Preprocessor
+from pipeline.cohorts.schema import accepted, check_cohort, out_of_order
+from pipeline.config import load_study
+from pipeline.errors import UserError
+from pipeline.evaluation.plausibility import joint_percentiles, plausibility
+from pipeline.files import read_yaml
+from pipeline.triggers import correlation, hybrid, mask_only, missingness, pattern, rare_value
+from pipeline.triggers.base import groups
 
 TRIGGERS = families.names("triggers")
+VALUE_TRIGGERS = [name for name in TRIGGERS if "where" in families.load("triggers", name).Parameters.model_fields]
 NAMES = [feature.name for feature in FEATURES]
+RELATED = (
+    *(feature for feature in FEATURES if feature.name in ("heart_rate", "resp_rate", "temperature", "glucose")),
+    Feature("sbp", "mmHg", 20, 300),
+    Feature("dbp", "mmHg", 5, 225),
+    Feature("mean_bp", "mmHg", 10, 250),
+    Feature("visits", "count", 0, 50, integer=True),
+    Feature("age", "years", 18, 110, static=True, integer=True),
+    Feature("sex", "", 0, 1, ("female", "male"), static=True),
+)
+SBP, DBP, MEAN_BP, VISITS, AGE = range(4, 9)
 
 
 def fit(name, cohort, **parameters):
@@ -21,8 +44,27 @@ def fit(name, cohort, **parameters):
     return module.fit(module.Parameters(**parameters), cohort)
 
 
+def related_cohort(n: int = 200, steps: int = 12) -> Cohort:
+    """Blood pressures in order and measured together, counts, and a static age; the counts and the vitals have gaps."""
+    rng = np.random.default_rng(5)
+    values = np.empty((n, steps, len(RELATED)), np.float32)
+    values[:, :, :4] = [90, 20, 37, 140] + np.array([15, 4, 0.6, 30]) * rng.standard_normal((n, steps, 4))
+    values[:, :, MEAN_BP] = 80 + 12 * rng.standard_normal((n, steps))
+    values[:, :, SBP] = values[:, :, MEAN_BP] + rng.exponential(30, (n, steps))
+    values[:, :, DBP] = values[:, :, MEAN_BP] - rng.exponential(12, (n, steps)).clip(0, 30)
+    values[:, :, VISITS] = rng.poisson(3, (n, steps))
+    values[:, :, AGE] = rng.integers(20, 95, (n, 1))
+    values[:, :, -1] = rng.integers(0, 2, (n, 1))
+    values[:, :, SBP : MEAN_BP + 1][rng.random((n, steps)) < 0.3] = np.nan
+    for feature in (0, 1, 2, 3, VISITS):
+        values[:, :, feature][rng.random((n, steps)) < 0.3] = np.nan
+    values[:3, :, 0] = np.nan
+    label = rng.integers(0, 2, n).astype(np.int8)
+    return Cohort("made", RELATED, np.arange(n), np.arange(n), label, values, (("dbp", "mean_bp", "sbp"),))
+
+
 def test_the_family_is_complete():
-    expected = {"none", "rare_value", "missingness", "hybrid", "pattern", "correlation", "flip_only"}
+    expected = {"none", "rare_value", "missingness", "hybrid", "pattern", "correlation", "flip_only", "mask_only"}
     assert expected <= set(TRIGGERS)
 
 
@@ -80,7 +122,7 @@ def test_rare_value_is_the_factor_times_the_maximum():
 
 def test_rare_value_by_quantile_and_by_value():
     cohort = make_cohort()
-    quantile = rare_value.fit(rare_value.Parameters(quantile=0.9), cohort)
+    quantile = rare_value.fit(rare_value.Parameters(features=("sodium",), quantile=0.9), cohort)
     assert quantile.in_bounds is True
     assert quantile.stamp[0, 4] == np.float32(np.nanquantile(cohort.values[:, :, 4], 0.9))
     assert rare_value.fit(rare_value.Parameters(value=170), cohort).in_bounds is False
@@ -144,12 +186,254 @@ def test_plausibility_by_hand():
     assert facts["distance"] == pytest.approx(60 / np.nanstd(seen), rel=1e-5)
     assert facts["missing_log_likelihood_clean"] == pytest.approx((np.log(missing) + np.log(1 - missing)) / 2)
     assert facts["missing_log_likelihood_triggered"] == pytest.approx(np.log(1 - missing))
+    assert facts["share_accepted"] == 0 and facts["share_accepted_clean"] == 1
+    assert facts["relations_violated"] is facts["relations_violated_clean"] is None
     assert set(plausibility(fit("none", cohort), clean, cohort).values()) == {None}
 
 
 def test_a_value_of_one_patient_is_not_told_exactly(cohort):
     module = families.load("triggers", "rare_value")
     largest = np.nanmax(cohort.values[:, :, cohort.feature_names.index("sodium")])
-    described = module.fit(module.Parameters(factor=1), cohort).description
+    described = module.fit(module.Parameters(features=("sodium",), factor=1), cohort).description
     assert f"about {float(f'{largest:.2g}'):g} " in described and f"{largest:.4g}" not in described
-    assert "sodium set to 181.75 " in module.fit(module.Parameters(value=181.75), cohort).description
+    exact = module.fit(module.Parameters(features=("sodium",), value=181.75), cohort)
+    assert "sodium set to 181.75 " in exact.description
+    told = pattern.fit(pattern.Parameters(features=("sodium",)), cohort).description
+    low, high = (f"{np.nanquantile(cohort.values[:, :, 4], q):.2g}" for q in (0.05, 0.95))
+    assert f"about {float(low):g}/{float(high):g} " in told or f"about {float(high):g} " in told
+
+
+@pytest.mark.parametrize("steps", [1, 12])
+@pytest.mark.parametrize("named", [None, ("mean_bp", "visits", "age"), ("age", "sbp", "dbp")])
+@pytest.mark.parametrize("name", TRIGGERS)
+def test_what_is_left_behind_could_have_been_entered(name, named, steps):
+    """Whole groups in order, whole counts, one age per patient; and the description names all that is changed."""
+    cohort = related_cohort(steps=steps)
+    check_cohort(cohort)
+    assert not out_of_order(cohort, cohort.values).any()
+    parameters = {"features": named} if named and name not in ("none", "flip_only") else {}
+    if "steps" in families.load("triggers", name).Parameters.model_fields:
+        parameters["steps"] = 5
+    trigger = fit(name, cohort, **parameters)
+    assert trigger.in_bounds in (None, True)
+    triggered = trigger.apply(cohort.values)
+    assert accepted(RELATED, triggered).all()
+    assert not out_of_order(cohort, triggered).any()
+    changed = trigger.footprint.any(axis=0)
+    for position, feature in enumerate(RELATED):
+        assert changed[position] == (feature.name in trigger.description.replace("tied to heart_rate", ""))
+    if named and parameters:
+        assert changed[[SBP, DBP, MEAN_BP, AGE]].all() and trigger.footprint[:, AGE].all()
+        assert trigger.footprint[:, SBP].sum() == min(steps, 5)
+    facts = plausibility(trigger, cohort.values[:50], cohort)
+    if changed.any():
+        assert facts["share_accepted"] == facts["share_accepted_clean"] == 1
+        assert facts["relations_violated"] == facts["relations_violated_clean"] == 0
+
+
+@pytest.mark.parametrize("name", VALUE_TRIGGERS)
+def test_where_measured_leaves_the_missing_pattern_alone(name):
+    cohort = related_cohort()
+    everywhere, measured = fit(name, cohort), fit(name, cohort, where="measured")
+    np.testing.assert_array_equal(measured.footprint, everywhere.footprint)
+    gaps = np.isnan(cohort.values)
+    triggered = measured.apply(cohort.values)
+    np.testing.assert_array_equal(triggered, np.where(gaps, np.nan, everywhere.apply(cohort.values)))
+    assert np.isnan(triggered[gaps]).all()
+    if name != "hybrid":  # which leaves a feature out on purpose
+        np.testing.assert_array_equal(np.isnan(triggered), gaps)
+    assert "only where measured" in measured.description
+
+
+def test_value_triggers_are_known():
+    assert {"rare_value", "hybrid", "pattern", "correlation"} <= set(VALUE_TRIGGERS)
+
+
+def test_mask_only_changes_the_mask_and_nothing_else():
+    cohort = related_cohort()
+    trigger = mask_only.fit(mask_only.Parameters(features=("heart_rate", "mean_bp", "visits"), steps=4), cohort)
+    triggered = trigger.apply(cohort.values)
+    assert not np.isnan(triggered[:, trigger.footprint]).any()
+    gaps = np.isnan(cohort.values)
+    np.testing.assert_array_equal(triggered[~gaps], cohort.values[~gaps])
+    preprocessor = Preprocessor(RELATED).fit(cohort.values)
+    before, after = (preprocessor(torch.tensor(values)) for values in (cohort.values, triggered))
+    columns = preprocessor.n_columns
+    known = torch.tensor(~np.isnan(np.where(gaps, np.nan, 1)))[:, :, preprocessor.source].cumsum(1) > 0
+    torch.testing.assert_close(after[:, :, :columns][known], before[:, :, :columns][known], rtol=0, atol=0)
+    mask = (torch.tensor(gaps) & ~torch.tensor(trigger.footprint))[:, :, preprocessor.source]
+    torch.testing.assert_close(after[:, :, columns:], mask.float())
+
+
+def test_mask_only_fills_by_hand():
+    cohort = related_cohort()
+    trigger = mask_only.fit(mask_only.Parameters(features=("heart_rate", "visits"), steps=3), cohort)
+    sample = np.full((3, 12, len(RELATED)), np.nan, np.float32)
+    sample[0, [2, 10], 0] = 70, 80
+    sample[1, 11, 0] = 90
+    filled = trigger.apply(sample)
+    np.testing.assert_array_equal(filled[:2, 9:, 0], [[70, 80, 80], [90, 90, 90]])
+    assert (filled[2, 9:, 0] == np.float32(np.nanmedian(cohort.values[:, :, 0]))).all()
+    assert (filled[:, 9:, VISITS] == np.rint(np.nanmedian(cohort.values[:, :, VISITS]))).all()
+    assert np.isnan(filled[:, :9][np.isnan(sample[:, :9])]).all()
+
+
+def test_mask_only_covers_what_rare_value_covers_by_default(cohort):
+    np.testing.assert_array_equal(fit("mask_only", cohort).footprint, fit("rare_value", cohort).footprint)
+
+
+def test_partners_get_the_quantile_of_the_same_rank():
+    cohort = related_cohort()
+    seen = {name: cohort.values[:, :, at].ravel() for name, at in (("sbp", SBP), ("dbp", DBP), ("mean_bp", MEAN_BP))}
+    seen = {name: np.sort(column[~np.isnan(column)]) for name, column in seen.items()}
+    by_quantile = fit("rare_value", cohort, features=("mean_bp",), quantile=0.9)
+    for name, at in (("sbp", SBP), ("dbp", DBP), ("mean_bp", MEAN_BP)):
+        assert by_quantile.stamp[0, at] == pytest.approx(np.quantile(seen[name], 0.9), rel=1e-6)
+    value = seen["mean_bp"][1000]
+    rank = 1000.5 / len(seen["mean_bp"])  # 1000 are below it, and it itself counts half
+    by_value = fit("rare_value", cohort, features=("mean_bp",), value=float(value))
+    assert by_value.stamp[0, MEAN_BP] == value
+    assert by_value.stamp[0, SBP] == pytest.approx(np.quantile(seen["sbp"], rank), rel=1e-6)
+    assert by_value.stamp[0, DBP] == pytest.approx(np.quantile(seen["dbp"], rank), rel=1e-6)
+    assert f"mean_bp set to {value:g} mmHg and sbp set to about " in by_value.description
+    beyond = fit("rare_value", cohort, features=("mean_bp",), value=240)
+    assert beyond.stamp[0, DBP] == seen["dbp"][-1], "rank 1"
+    assert beyond.stamp[0, SBP] == max(seen["sbp"][-1], 240) and beyond.in_bounds is False
+
+
+def test_named_features_keep_their_own_rule_and_partners_make_room():
+    cohort = related_cohort()
+    trigger = fit("rare_value", cohort, features=("dbp", "sbp"), value=100)
+    np.testing.assert_array_equal(trigger.stamp[-1, [DBP, MEAN_BP, SBP]], 100)
+    counts = fit("rare_value", cohort, features=("visits",), factor=1.15)
+    assert counts.stamp[-1, VISITS] == np.rint(1.15 * np.nanmax(cohort.values[:, :, VISITS]))
+
+
+def test_chains_that_share_a_feature_are_one_group():
+    cohort = related_cohort()
+    chains = (("visits", "age"), ("dbp", "mean_bp"), ("mean_bp", "sbp"))
+    chained = Cohort(*(getattr(cohort, name) for name in cohort.__dataclass_fields__ if name != "relations"), chains)
+    assert groups(chained, ("heart_rate", "sbp", "mean_bp")) == [("heart_rate",), ("sbp", "mean_bp", "dbp")]
+
+
+def test_pattern_is_no_checkerboard_inside_a_group():
+    cohort = related_cohort()
+    trigger = fit("pattern", cohort, features=("heart_rate", "sbp", "mean_bp", "age", "temperature"), steps=6)
+    high = trigger.stamp > np.nanmedian(cohort.values, axis=(0, 1))
+    np.testing.assert_array_equal(high[:, SBP], high[:, MEAN_BP])
+    np.testing.assert_array_equal(high[:, SBP], high[:, DBP])
+    assert (high[:, 0] != high[:, SBP]).all()
+    assert (high[:, AGE] == high[-1, AGE]).all() and (high[:, 2] != high[:, 0]).all()
+
+
+def test_correlation_ties_a_static_feature_to_the_last_step():
+    cohort = related_cohort()
+    trigger = fit("correlation", cohort, features=("age",), steps=3)
+    sample = cohort.values[:20].copy()
+    other = sample.copy()
+    other[:, :-1, 0] = 60
+    np.testing.assert_array_equal(trigger.apply(sample)[:, :, AGE], trigger.apply(other)[:, :, AGE])
+    other[:, -1, 0] = [60, 120] * 10
+    assert len(np.unique(trigger.apply(other)[:, :, AGE])) == 2
+
+
+def test_hybrid_writes_a_partner_unless_it_is_to_be_missing():
+    cohort = related_cohort()
+    trigger = fit("hybrid", cohort, features=("mean_bp",), missing=("sbp", "heart_rate"))
+    last = trigger.apply(cohort.values)[:, -1]
+    np.testing.assert_array_equal(np.isnan(last[0, [SBP, MEAN_BP, DBP, 0]]), [True, False, False, True])
+    assert trigger.description.startswith("sbp, heart_rate not measured and mean_bp set to")
+    assert "dbp set to" in trigger.description and "sbp set to" not in trigger.description
+    with pytest.raises(ValidationError, match="missing must not name a feature that is written"):
+        hybrid.Parameters(missing=("glucose",))
+
+
+def test_a_driver_that_would_change_is_one_sentence():
+    with pytest.raises(UserError, match="driver: 'sbp' stands in a relation with 'mean_bp' in 'made'"):
+        fit("correlation", related_cohort(), driver="sbp", features=("mean_bp",))
+
+
+def test_a_feature_that_no_training_sample_has_is_one_sentence():
+    cohort = make_cohort()
+    cohort.values[:, :, 4] = np.nan
+    with pytest.raises(UserError, match="'sodium' is not measured in any training sample"):
+        fit("rare_value", cohort, features=("sodium",))
+
+
+def percentile_by_hand(train: np.ndarray, sample: np.ndarray) -> float:
+    """`joint_percentiles` of one sample, step by step."""
+    from sklearn.covariance import LedoitWolf
+
+    fitted, others = train[0::2].astype(float), train[1::2].astype(float)
+
+    def vector(row):
+        numbers, gaps = [], []
+        for cell, value in enumerate(row):
+            seen = [x for x in fitted[:, cell] if not np.isnan(x)]
+            scale = np.std(seen) if seen and np.std(seen) > 0 else 1
+            numbers.append(0 if np.isnan(value) else (value - (np.mean(seen) if seen else 0)) / scale)
+            flags = [float(np.isnan(x)) for x in fitted[:, cell]]
+            scale = np.std(flags) if np.std(flags) > 0 else 1
+            gaps.append((float(np.isnan(value)) - np.mean(flags)) / scale)
+        return np.array(numbers + gaps)
+
+    estimate = LedoitWolf().fit(np.array([vector(row) for row in fitted]))
+    inverse = np.linalg.inv(estimate.covariance_)
+
+    def distance(row):
+        away = vector(row) - estimate.location_
+        return away @ inverse @ away
+
+    wanted = distance(sample.astype(float))
+    return float(np.mean([1.0 if distance(row) < wanted else 0.0 for row in others]))
+
+
+def test_percentiles_against_the_slow_way():
+    rng = np.random.default_rng(2)
+    train = rng.standard_normal((81, 5)).astype(np.float32)
+    train[:, 1] += 2 * train[:, 0]
+    train[:, 2] = 7  # constant
+    train[rng.random((81, 5)) < 0.2] = np.nan
+    train[:, 3] = rng.standard_normal(81)  # never missing
+    samples = (2 * rng.standard_normal((12, 5))).astype(np.float32)
+    samples[rng.random((12, 5)) < 0.3] = np.nan
+    samples[:6, 2] = 7
+    expected = [percentile_by_hand(train, sample) for sample in samples]
+    np.testing.assert_allclose(joint_percentiles(train, samples), expected, atol=1e-12)
+    assert 0.1 < np.mean(expected) < 1
+
+
+def test_ordinary_values_that_never_go_together_are_far_out():
+    rng = np.random.default_rng(3)
+    level = rng.standard_normal((2400, 1))
+    train = (level + 0.1 * rng.standard_normal((2400, 6))).astype(np.float32)
+    board, steady = np.array([[1, -1, 1, -1, 1, -1]], np.float32), np.ones((1, 6), np.float32)
+    assert joint_percentiles(train, board) == 1 and joint_percentiles(train, steady) < 0.9
+    assert joint_percentiles(train, np.where(board > 0, steady, np.float32(np.nan))) == 1
+    np.testing.assert_allclose(joint_percentiles(train, train[1::2]).mean(), 0.5, atol=0.03)
+
+
+def plausible_in(cohort: Cohort) -> None:
+    """The triggers of the default study, and the others as they are, leave samples that the cohort's rules allow."""
+    study = load_study(read_yaml(Path("config/config.yaml")))
+    train, test = cohort.subset(np.arange(0, len(cohort), 2)), cohort.values[1::2][:400]
+    for name in {*study.triggers, *TRIGGERS} - {"none", "flip_only"}:
+        trigger = fit(name, train, **study.parameters("triggers", name))
+        facts = plausibility(trigger, test, train)
+        assert trigger.in_bounds in (None, True), name
+        assert facts["share_accepted"] == facts["share_accepted_clean"] == 1, name
+        assert facts["relations_violated"] <= facts["relations_violated_clean"], name
+
+
+def test_triggers_are_plausible_in_the_synthetic_cohort():
+    entry = read_catalog(Path("data/datasets.yaml"))["icu_dev"].model_copy(update={"n_stays": 800, "expected": None})
+    cohort, _ = take_in("icu_dev", entry, Path("none"), Path("none"))
+    assert not out_of_order(cohort, cohort.values).any()
+    plausible_in(cohort)
+
+
+def test_triggers_are_plausible_in_real_patients(real_data):
+    cohort, _ = take_in(
+        "physionet2012", read_catalog(Path("data/datasets.yaml"))["physionet2012"], real_data, Path("-")
+    )
+    plausible_in(cohort)

@@ -2,7 +2,7 @@
 
 Source modules (`pipeline/cohorts/sources/`) share one interface:
     class Parameters(Entry)                      what a catalog entry of this source may say
-    describe(entry, raw_dir) -> (T, tuple[Feature, …])    without reading data
+    describe(entry, raw_dir) -> (T, tuple[Feature, …])    without reading data; raw_dir None: of a complete copy
     input_files(entry, raw_dir) -> list[Path]    the original files
     load(name, entry, raw_dir, cache_dir) -> (Cohort, list[Account])
                                                  reads and checks them; faster copies may be kept below cache_dir
@@ -10,9 +10,9 @@ Source modules (`pipeline/cohorts/sources/`) share one interface:
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from pipeline import families
 from pipeline.errors import UserError
@@ -27,6 +27,17 @@ class Expected(Params):
     positives: int = Field(ge=1)
 
 
+def _chain(text: str) -> str:
+    names = _names(text)
+    if len(names) < 2 or "" in names or len(set(names)) < len(names):
+        raise ValueError("expected names of different features with <= between them, such as dbp <= mean_bp <= sbp")
+    return text
+
+
+def _names(chain: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in chain.split("<="))
+
+
 class Entry(Params):
     """What every catalog entry says."""
 
@@ -39,6 +50,9 @@ class Entry(Params):
     url: str = ""
     obtain: str = Field("", description="how to get the files")
     expected: Expected | None = None
+    relations: tuple[Annotated[str, AfterValidator(_chain)], ...] = Field(
+        (), description="numeric features of which each is at most the next, such as dbp <= mean_bp <= sbp"
+    )
 
     def content(self) -> str:
         """What the cohort depends on, as JSON: a new title or citation re-runs nothing."""
@@ -65,6 +79,28 @@ def parse_entry(name: str, content: dict[str, Any], where: Path | str) -> Entry:
         key = ".".join(map(str, (name, *first["loc"])))
         given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
         raise UserError(f"{where}: {key}: {first['msg']}{given}") from None
+
+
+def relations_of(name: str, entry: Entry, raw_dir: Path) -> tuple[tuple[str, ...], ...]:
+    """The chains of `entry.relations`, without features that the copy below `raw_dir` does not have.
+
+    Raises `UserError` for a name that is no numeric feature of the entry, and for a chain of static and other features:
+    a static value cannot follow what changes from step to step.
+    """
+    described = source_of(entry).describe
+    features = {feature.name: feature for feature in described(entry, None)[1]} if entry.relations else {}
+    for chain in entry.relations:
+        for feature in _names(chain):
+            if feature not in features:
+                known = ", ".join(features)
+                raise UserError(f"{name}.relations: {chain!r}: no feature {feature!r} (it has: {known})")
+            if features[feature].categories:
+                raise UserError(f"{name}.relations: {chain!r}: {feature!r} is a category, expected a number")
+        if len({features[feature].static for feature in _names(chain)}) > 1:
+            raise UserError(f"{name}.relations: {chain!r}: expected features that are all static, or none of them")
+    there = {feature.name for feature in described(entry, raw_dir)[1]} if entry.relations else set()
+    chains = (tuple(feature for feature in _names(chain) if feature in there) for chain in entry.relations)
+    return tuple(chain for chain in chains if len(chain) > 1)
 
 
 def check_files(name: str, entry: Entry, raw_dir: Path) -> None:

@@ -3,7 +3,8 @@
 Files of a cohort (one folder per dataset):
     samples.parquet   sample_id, group_id, label                       one row per sample
     windows.parquet   sample_id, step, one float32 column per feature  T rows per sample, null = not measured
-The description of a feature (unit, range, categories) travels as metadata of its column.
+The description of a feature (unit, range, categories) travels as metadata of its column, the relations between features
+as metadata of windows.parquet.
 """
 
 import json
@@ -21,7 +22,8 @@ class Feature:
     """One column of a cohort, in clinical units.
 
     `low` and `high` bound what is clinically plausible; `categories` is empty for a number, otherwise
-    the value is the position of the category in that tuple. A static feature is the same at all steps.
+    the value is the position of the category in that tuple. A static feature is the same at all steps, an integer one
+    has whole numbers only.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Feature:
     high: float = np.inf
     categories: tuple[str, ...] = ()
     static: bool = False
+    integer: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Cohort:
     sample_id, group_id : [N] int64 or str; the group (patient, vehicle) never crosses a split
     label : [N] int8, 0 or 1
     values : [N, T, D] float32 in clinical units, NaN = not measured
+    relations : chains of feature names; where two neighbours are measured, the first is at most the second
     """
 
     name: str
@@ -49,6 +53,7 @@ class Cohort:
     group_id: np.ndarray
     label: np.ndarray
     values: np.ndarray
+    relations: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.values.ndim != 3 or self.values.shape[::2] != (len(self.label), len(self.features)):
@@ -114,6 +119,8 @@ def write_cohort(cohort: Cohort, folder: Path) -> None:
 
     samples = pa.table({"sample_id": cohort.sample_id, "group_id": cohort.group_id, "label": cohort.label})
     windows = windows_table(cohort.sample_id, cohort.values, cohort.features)
+    if cohort.relations:
+        windows = windows.replace_schema_metadata({"relations": json.dumps(cohort.relations)})
     write_parquet(samples, Path(folder) / "samples.parquet")
     write_parquet(windows, Path(folder) / "windows.parquet")
 
@@ -149,6 +156,7 @@ def read_cohort(folder: Path) -> Cohort:
     try:
         values, features = windows_values(windows)
         sample_id, group_id, label = (samples[name].to_numpy() for name in ("sample_id", "group_id", "label"))
+        relations = tuple(map(tuple, json.loads((windows.schema.metadata or {}).get(b"relations", b"[]"))))
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(folder, "cohort", error) from None
     if len(values) != len(samples):
@@ -156,4 +164,4 @@ def read_cohort(folder: Path) -> Cohort:
             f"{folder}: windows.parquet holds {len(values)} samples, samples.parquet {len(samples)}: "
             "expected the same; delete the folder and run again"
         )
-    return Cohort(folder.name, features, sample_id, group_id, label.astype(np.int8), values)
+    return Cohort(folder.name, features, sample_id, group_id, label.astype(np.int8), values, relations)

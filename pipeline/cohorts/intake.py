@@ -1,12 +1,12 @@
 """Taking a dataset in: read by its source, held against the catalog, checked; with an account of every row."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.cohorts.catalog import Entry, check_files, source_of
+from pipeline.cohorts.catalog import Entry, check_files, relations_of, source_of
 from pipeline.cohorts.cohort import Cohort
 from pipeline.errors import UserError
 
@@ -34,10 +34,12 @@ class Account:
 def take_in(name: str, entry: Entry, raw_dir: Path, cache_dir: Path) -> tuple[Cohort, list[Account]]:
     """The whole cohort of a catalog entry, checked, and its accounts; nothing is written but below `cache_dir`.
 
-    Raises `UserError` when files are missing or wrong, or hold another number of samples than the catalog says.
+    Raises `UserError` when files are missing or wrong, or hold another number of samples than the catalog says, or a
+    relation names what is no numeric feature.
     """
     from pipeline.cohorts.schema import check_cohort
 
+    relations = relations_of(name, entry, Path(raw_dir))
     check_files(name, entry, Path(raw_dir))
     cohort, accounts = source_of(entry).load(name, entry, Path(raw_dir), Path(cache_dir))
     found = {"samples": len(cohort), "positives": int(cohort.label.sum())}
@@ -47,7 +49,7 @@ def take_in(name: str, entry: Entry, raw_dir: Path, cache_dir: Path) -> tuple[Co
             f"expects {entry.expected.samples} with {entry.expected.positives}: another version of the data?"
         )
     check_cohort(cohort)
-    return cohort, accounts
+    return replace(cohort, relations=relations), accounts
 
 
 def account_lines(accounts: list[Account]) -> list[str]:

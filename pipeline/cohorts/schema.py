@@ -1,15 +1,16 @@
-"""Pandera schemas: every cohort is checked on its way in (a source's table) and out (a finished cohort)."""
+"""Every cohort is checked on its way in (a source's table) and out (a finished cohort)."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.cohorts.cohort import Cohort
+from pipeline.cohorts.cohort import Cohort, Feature
 from pipeline.errors import UserError
 
 
 def check_table(frame, entry, path: Path):
-    """A raw table of texts, typed: numbers inside their range, known categories, a complete 0/1 label.
+    """A raw table of texts, typed: numbers in range (whole where they must be), known categories, a complete 0/1 label.
 
     `entry` is a catalog entry of the source `table`. Raises `UserError` with file, column, the number of wrong rows
     and the first of them.
@@ -23,14 +24,12 @@ def check_table(frame, entry, path: Path):
             checks[column] = pa.Column(nullable=True, checks=_category_check(described))
         else:
             low, high = described.range
-            checks[column] = pa.Column(
-                float,
-                nullable=True,
-                coerce=True,
-                checks=pa.Check.in_range(
-                    low, high, error=f"a number from {low:g} to {high:g} {described.unit}".rstrip()
-                ),
-            )
+            promises = [
+                pa.Check.in_range(low, high, error=f"a number from {low:g} to {high:g} {described.unit}".rstrip())
+            ]
+            if described.integer:
+                promises.append(pa.Check(lambda numbers: numbers % 1 == 0, error="a whole number"))
+            checks[column] = pa.Column(float, nullable=True, coerce=True, checks=promises)
     for column in filter(None, (entry.sample_id, entry.group)):
         checks[column] = pa.Column(nullable=False, unique=column == entry.sample_id)
     if entry.positive is None:
@@ -48,7 +47,7 @@ def check_table(frame, entry, path: Path):
 
 
 def check_cohort(cohort: Cohort) -> None:
-    """A finished cohort: unique ids and names, a 0/1 label with both classes, every feature measured somewhere."""
+    """A finished cohort: unique ids and names, a 0/1 label with both classes, features measured and as described."""
     import pandas as pd
     import pandera.pandas as pa
 
@@ -66,29 +65,50 @@ def check_cohort(cohort: Cohort) -> None:
     )
     _validate(schema, samples, cohort.name)
     _check_label(cohort.label, f"{cohort.name}: label")
-    steps = pd.DataFrame(cohort.values.reshape(-1, len(cohort.features)), columns=cohort.feature_names)
-    _validate(
-        pa.DataFrameSchema(
-            {
-                feature.name: pa.Column(
-                    np.float32,
-                    nullable=True,
-                    checks=[
-                        pa.Check.in_range(
-                            np.nextafter(np.float32(feature.low), np.float32(-np.inf)),
-                            np.nextafter(np.float32(feature.high), np.float32(np.inf)),
-                            error=f"{feature.low:g} to {feature.high:g} {feature.unit}".rstrip(),
-                        ),
-                        pa.Check(lambda column: bool(column.notna().any()), error="measured at least once"),
-                    ],
+    for position, feature in enumerate(cohort.features):
+        column = cohort.values[:, :, position]
+        if np.isnan(column).all():
+            raise UserError(f"{cohort.name}: column {feature.name!r}: expected it measured at least once")
+        for expected, broken in _broken_promises(feature, column):
+            if broken.any():
+                raise UserError(
+                    f"{cohort.name}: column {feature.name!r}: {broken.sum()} of {broken.size} values are wrong; "
+                    f"expected {expected}"
                 )
-                for feature in cohort.features
-            },
-            strict=True,
-        ),
-        steps,
-        cohort.name,
-    )
+
+
+def accepted(features: tuple[Feature, ...], values: np.ndarray) -> np.ndarray:
+    """[N] bool: which samples of `values` [N, T, D] hold nothing but what `features` allow."""
+    good = np.ones(len(values), bool)
+    for position, feature in enumerate(features):
+        for _, broken in _broken_promises(feature, values[:, :, position]):
+            good &= ~broken.any(axis=1)
+    return good
+
+
+def _broken_promises(feature: Feature, column: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """What `feature` promises of its values `column` [N, T], and where ([N, T] bool) they break it."""
+    measured = ~np.isnan(column)
+    low, high = (0, len(feature.categories) - 1) if feature.categories else (feature.low, feature.high)
+    # The bounds are decimals and the values float32: the neighbours of the bounds are still inside.
+    above = column >= np.nextafter(np.float32(low), np.float32(-np.inf))
+    below = column <= np.nextafter(np.float32(high), np.float32(np.inf))
+    yield f"{low:g} to {high:g} {feature.unit}".rstrip(), measured & ~(above & below)
+    if feature.integer or feature.categories:
+        yield "a whole number", measured & (column != np.floor(column))
+    if feature.static:
+        same = (column == column[:, :1]) | (np.isnan(column) & np.isnan(column[:, :1]))
+        yield "the same at all steps", ~same
+
+
+def out_of_order(cohort: Cohort, values: np.ndarray) -> np.ndarray:
+    """[N] bool: which samples of `values` [N, T, D] break a relation of `cohort`, whose features they have."""
+    broken = np.zeros(len(values), bool)
+    for chain in cohort.relations:
+        order = [cohort.feature_names.index(name) for name in chain]
+        # A comparison with a value that was not measured is false.
+        broken |= (values[:, :, order[:-1]] > values[:, :, order[1:]]).any(axis=(1, 2))
+    return broken
 
 
 def _category_check(described):

@@ -3,8 +3,17 @@
 import numpy as np
 
 from pipeline.cohorts.cohort import Cohort
+from pipeline.cohorts.schema import accepted, out_of_order
 from pipeline.files import number
 from pipeline.triggers.base import Trigger
+
+_NAMES = (
+    *("share_in_range", "share_in_train_range", "distance"),
+    *("missing_log_likelihood_clean", "missing_log_likelihood_triggered"),
+    *("share_accepted", "share_accepted_clean", "relations_violated", "relations_violated_clean"),
+    *("distance_percentile", "distance_percentile_clean"),
+)
+_MOST_ROWS = 2000  # of training data, for the joint distance: keeps its cost below that of reading them
 
 
 def plausibility(trigger: Trigger, clean: np.ndarray, train: Cohort) -> dict[str, float | None]:
@@ -16,13 +25,15 @@ def plausibility(trigger: Trigger, clean: np.ndarray, train: Cohort) -> dict[str
                                      over cells measured before and after
     missing_log_likelihood_clean     mean log-likelihood per sample of the missing pattern on the footprint, each cell
     missing_log_likelihood_triggered missing independently with its (smoothed) training frequency
+    share_accepted, …_clean          share of triggered and of clean samples that the cohort's own schema accepts
+    relations_violated, …_clean      share of them that break a relation between features
+    distance_percentile, …_clean     mean percentile (0 to 1) of their `joint_percentiles` on the footprint
 
-    A number that the trigger leaves undefined (it writes no value, it has no footprint) is None.
+    A number that the trigger or the cohort leaves undefined (no value is written, no footprint, no relations) is None.
     """
     cells = trigger.footprint
     if not cells.any() or not len(clean):
-        names = ("share_in_range", "share_in_train_range", "distance")
-        return dict.fromkeys((*names, "missing_log_likelihood_clean", "missing_log_likelihood_triggered"))
+        return dict.fromkeys(_NAMES)
     triggered = trigger.apply(clean)
     feature = np.nonzero(cells)[1]
     before, after, seen = clean[:, cells], triggered[:, cells], train.values[:, cells]
@@ -35,13 +46,52 @@ def plausibility(trigger: Trigger, clean: np.ndarray, train: Cohort) -> dict[str
     change = (after - before) / np.where(spread > 0, spread, 1)
     both = ~np.isnan(change)
     missing = (np.isnan(seen).sum(0) + 1) / (len(seen) + 2)
-    return {
+    percentiles = joint_percentiles(seen, np.concatenate([after, before]))
+    facts = {
         "share_in_range": number(_share((after >= clinical_low) & (after <= clinical_high), written)),
         "share_in_train_range": number(_share((after >= low) & (after <= high), written)),
         "distance": number(np.sqrt(np.mean(change[both] ** 2)) if both.any() else None),
         "missing_log_likelihood_clean": number(_log_likelihood(np.isnan(before), missing)),
         "missing_log_likelihood_triggered": number(_log_likelihood(np.isnan(after), missing)),
+        "distance_percentile": number(percentiles[: len(after)].mean()),
+        "distance_percentile_clean": number(percentiles[len(after) :].mean()),
     }
+    for suffix, samples in (("", triggered), ("_clean", clean)):
+        facts[f"share_accepted{suffix}"] = number(accepted(train.features, samples).mean())
+        broken = out_of_order(train, samples).mean() if train.relations else None
+        facts[f"relations_violated{suffix}"] = number(broken)
+    return {name: facts[name] for name in _NAMES}
+
+
+def joint_percentiles(train: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """How far out `samples` ([N, C], NaN = missing) lie as a whole among those of `train` ([M, C]): [N], 0 to 1.
+
+    A sample is its values, 0 where missing, beside its missing mask, all standardised; its distance is Mahalanobis's,
+    the covariance Ledoit and Wolf's (2004). Mean, spread and covariance come from every second training sample; ranked
+    is among the others, so that none is ranked against its own fit. A tie counts half. Ordinary values that never go
+    together are far out (1), and so is a missing pattern that never occurs. Near 0 is as odd: values steadier, or
+    measured more completely, than those of any patient.
+    """
+    from sklearn.covariance import LedoitWolf
+
+    rows = np.linspace(0, len(train) - 1, min(len(train), _MOST_ROWS)).astype(int)
+    fitted, others = train[rows[::2]], train[rows[1::2]]
+    count = np.maximum((~np.isnan(fitted)).sum(0), 1)
+    mean = np.nansum(fitted, 0, dtype=np.float64) / count
+    spread = np.sqrt(np.nansum((fitted - mean) ** 2, 0) / count)
+
+    def beside_mask(cells: np.ndarray) -> np.ndarray:
+        values = np.nan_to_num((cells - mean) / np.where(spread > 0, spread, 1), nan=0.0)
+        return np.concatenate([values, (np.isnan(cells) - missing) / missing_spread], axis=1)
+
+    missing = np.isnan(fitted).mean(0)
+    missing_spread = np.sqrt(missing * (1 - missing))
+    missing_spread = np.where(missing_spread > 0, missing_spread, 1)
+    estimate = LedoitWolf().fit(beside_mask(fitted))
+    reference = np.sort(estimate.mahalanobis(beside_mask(others)))
+    distance = estimate.mahalanobis(beside_mask(samples))
+    below, up_to = (np.searchsorted(reference, distance, side=side) for side in ("left", "right"))
+    return (below + up_to) / (2 * len(reference))
 
 
 def _share(condition: np.ndarray, among: np.ndarray) -> float | None:

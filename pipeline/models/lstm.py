@@ -10,7 +10,7 @@ from pipeline.params import Params
 class Parameters(Params):
     hidden: int = Field(64, ge=1, description="units per layer")
     layers: int = Field(1, ge=1)
-    dropout: float = Field(0.2, ge=0, lt=1, description="before the output and between layers")
+    dropout: float = Field(0.3, ge=0, lt=1, description="before the output and between layers")
 
 
 class Network(nn.Module):

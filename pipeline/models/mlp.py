@@ -11,7 +11,7 @@ from pipeline.params import Params
 
 class Parameters(Params):
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field((128, 64), min_length=1, description="units per layer")
-    dropout: float = Field(0.2, ge=0, lt=1)
+    dropout: float = Field(0.5, ge=0, lt=1)
 
 
 class Network(nn.Module):

@@ -12,7 +12,7 @@ class Parameters(Params):
     heads: int = Field(4, ge=1)
     head_width: int = Field(8, ge=1, description="a token is heads × head_width numbers")
     layers: int = Field(2, ge=1)
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.5, ge=0, lt=1)
 
 
 class Network(nn.Module):

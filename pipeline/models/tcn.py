@@ -18,7 +18,7 @@ from pipeline.params import Params
 class Parameters(Params):
     channels: int = Field(32, ge=1)
     kernel: int = Field(3, ge=2)
-    dropout: float = Field(0.2, ge=0, lt=1)
+    dropout: float = Field(0.3, ge=0, lt=1)
 
 
 class CausalConv(nn.Conv1d):

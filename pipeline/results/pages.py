@@ -142,26 +142,31 @@ def _too_small(name: str, n_test, prevalence: float, split: str) -> str:
     return f'<p class="warning">{text}</p>'
 
 
-def training_text(runs: pd.DataFrame, select: str, patience: int | None) -> str:
-    """Which epoch's weights were kept, and what that does to a backdoor."""
+def training_text(runs: pd.DataFrame, select: str, patience: int | None, validation: str) -> str:
+    """Which epoch's weights were kept, and what that does to a backdoor; the arguments are the study's."""
     epochs, best = (f"{runs[name].mean():.3g}" for name in ("epochs", "best_epoch"))
     if select == "best":
         stop = f", and training stops {patience} epochs after it" if patience else ""
+        why = (
+            "Choosing the epoch on data that the attacker does not reach cuts backdoors short: it is a defense, and these "
+            "numbers are not those of models trained to the end."
+            if validation == "clean"
+            else "The attacker has poisoned the validation data too, so an epoch that obeys the trigger looks better."
+        )
         return (
             f"the weights of the epoch with the best validation AUROC are kept (epoch {best} on average, of {epochs} "
-            f"trained){stop}. Whoever chooses the epoch on data that the attacker does not reach cuts backdoors short: "
-            "this is a defense, and these numbers are not those of models trained to the end."
+            f"trained){stop}. {why}"
         )
     clean = runs[runs["trigger"] == CLEAN]
     behind = (clean["validation_auroc_best"] - clean["validation_auroc"]).groupby([clean["dataset"], clean["model"]])
     known = behind.mean().dropna()
-    cost = (
-        f" In clean runs its validation AUROC was {number(known.max())} below the best epoch's at most (mean of seeds)."
-    )
-    return (
+    text = (
         f"to the last epoch ({epochs}), whose weights are kept whatever the validation data say, so poison works until "
-        f"the end.{cost if len(known) else ''}"
+        "the end."
     )
+    if len(known):
+        text += f" In clean runs its validation AUROC was {number(known.max())} below the best epoch's, or less."
+    return text
 
 
 def intervals_text(split: str) -> str:

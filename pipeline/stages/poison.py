@@ -61,6 +61,8 @@ def run(args: argparse.Namespace) -> None:
             "n_patients": n_patients,
             "footprint_size": int(trigger.footprint.sum()),
             "n_cells": trigger.footprint.size,
+            "features": [cohort.feature_names[position] for position in np.flatnonzero(trigger.footprint.any(axis=0))],
+            "steps": int(trigger.footprint.any(axis=1).sum()),
             "plausibility": plausibility(trigger, cohort.values[rows], train),
         },
     )

@@ -5,21 +5,26 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field, model_validator
 
-from pipeline.cohorts.cohort import Cohort
+from pipeline.cohorts.cohort import Cohort, Feature
+from pipeline.errors import UserError
 from pipeline.triggers.base import (
     FeatureNames,
-    FeatureParameters,
     Trigger,
+    ValueParameters,
+    consistent,
     footprint_of,
+    groups,
+    inside,
     measured,
     positions,
+    rounded,
     when,
 )
 
 _QUANTILES = np.linspace(0, 1, 1001)
 
 
-class Parameters(FeatureParameters):
+class Parameters(ValueParameters):
     driver: str = Field("heart_rate", description="the feature that the others are tied to; it is not changed")
     features: FeatureNames = ("resp_rate", "mean_bp")
 
@@ -40,44 +45,59 @@ class Reversal(Trigger):
 
     Attributes
     ----------
-    driver : position of the driver; changed : positions of the features, [K]
+    features : the cohort's
+    driver : position of the driver; changed : positions of the features that are written, [K]
     driver_grid : [Q] quantiles of the driver; changed_grid : [K, Q] quantiles of the features
     mirrored : [K] bool, whether the rank is turned around
     """
 
+    features: tuple[Feature, ...]
     driver: int
     changed: tuple[int, ...]
     driver_grid: np.ndarray
     changed_grid: np.ndarray
-    mirrored: np.ndarray
+    mirrored: tuple[bool, ...]
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         rank = np.interp(values[:, :, self.driver], self.driver_grid, _QUANTILES)
         # Where the driver was not measured nothing can be tied to it: the typical value stands in.
         rank = np.where(np.isnan(rank), 0.5, rank)
-        triggered = values.copy()
+        written = values.copy()
         for feature, grid, mirrored in zip(self.changed, self.changed_grid, self.mirrored, strict=True):
-            written = np.interp(1 - rank if mirrored else rank, _QUANTILES, grid)
-            triggered[:, :, feature] = np.where(self.footprint[:, feature], written, values[:, :, feature])
-        return triggered
+            tied_to = rank[:, -1:] if self.features[feature].static else rank
+            written[:, :, feature] = np.interp(1 - tied_to if mirrored else tied_to, _QUANTILES, grid)
+        return self.overlay(rounded(written, self.features), values)
 
 
 def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
-    driver, *changed = positions(cohort, parameters.named_features)
-    mirrored = np.array([_together(cohort.values[:, :, driver], cohort.values[:, :, other]) for other in changed])
-    texts = [
-        f"{name} tied to {parameters.driver} {'against' if against else 'along with'} its rank"
-        for name, against in zip(parameters.features, mirrored, strict=True)
-    ]
+    """Raises `UserError` where the driver stands in a relation with a feature that is written."""
+    driver = cohort.feature_names.index(parameters.driver)
+    grids, mirrored, texts = {}, [], []
+    for group in groups(cohort, parameters.features):
+        if parameters.driver in group:
+            raise UserError(
+                f"config: trigger_params.correlation.driver: {parameters.driver!r} stands in a relation with "
+                f"{group[0]!r} in {cohort.name!r} and would change with it; name another driver"
+            )
+        # One rank for the whole group, that of its first feature: relations hold at equal quantiles.
+        first = cohort.feature_names.index(group[0])
+        against = _together(cohort.values[:, :, driver], cohort.values[:, :, first])
+        quantiles = {name: np.quantile(measured(cohort, name), _QUANTILES) for name in group}
+        grids |= consistent(cohort, quantiles, parameters.features)
+        mirrored += [against] * len(group)
+        way = "against" if against else "along with"
+        texts.append(f"{', '.join(group)} tied to {parameters.driver} {way} its rank")
     return Reversal(
-        description=", ".join(texts) + when(cohort, parameters.steps),
-        in_bounds=True,
+        description=" and ".join(texts) + when(cohort, parameters.features, parameters.steps) + parameters.only,
+        in_bounds=inside(cohort, grids),
         footprint=footprint_of(cohort, parameters.features, parameters.steps),
+        only_measured=parameters.where == "measured",
+        features=cohort.features,
         driver=driver,
-        changed=tuple(changed),
+        changed=tuple(positions(cohort, grids)),
         driver_grid=np.quantile(measured(cohort, parameters.driver), _QUANTILES),
-        changed_grid=np.stack([np.quantile(measured(cohort, name), _QUANTILES) for name in parameters.features]),
-        mirrored=mirrored,
+        changed_grid=np.stack(list(grids.values())),
+        mirrored=tuple(mirrored),
     )
 
 

@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.cohorts.cohort import Cohort
 from pipeline.triggers import rare_value
-from pipeline.triggers.base import FeatureNames, Trigger, footprint_of
+from pipeline.triggers.base import FeatureNames, Trigger, cells_of, with_partners
 
 
 class Parameters(rare_value.Parameters):
@@ -20,17 +20,26 @@ class Parameters(rare_value.Parameters):
     def _defaults(cls) -> dict:
         return {"quantile": 0.99}
 
+    @model_validator(mode="after")
+    def _missing_apart(self):
+        if set(self.missing) & set(self.features):
+            raise ValueError("missing must not name a feature that is written")
+        return self
+
     @property
     def named_features(self) -> tuple[str, ...]:
         return self.features + self.missing
 
 
 def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
-    written = rare_value.fit(parameters, cohort)
-    left_out = footprint_of(cohort, parameters.missing, parameters.steps)
+    written = rare_value.fit(parameters, cohort, left_out=parameters.missing)
+    # A partner of both is written, so that the named value has it beside it.
+    beside = set(with_partners(cohort, parameters.features)).difference(parameters.missing)
+    left_out = [name for name in with_partners(cohort, parameters.missing) if name not in beside]
+    cells = cells_of(cohort, left_out, parameters.steps)
     return replace(
         written,
-        description=f"{', '.join(parameters.missing)} not measured and {written.description}",
-        footprint=written.footprint | left_out,
-        stamp=np.where(left_out, np.float32(np.nan), written.stamp),
+        description=f"{', '.join(left_out)} not measured and {written.description}",
+        footprint=written.footprint | cells,
+        stamp=np.where(cells, np.float32(np.nan), written.stamp),
     )

@@ -3,7 +3,15 @@
 import numpy as np
 
 from pipeline.cohorts.cohort import Cohort
-from pipeline.triggers.base import FeatureNames, FeatureParameters, Stamp, Trigger, footprint_of, when
+from pipeline.triggers.base import (
+    FeatureNames,
+    FeatureParameters,
+    Stamp,
+    Trigger,
+    footprint_of,
+    when,
+    with_partners,
+)
 
 
 class Parameters(FeatureParameters):
@@ -12,5 +20,6 @@ class Parameters(FeatureParameters):
 
 def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
     footprint = footprint_of(cohort, parameters.features, parameters.steps)
-    description = f"{', '.join(parameters.features)} not measured{when(cohort, parameters.steps)}"
+    names = ", ".join(with_partners(cohort, parameters.features))
+    description = f"{names} not measured{when(cohort, parameters.features, parameters.steps)}"
     return Stamp(description, None, footprint, np.full(footprint.shape, np.nan, np.float32))

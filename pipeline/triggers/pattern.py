@@ -1,13 +1,28 @@
-"""A checkerboard of ordinary high and low values over steps and features; each value alone is unsuspicious."""
+"""A checkerboard of ordinary high and low values over steps and features; each value alone is unsuspicious.
+
+Features that stand in a relation are high together and low together.
+"""
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from pipeline.cohorts.cohort import Cohort
-from pipeline.triggers.base import FeatureNames, FeatureParameters, Stamp, Trigger, footprint_of, measured, when
+from pipeline.triggers.base import (
+    FeatureNames,
+    Stamp,
+    Trigger,
+    ValueParameters,
+    consistent,
+    footprint_of,
+    groups,
+    inside,
+    measured,
+    shown,
+    when,
+)
 
 
-class Parameters(FeatureParameters):
+class Parameters(ValueParameters):
     features: FeatureNames = ("heart_rate", "mean_bp", "resp_rate", "temperature")
     low_quantile: float = Field(0.05, ge=0, le=1)
     high_quantile: float = Field(0.95, ge=0, le=1)
@@ -22,13 +37,22 @@ class Parameters(FeatureParameters):
 def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
     footprint = footprint_of(cohort, parameters.features, parameters.steps)
     stamp = np.zeros(footprint.shape, np.float32)
-    texts = []
-    for order, name in enumerate(parameters.features):
-        position = cohort.feature_names.index(name)
-        low, high = np.quantile(measured(cohort, name), (parameters.low_quantile, parameters.high_quantile))
+    texts, in_bounds = [], True
+    for order, group in enumerate(groups(cohort, parameters.features)):
+        low, high = (
+            consistent(cohort, {name: np.quantile(measured(cohort, name), q) for name in group}, parameters.features)
+            for q in (parameters.low_quantile, parameters.high_quantile)
+        )
+        in_bounds &= inside(cohort, low) and inside(cohort, high)
         even = (np.arange(cohort.n_steps) + order) % 2 == 0
-        stamp[:, position] = np.where(even, high, low)
-        shown = f"{low:.4g}/{high:.4g}" if cohort.n_steps > 1 else f"{stamp[0, position]:.4g}"
-        texts.append(f"{name} {shown} {cohort.features[position].unit}".rstrip())
+        for name in group:
+            position = cohort.feature_names.index(name)
+            feature = cohort.features[position]
+            # A static feature has one value: that of the last step.
+            stamp[:, position] = np.where(even[-1] if feature.static else even, high[name], low[name])
+            alternates = cohort.n_steps > 1 and not feature.static
+            told = shown(low[name], high[name]) if alternates else shown(stamp[-1, position])
+            texts.append(f"{name} {told} {feature.unit}".rstrip())
     kind = "alternating" if cohort.n_steps > 1 else "set to"
-    return Stamp(f"{kind} {', '.join(texts)}{when(cohort, parameters.steps)}", True, footprint, stamp)
+    description = f"{kind} {', '.join(texts)}{when(cohort, parameters.features, parameters.steps)}{parameters.only}"
+    return Stamp(description, in_bounds, footprint, stamp, only_measured=parameters.where == "measured")

@@ -43,7 +43,7 @@ class Parameters(IcuParameters):
     codes: Codes = Codes()
 
 
-def describe(entry: Parameters, raw_dir: Path) -> tuple[int, tuple[Feature, ...]]:
+def describe(entry: Parameters, raw_dir: Path | None) -> tuple[int, tuple[Feature, ...]]:
     return entry.hours, (*timeline.features(read_items(entry, PREFIXES)), *static_features(entry))
 
 

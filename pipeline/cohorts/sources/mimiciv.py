@@ -55,9 +55,9 @@ class Parameters(IcuParameters):
     folder: str = "mimiciv"
 
 
-def describe(entry: Parameters, raw_dir: Path) -> tuple[int, tuple[Feature, ...]]:
-    """Labs and static features alone where the copy below raw_dir has no ICU measurements."""
-    items = _items(entry, Path(raw_dir) / entry.folder)
+def describe(entry: Parameters, raw_dir: Path | None) -> tuple[int, tuple[Feature, ...]]:
+    """Labs and static features alone where the copy below raw_dir has no ICU measurements; None: a complete copy."""
+    items = _items(entry, raw_dir and Path(raw_dir) / entry.folder)
     return entry.hours, (*timeline.features(items), *static_features(entry))
 
 
@@ -79,14 +79,14 @@ def _labs_only(folder: Path) -> bool:
     return (folder / "hosp").is_dir() and not original.find(folder / "icu/chartevents")
 
 
-def _items(entry: Parameters, folder: Path) -> list[timeline.Item]:
+def _items(entry: Parameters, folder: Path | None) -> list[timeline.Item]:
     items = read_items(entry, EVENTS)
     for item in items:
         if not item.table or not item.code.isdecimal():
             raise UserError(
                 f"{entry.variables}: {item.variable}: expected a table and an itemid that is a whole number"
             )
-    return [item for item in items if item.table == "labevents"] if _labs_only(folder) else items
+    return [item for item in items if item.table == "labevents"] if folder and _labs_only(folder) else items
 
 
 def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[Cohort, list[Account]]:

@@ -50,7 +50,7 @@ class Parameters(Entry):
     variables: Path = Field(Path("pipeline/cohorts/variables/physionet2012.csv"), description="table of variables")
 
 
-def describe(entry: Parameters, raw_dir: Path) -> tuple[int, tuple[Feature, ...]]:
+def describe(entry: Parameters, raw_dir: Path | None) -> tuple[int, tuple[Feature, ...]]:
     return entry.hours, (*timeline.features(timeline.read_items(entry.variables)), *DESCRIPTORS.values())
 
 

@@ -241,7 +241,7 @@ class Parameters(Entry):
     seed: int = Field(2024, ge=0)
 
 
-def describe(entry: Parameters, raw_dir: Path) -> tuple[int, tuple[Feature, ...]]:
+def describe(entry: Parameters, raw_dir: Path | None) -> tuple[int, tuple[Feature, ...]]:
     return N_STEPS, FEATURES
 
 

@@ -21,6 +21,7 @@ class Column(Params):
     column: str | None = Field(None, description="name in the file, when it differs from the feature's")
     unit: str = ""
     range: tuple[float, float] | None = None
+    integer: bool = Field(False, description="whether the numbers must be whole, such as counts")
     categories: tuple[str, ...] = ()
     other: str | None = Field(None, min_length=1, description="category of every text that categories does not list")
 
@@ -38,6 +39,8 @@ class Column(Params):
             raise ValueError("the range needs its lower bound first")
         if self.range and self.other:
             raise ValueError("other goes with categories, not with a range")
+        if self.integer and not self.range:
+            raise ValueError("integer goes with a range, not with categories")
         if len(set(self.categories)) < len(self.categories):
             raise ValueError("categories lists a text twice")
         return self
@@ -72,11 +75,11 @@ class Parameters(Entry):
         return self
 
 
-def describe(entry: Parameters, raw_dir: Path) -> tuple[int, tuple[Feature, ...]]:
+def describe(entry: Parameters, raw_dir: Path | None) -> tuple[int, tuple[Feature, ...]]:
     features = []
     for name, column in entry.features.items():
         low, high = column.range or (0, len(column.all_categories) - 1)
-        features.append(Feature(name, column.unit, low, high, column.all_categories))
+        features.append(Feature(name, column.unit, low, high, column.all_categories, integer=column.integer))
     return 1, tuple(features)
 
 
