@@ -35,8 +35,10 @@ COMMANDS = {
 
 
 # Imported inside functions, since planning or some stages do not need them.
-_HEAVY = ("captum.attr", "pandas", "pyarrow.pandas_compat", "pyarrow.parquet", "sklearn.cluster", "sklearn.covariance")
-_HEAVY += ("torch.optim",)
+_HEAVY = (
+    *("captum.attr", "pandas", "pyarrow.pandas_compat", "pyarrow.parquet"),
+    *("sklearn.cluster", "sklearn.covariance", "torch.optim"),
+)
 
 
 def preloaded() -> Callable[[list[str]], int]:
