@@ -605,17 +605,23 @@ def test_the_best_detector_is_told_by_what_it_finds_at_few_false_alarms(data):
 
 
 def test_measuring_alone_is_set_beside_the_values(tmp_path):
-    study = make_study(triggers=["value_shift", "mask_only", "time_warp"], models=["mlp"])
+    study = make_study(triggers=["value_shift", "mask_only", "time_warp", "flip_only"], models=["mlp"])
     data = tables.build(study, fabricate(study, tmp_path))
     assert set(data["masks"]["trigger"]) == {"value_shift"}, "time_warp has other cells"
     runs = data["runs"].set_index(["trigger", "rate"]).sort_index()
-    net, mask = (runs.loc[(name, 0.05), "asr_net"] for name in ("value_shift", "mask_only"))
+    net, mask, flip = (runs.loc[(name, 0.05), "asr_net"].mean() for name in ("value_shift", "mask_only", "flip_only"))
     row = data["masks"].query("rate == 0.05").iloc[0]
-    assert row["share"] == pytest.approx(mask.mean() / net.mean())
+    # The labels of all three are flipped: what flipping does is no part of what measuring does.
+    assert row["share"] == pytest.approx((mask - flip) / (net - flip))
     assert row["share_low"] < row["share"] < row["share_high"]
     found = dict(pages.headline(read_findings(data["findings"])))
     assert "only measured" in found["Is it the value, or that something was measured at all?"]
     assert pages.masks_html(data["masks"]).count("<tr>") == 1 + len(data["masks"])
+    without = make_study(triggers=["value_shift", "mask_only"], models=["mlp"])
+    alone = tables.build(without, tmp_path)
+    assert alone["masks"]["share"].isna().all() and alone["masks"]["mask_net"].notna().all()
+    [answer] = [text for question, text in pages.headline(read_findings(alone["findings"])) if "measured" in question]
+    assert "was not studied (flip_only)" in answer
 
 
 def test_measuring_other_cells_is_no_control(tmp_path):

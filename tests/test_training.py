@@ -26,7 +26,7 @@ from pipeline.training import checkpoints, loop
 from pipeline.training.data import as_poisoned, read_split
 from pipeline.training.loop import AdamW, Samples, epochs_of, fit, learning_rate
 
-TRAINING = {"epochs": 12, "batch_size": 32, "learning_rate": 0.003}
+TRAINING = {"epochs": 8, "batch_size": 32, "learning_rate": 0.003}
 SODIUM = {"features": ["sodium"], "factor": 1.15}
 
 
@@ -237,7 +237,7 @@ def test_the_optimizer_is_torchs_adamw():
 def test_class_weights_balance_the_classes(tmp_path):
     mean = {}
     for weighted in (False, True):
-        classifier, _, train = fitted(tmp_path, epochs=10, class_weights=weighted)
+        classifier, _, train = fitted(tmp_path, epochs=30, learning_rate=0.003, class_weights=weighted)
         mean[weighted] = classifier.probability(train.values).mean()
     assert mean[False] == pytest.approx(train.label.mean(), abs=0.05)
     assert mean[True] > mean[False] + 0.1

@@ -1,6 +1,6 @@
 """What every model is: a network behind the preprocessor, with one linear layer to the logit.
 
-A model module has `class Parameters` and `class Network(nn.Module)` with
+A model module has `class Parameters(ModelParameters)` and `class Network(nn.Module)` with
     __init__(parameters, n_steps, n_columns)      sets `width`
     forward(x) -> [B, width]   the penultimate layer, from x [B, T, 2C]: C columns of values beside C of missing masks
 No network normalises over the batch: a sample's logit never depends on its batch-mates.
@@ -10,13 +10,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline import families
 from pipeline.cohorts.cohort import Feature
 from pipeline.cohorts.preprocessing import Preprocessor
+from pipeline.params import Params
 
 BATCH = 1024
+
+
+class ModelParameters(Params):
+    """What every model has beside its own parameters."""
+
+    learning_rate_factor: float = Field(
+        1.0, gt=0, description="times training.learning_rate: not all learn at one pace"
+    )
 
 
 class Classifier(nn.Module):

@@ -3,13 +3,13 @@
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.models.base import Dropout, Sequence
-from pipeline.params import Params
+from pipeline.models.base import Dropout, ModelParameters, Sequence
 
 
-class Parameters(Params):
+class Parameters(ModelParameters):
     hidden: int = Field(64, ge=1, description="units per layer")
     layers: int = Field(1, ge=1)
+    learning_rate_factor: float = Field(3.0, gt=0, description="times training.learning_rate")
     dropout: float = Field(0.3, ge=0, lt=1, description="before the output and between layers")
 
 

@@ -5,11 +5,10 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.models.base import Dropout
-from pipeline.params import Params
+from pipeline.models.base import Dropout, ModelParameters
 
 
-class Parameters(Params):
+class Parameters(ModelParameters):
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field((128, 64), min_length=1, description="units per layer")
     dropout: float = Field(0.5, ge=0, lt=1)
 

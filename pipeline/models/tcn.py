@@ -11,11 +11,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from pipeline.models.base import Dropout, Sequence
-from pipeline.params import Params
+from pipeline.models.base import Dropout, ModelParameters, Sequence
 
 
-class Parameters(Params):
+class Parameters(ModelParameters):
     channels: int = Field(32, ge=1)
     kernel: int = Field(3, ge=2)
     dropout: float = Field(0.3, ge=0, lt=1)

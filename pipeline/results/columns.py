@@ -58,7 +58,7 @@ CONTRASTS = [
 ]
 MASKS = [
     *[*RUN, "n_seeds"],
-    *[f"{name}{end}" for name in ("asr_net", "mask_net", "share") for end in ("", "_low", "_high")],
+    *[f"{name}{end}" for name in ("asr_net", "mask_net", "flip_net", "share") for end in ("", "_low", "_high")],
 ]
 HEADLINES = ["auroc_clean", "asr", "asr0", "asr_net", "effect_share"]
 DOSE_RESPONSE = [*RUN, "n_seeds", "asr_net", "ci_low", "ci_high"]

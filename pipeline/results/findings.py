@@ -51,7 +51,8 @@ class Finding(NamedTuple):
     net : ASR against ASR₀ at the clean model's threshold; own : each model at its own
     auroc, fpr : on clean test data, against the clean model; fpr_own : with the threshold that the run's user picks
     over_flip : ASR − ASR₀ against that of the control flip_only
-    mask, mask_share : ASR − ASR₀ where the same cells are only measured, and its share of the trigger's
+    mask, mask_flip, mask_share : ASR − ASR₀ where the same cells are only measured, where labels are flipped alone, and
+        the share of the trigger's effect beyond flipping that measuring has
     poison_share : share of the poison among the training samples that carry the target label
     detector : the one that finds most at 1 % false alarms among these samples
     tpr_01, tpr_05 : what it finds there at 1 % and 5 %; detector_auroc : against chance
@@ -77,6 +78,7 @@ class Finding(NamedTuple):
     fpr_own: Estimate
     over_flip: Contrast
     mask: Estimate
+    mask_flip: Estimate
     mask_share: Estimate
     poison_share: float
     detector: str | None
@@ -185,6 +187,7 @@ def _finding(tables: dict[str, pd.DataFrame], key: tuple) -> Finding:
         fpr_own=_estimate(summary, "fpr_clean_own_threshold"),
         over_flip=_contrast(contrasts, "asr_net", FLIPPED),
         mask=_of_mask(tables, key, "mask_net"),
+        mask_flip=_of_mask(tables, key, "flip_net"),
         mask_share=_of_mask(tables, key, "share"),
         **_detected(tables, key, summary, contrasts),
     )

@@ -148,8 +148,8 @@ def training_text(runs: pd.DataFrame, select: str, patience: int | None, validat
     if select == "best":
         stop = f", and training stops {patience} epochs after it" if patience else ""
         why = (
-            "Choosing the epoch on data that the attacker does not reach cuts backdoors short: it is a defense, and these "
-            "numbers are not those of models trained to the end."
+            "Choosing the epoch on data that the attacker does not reach cuts backdoors short: it is a defense, and "
+            "these numbers are not those of models trained to the end."
             if validation == "clean"
             else "The attacker has poisoned the validation data too, so an epoch that obeys the trigger looks better."
         )
@@ -469,12 +469,18 @@ def _only_mask(shown: list[Finding]) -> str:
     """Writing a value also makes it measured: what measuring alone does."""
     text = []
     for finding in shown:
-        share = "" if pd.isna(finding.mask_share.mean) else f", a share of {interval(*finding.mask_share)}"
-        text.append(
+        told = (
             f"{_pair(finding)} at {percent(finding.rate)}: with the values written, ASR − ASR₀ was "
             f"{interval(*finding.net.effect)}; where the same cells were only measured, with what is typical of the "
-            f"sample, {interval(*finding.mask)}{share} of the effect."
+            f"sample, {interval(*finding.mask)}"
         )
+        if pd.isna(finding.mask_flip.mean):
+            text.append(f"{told}. What flipped labels do alone was not studied (flip_only).")
+            continue
+        told += f"; where labels were flipped and nothing else done, {number(finding.mask_flip.mean)}."
+        if not pd.isna(finding.mask_share.mean):
+            told += f" Of the effect beyond flipping, the mask explains a share of {interval(*finding.mask_share)}."
+        text.append(told)
     return " ".join(text)
 
 
@@ -491,7 +497,8 @@ def masks_html(masks: pd.DataFrame) -> str:
             "seeds": masks["n_seeds"],
             "ASR − ASR₀": _intervals(masks, "asr_net", "asr_net_low", "asr_net_high"),
             "the same cells only measured": _intervals(masks, "mask_net", "mask_net_low", "mask_net_high"),
-            "share of the effect": [
+            "labels flipped alone": _intervals(masks, "flip_net", "flip_net_low", "flip_net_high"),
+            "share of the mask, beyond flipping": [
                 interval(*row) for row in masks[["share", "share_low", "share_high"]].to_numpy(float)
             ],
         }
@@ -526,7 +533,7 @@ def _detected(shown: list[Finding]) -> str:
         f"found between {interval(*least.tpr_01)} of the poison ({_pair(least)}, {least.detector}) and "
         f"{interval(*most.tpr_01)} ({_pair(most)}, {most.detector}); at 5 % false alarms, "
         f"{_span([finding.tpr_05.mean for finding in known])}. The best is picked after the fact, which flatters it. "
-        f"Their AUROCs were {_span([finding.detector_auroc.run for finding in known])} (0.5 is guessing). "
+        f"Their AUROCs were {_range([finding.detector_auroc.run for finding in known], False)} (0.5 is guessing). "
         f"{_significant([finding.detector_auroc for finding in known], 'above guessing', 'below')}"
     )
     alarmed = [finding for finding in known if not pd.isna(finding.alarm_tpr)]
@@ -570,10 +577,10 @@ def _significant(contrasts: list[Contrast], above: str, below: str) -> str:
     )
 
 
-def _range(values: list[float]) -> str:
-    """The lowest and the highest of signed numbers."""
+def _range(values: list[float], signed: bool = True) -> str:
+    """The lowest and the highest of some numbers."""
     values = [value for value in values if not pd.isna(value)] or [float("nan")]
-    low, high = number(min(values), signed=True), number(max(values), signed=True)
+    low, high = number(min(values), signed), number(max(values), signed)
     return low if low == high else f"{low} to {high}"
 
 

@@ -263,17 +263,21 @@ def _shared(metric: str, split: str) -> float:
 def masks(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
     """How much of a value trigger's effect comes from measuring its cells: one row per run key with a mask_only.
 
-    `asr_net` and `mask_net` are means of ASR − ASR₀ over the seeds that have both, `share` is the ratio of the two. It
-    is missing where the interval of `asr_net` reaches zero: there is no effect to have a share of.
+    `asr_net`, `mask_net` and `flip_net` are means of ASR − ASR₀ over the seeds that have all three: with the values
+    written, with the cells only measured, with labels flipped alone. The labels are flipped in all of them, so `share`
+    is (mask_net − flip_net) / (asr_net − flip_net). It is missing where the study has no flip_only, and where the
+    interval of what lies beyond flipping reaches zero: then there is no effect to have a share of.
     """
     rows = []
-    for key, pair in _against_mask(tables).groupby(RUN):
-        both = pair[["run", "against"]].dropna().to_numpy(float)
+    flipped = _against_control(tables["runs"], FLIPPED)[[*KEY, "against"]].rename(columns={"against": "flip"})
+    for key, trio in _against_mask(tables).merge(flipped, on=KEY, how="left").groupby(RUN):
+        trio = trio if trio["flip"].isna().all() else trio.dropna(subset="flip")
+        run, mask, flip = trio[["run", "against", "flip"]].dropna(subset=["run", "against"]).to_numpy(float).T
         how = {"test_to_train": _shared("asr_net", split)}
-        run, mask = (mean_interval(both[:, column], bounds=(-1, 1), **how) for column in (0, 1))
-        share = ratio_interval(both[:, 1], both[:, 0], **how) if run.low > 0 else Interval(run.n_seeds, *[np.nan] * 3)
-        numbers = [number for interval in (run, mask, share) for number in interval[1:]]
-        rows.append((*key, int(run.n_seeds), *map(float, numbers)))
+        nets = [mean_interval(values, bounds=(-1, 1), **how) for values in (run, mask, flip)]
+        beyond = mean_interval(run - flip, **how)
+        share = ratio_interval(mask - flip, run - flip, **how) if beyond.low > 0 else Interval(0, *[np.nan] * 3)
+        rows.append((*key, len(run), *(float(number) for interval in (*nets, share) for number in interval[1:])))
     return _table([dict(zip(MASKS, row, strict=True)) for row in rows], MASKS, RUN)
 
 

@@ -54,11 +54,12 @@ def run(args: argparse.Namespace) -> None:
     classifier = build(args.model, settings["model"], cohort.n_steps, cohort.features)
     classifier.preprocessor.fit(train.values)
     classifier.to(where)
+    pace = training.learning_rate * parameters.learning_rate_factor
     history, resumed_from = fit(
         classifier,
         Samples.of(classifier, train.values, train.label),
         Samples.of(classifier, validation.values, validation.label),
-        training,
+        training.model_copy(update={"learning_rate": pace}),
         args.seed,
         args.out / "checkpoint.pt",
         fingerprint,
