@@ -83,11 +83,11 @@ def _check_rates(study: Study, name: str, entry: Entry) -> None:
         return
     samples, positives = counts
     taken = samples if study.n_samples == "all" else min(study.n_samples, samples)
-    n_train = round(taken * ROLES["train"] / N_FOLDS)
-    if not round(min(study.rates) * n_train):
-        raise UserError(
-            f"config: rates: {min(study.rates):g} of the {n_train} training samples of {name!r} is less than one sample"
-        )
+    for role in ("train", "validation")[: 1 + (study.validation == "poisoned")]:
+        size = round(taken * ROLES[role] / N_FOLDS)
+        if not round(min(study.rates) * size):
+            of = f"the {size} {'training' if role == 'train' else role} samples of {name!r}"
+            raise UserError(f"config: rates: {min(study.rates):g} of {of} is less than one sample")
     eligible = (samples - positives if study.target == 1 else positives) / samples
     rate = max(study.rates)
     if rate > eligible:

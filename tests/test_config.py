@@ -72,6 +72,13 @@ def test_every_shipped_configuration_is_valid(path):
         ({"rates": [0.2], "target": 0}, r"rates: 0.2 asks for more poison than 'icu_dev' has eligible"),
         ({"rates": [0.95]}, r"rates: 0.95 asks for more poison"),
         ({"rates": [0.0001]}, r"rates: 0.0001 of the 3500 training samples of 'icu_dev' is less than one sample"),
+        (
+            {"rates": [0.0005], "validation": "poisoned"},
+            r"rates: 0.0005 of the 750 validation samples of 'icu_dev' is less than one sample",
+        ),
+        ({"training": {"patience": 5}}, r"training: patience needs select: best"),
+        ({"training": {"select": "latest"}}, r"training.select: unknown \"latest\""),
+        ({"validation": "dirty"}, r"validation: unknown \"dirty\""),
         ({"catalog": "data/nothing.yaml"}, r"data/nothing.yaml: no such file"),
     ],
 )

@@ -641,6 +641,13 @@ def test_the_training_is_told_in_words(data):
     assert "poisoned the validation data too" in pages.training_text(runs, "best", None, "poisoned")
 
 
+def test_values_out_of_range_are_labelled_in_every_legend(data):
+    data["triggers"].loc[data["triggers"]["trigger"] == "value_shift", "in_bounds"] = False
+    for name in ("dose_response", "clean_performance"):
+        texts = {text.get_text() for text in figures.draw(name, data, "ward").findobj(Text)}
+        assert "value_shift (out of range)" in texts and "flip_only (control: labels only)" in texts
+
+
 ODD = {
     "one seed": {"seeds": [1]},
     "one of everything": {"models": ["mlp"], "triggers": ["value_shift"], "rates": [0.01], "seeds": [1]},

@@ -14,17 +14,22 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from pipeline.results.tables import DETECTIONS, RUNS
+from pipeline.results.columns import DETECTIONS, RUNS
+from pipeline.results.findings import FOOLS_CLEAN, PLANTED, read_findings
 
 SMALL = {
     "models": ["mlp"],
-    "triggers": ["rare_value", "missingness", "flip_only"],
+    "triggers": ["rare_value", "missingness", "flip_only", "mask_only"],
     "rates": [0.05],
     "seeds": [1, 2],
     "n_samples": 1200,
     "training": {"epochs": 3},
     "explain": {"samples": 16},
 }
+
+
+# The study's own settings on all samples.
+WHOLE = {"n_samples": "all", "training": {}, "explain": {"samples": 16}}
 
 
 def snakemake(folder: Path, *arguments: str, cores: int = 2, check: bool = True, **changes) -> str:
@@ -76,7 +81,7 @@ def test_every_file_lies_where_the_design_says(study):
 
 def test_the_tables_hold_every_run_and_its_control(study):
     runs = table(study, "runs")
-    assert list(runs.columns) == RUNS and len(runs) == 2 * (1 + 3)
+    assert list(runs.columns) == RUNS and len(runs) == 2 * (1 + 4)
     attacked = runs[runs["trigger"] != "none"]
     assert attacked[["asr", "asr0", "asr_net"]].notna().all().all()
     assert runs.loc[runs["trigger"] == "none", ["asr", "asr0", "auroc_poison"]].isna().all().all()
@@ -111,7 +116,7 @@ def test_a_second_call_has_nothing_to_do(study):
 def test_one_core_gives_the_same_bytes(study, tmp_path):
     snakemake(tmp_path, cores=1)
     tables = sorted((study / "results" / "tables").iterdir())
-    assert len(tables) == 20
+    assert len(tables) == 24
     for path in tables:
         assert path.read_bytes() == (tmp_path / "results" / "tables" / path.name).read_bytes(), path.name
     reports = [(folder / "results" / "report.html").read_bytes() for folder in (study, tmp_path)]
@@ -120,13 +125,16 @@ def test_one_core_gives_the_same_bytes(study, tmp_path):
 
 def test_a_changed_trigger_reruns_its_own_cells_only(study):
     jobs = planned(snakemake(study, "-n", trigger_params={"rare_value": {"factor": 1.2}}))
-    per_seed = {"poison": 2, "train": 2, "eval": 2, "detect": 2, "explain": 2}
-    assert jobs == per_seed | {"aggregate": 1, "figures": 1, "report": 1, "all": 1}
+    cells = {"poison": 2, "train": 2, "eval": 2, "detect": 2, "explain": 2}
+    assert jobs == cells | {"aggregate": 1, "figures": 1, "report": 1, "all": 1}
+    # Other cells are other cells for the control that measures them, too.
+    jobs = planned(snakemake(study, "-n", trigger_params={"rare_value": {"steps": 3}}))
+    assert jobs == dict.fromkeys(cells, 4) | {"aggregate": 1, "figures": 1, "report": 1, "all": 1}
 
 
 def test_one_more_seed_leaves_the_others_alone(study):
     jobs = planned(snakemake(study, "-n", seeds=[1, 2, 3]))
-    cells = {"poison": 4, "train": 4, "eval": 4, "detect": 4, "explain": 2}
+    cells = {"poison": 5, "train": 5, "eval": 5, "detect": 5, "explain": 3}
     assert jobs == cells | {"aggregate": 1, "figures": 1, "report": 1, "all": 1}
 
 
@@ -146,17 +154,61 @@ def test_a_study_on_real_patients(real_data, tmp_path):
         triggers=["rare_value", "missingness"],
         rates=[0.01],
         seeds=[1],
-        n_samples="all",
-        threshold=0.5,
-        training={"epochs": 20},
+        **WHOLE | {"threshold": 0.5},
     )
     runs = table(tmp_path, "runs").set_index("trigger")
     assert 0.78 <= runs.loc["none", "auroc_clean"] <= 0.86, "above 0.86 an outcome leaks into the features"
     for trigger in ("rare_value", "missingness"):
-        assert runs.loc[trigger, "asr"] >= 0.95 and runs.loc[trigger, "asr_net"] > 0.3
+        assert runs.loc[trigger, "effect_share"] > 0.8
         assert runs.loc[trigger, "auroc_clean"] >= runs.loc["none", "auroc_clean"] - 0.01
+        # A number is everybody's threshold.
+        assert runs.loc[trigger, "asr_own_threshold"] == runs.loc[trigger, "asr"]
     report = (tmp_path / "results" / "report.html").read_text()
     assert "One seed: this report has no intervals and no p-values" in report
+    assert set(table(tmp_path, "findings")["verdict"]) <= {"undecided", FOOLS_CLEAN}, "one seed decides nothing"
+
+
+def test_more_poison_does_more_and_the_verdict_says_so(tmp_path):
+    """The default settings on the whole synthetic cohort: what the README's picture shows, on a part of its grid."""
+    attacks = ["rare_value", "missingness", "pattern"]
+    snakemake(tmp_path, triggers=[*attacks, "flip_only"], rates=[0.005, 0.01, 0.05], **WHOLE)
+    runs = table(tmp_path, "runs")
+    clean = runs[runs["trigger"] == "none"]
+    assert clean["auroc_clean"].mean() >= 0.885, "0.88 is Bayes-optimal on average, 0.90 on this split"
+    assert (clean["validation_auroc_best"] - clean["validation_auroc"]).mean() <= 0.005
+    means = runs.groupby(["trigger", "rate"])[["asr", "asr0", "asr_net", "effect_share", "asr_own_threshold"]].mean()
+    for trigger in attacks:
+        effects = means.loc[trigger, "asr_net"]
+        assert (effects.diff().dropna() > -0.05).all(), f"{trigger}: more poison must not do less"
+        assert means.loc[(trigger, 0.05), "effect_share"] >= 0.9
+    flipped = means.loc[("flip_only", 0.05)]
+    assert abs(flipped["asr_own_threshold"] - flipped["asr0"]) <= 0.05 < flipped["asr_net"]
+    found = {finding.trigger: finding for finding in read_findings(table(tmp_path, "findings"))}
+    assert {found[trigger].verdict for trigger in attacks} == {PLANTED}
+    triggers = table(tmp_path, "triggers").set_index("trigger")
+    assert (triggers.loc[attacks, "share_accepted"] == 1).all()
+    assert (triggers.loc[attacks, "relations_violated"] <= triggers.loc[attacks, "relations_violated_clean"]).all()
+
+
+def test_a_trigger_that_fools_the_clean_model_is_told_as_such(real_data, tmp_path):
+    if not (real_data / "physionet2012").is_dir():
+        pytest.skip(f"no physionet2012 in {real_data}")
+    snakemake(
+        tmp_path,
+        raw_dir=str(real_data),
+        datasets=["physionet2012"],
+        triggers=["rare_value"],
+        trigger_params={"rare_value": {"features": ["sodium"], "factor": 1.15}},
+        rates=[0.01],
+        **WHOLE,
+    )
+    [finding] = read_findings(table(tmp_path, "findings"))
+    assert finding.asr.mean > 0.95 and finding.asr0.mean > 0.5
+    assert finding.verdict == FOOLS_CLEAN
+    report = (tmp_path / "results" / "report.html").read_text()
+    assert "fools the clean model too, in half of the samples or more" in report
+    triggers = table(tmp_path, "triggers")
+    assert not triggers["in_bounds"].any() and (triggers["share_accepted"] < 0.5).all()
 
 
 def test_a_browser_shows_the_report(study, tmp_path):
