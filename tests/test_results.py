@@ -248,6 +248,9 @@ def test_metrics_are_means_over_seeds(results, data):
     dose_response = pd.read_csv(results / "dose_response.csv")
     assert len(dose_response) == 2 * 2 * 2 and dose_response["asr_net"].notna().all()
     assert set(dose_response["trigger"]) == {"value_shift", "flip_only"}
+    assert dose_response["asr_net"].to_numpy() == pytest.approx(
+        (dose_response["asr"] - dose_response["asr0"]).to_numpy()
+    )
 
 
 FACTS = ["results_eval.json", "run_metadata.json", "results_detect.json", "results_explain.json", "poison.json"]

@@ -294,8 +294,12 @@ def metrics(summary: pd.DataFrame) -> dict:
 
 
 def dose_response(summary: pd.DataFrame) -> pd.DataFrame:
-    """One row per dataset × model × trigger × rate: the mean of ASR − ASR₀ with its interval."""
-    return summary[summary["metric"] == "asr_net"].rename(columns={"mean": "asr_net"})[DOSE_RESPONSE]
+    """One row per dataset × model × trigger × rate: mean ASR and ASR₀, and their difference with its interval."""
+    rows = summary[summary["metric"] == "asr_net"].rename(columns={"mean": "asr_net"})
+    for metric in ("asr", "asr0"):
+        means = summary.loc[summary["metric"] == metric, [*RUN, "mean"]]
+        rows = rows.merge(means.rename(columns={"mean": metric}), on=RUN)
+    return rows[DOSE_RESPONSE]
 
 
 def contrasts(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
