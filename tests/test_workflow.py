@@ -103,8 +103,11 @@ def test_asr_is_what_the_predictions_say(study):
         predictions = pd.read_parquet(run / "predictions.parquet")
         victims = predictions[predictions["label"] == 0]
         assert facts["n_triggered"] == len(victims)
-        assert facts["asr"] == pytest.approx((victims["p_triggered"] >= facts["threshold"]).mean())
-        assert facts["asr0"] == pytest.approx((victims["p_triggered_control"] >= facts["threshold"]).mean())
+        assert facts["asr"] == pytest.approx((victims["p_triggered"] >= facts["clean_threshold"]).mean())
+        assert facts["asr0"] == pytest.approx((victims["p_triggered_control"] >= facts["clean_threshold"]).mean())
+        assert facts["asr_own_threshold"] == pytest.approx((victims["p_triggered"] >= facts["own_threshold"]).mean())
+        negatives = predictions.loc[predictions["label"] == 0, "p_clean"]
+        assert facts["fpr_clean_own_threshold"] == pytest.approx((negatives >= facts["own_threshold"]).mean())
         shift = victims["p_triggered"].mean() - victims["p_clean"].mean()
         assert facts["confidence_shift"] == pytest.approx(shift)
 
@@ -158,8 +161,8 @@ def test_a_study_on_real_patients(real_data, tmp_path):
     )
     runs = table(tmp_path, "runs").set_index("trigger")
     assert 0.78 <= runs.loc["none", "auroc_clean"] <= 0.86, "above 0.86 an outcome leaks into the features"
+    assert runs.loc["missingness", "effect_share"] > 0.9 and 0 < runs.loc["rare_value", "effect_share"] < 0.5
     for trigger in ("rare_value", "missingness"):
-        assert runs.loc[trigger, "effect_share"] > 0.8
         assert runs.loc[trigger, "auroc_clean"] >= runs.loc["none", "auroc_clean"] - 0.01
         # A number is everybody's threshold.
         assert runs.loc[trigger, "asr_own_threshold"] == runs.loc[trigger, "asr"]

@@ -11,7 +11,6 @@ class Parameters(ModelParameters):
     heads: int = Field(4, ge=1)
     head_width: int = Field(8, ge=1, description="a token is heads × head_width numbers")
     layers: int = Field(2, ge=1)
-    learning_rate_factor: float = Field(0.5, gt=0, description="times training.learning_rate")
     dropout: float = Field(0.5, ge=0, lt=1)
 
 
