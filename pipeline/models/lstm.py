@@ -10,7 +10,7 @@ class Parameters(ModelParameters):
     hidden: int = Field(64, ge=1, description="units per layer")
     layers: int = Field(1, ge=1)
     learning_rate_factor: float = Field(3.0, gt=0, description="times training.learning_rate")
-    dropout: float = Field(0.3, ge=0, lt=1, description="before the output and between layers")
+    dropout: float = Field(0.5, ge=0, lt=1, description="before the output and between layers")
 
 
 class Network(nn.Module):
