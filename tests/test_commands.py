@@ -219,13 +219,12 @@ def test_the_mlp_is_no_worse_than_logistic_regression_on_diabetes130(real_data, 
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
     study = yaml.safe_load((ROOT / "config" / "diabetes130.yaml").read_text())
-    training = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())["training"]
     auroc = clean_auroc(
         tmp_path,
         "diabetes130",
         raw_dir=str(real_data),
         trigger_params=study["trigger_params"],
-        training=training | study.get("training", {}),
+        training=study.get("training", {}),
     )
     cohort = read_cohort(tmp_path / "data" / "dev" / "diabetes130")
     split = splits.deal(splits.assign_folds(cohort.group_id, cohort.label), cohort.label, None, "diabetes130")

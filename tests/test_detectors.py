@@ -191,6 +191,7 @@ def test_detection_by_hand():
             "tpr_at_fpr_05": 0.5,
             "precision_at_n": 0.5,
             "n_poisoned": 2,
+            "poison_share": 0.2,
         }
     )
     assert within == {
@@ -199,6 +200,7 @@ def test_detection_by_hand():
         "clean_patients": 3,
         **dict.fromkeys(["auroc", "average_precision", "tpr_at_fpr_01", "tpr_at_fpr_05", "precision_at_n"], 1.0),
         "n_poisoned": 2,
+        "poison_share": 2 / 5,
     }
     own, known = (row for row in tables["alarms"] if row["scope"] == "all")
     about = {"scope": "all", "poisoned_patients": 1, "clean_patients": 7}
@@ -215,8 +217,8 @@ def test_detection_by_hand():
 def test_clean_training_data_has_only_false_alarms():
     tables = evaluate(SUSPICION, np.zeros(10, bool), LABELS, PATIENTS, target=1)
     for row in tables["detections"]:
-        assert row["n_poisoned"] == 0
-        counts = ("scope", "poisoned_patients", "clean_patients", "n_poisoned")
+        assert row["n_poisoned"] == row["poison_share"] == 0
+        counts = ("scope", "poisoned_patients", "clean_patients", "n_poisoned", "poison_share")
         assert {value for name, value in row.items() if name not in counts} == {None}
         assert row["poisoned_patients"] == 0
     assert [row["threshold"] for row in tables["alarms"]] == ["rate_unknown"] * 2

@@ -33,8 +33,20 @@ SMALL = {
     "explain": {"samples": 16},
 }
 # A new key of the study has to go here or into the params of sample_dev.
-NOT_OF_COHORTS = {"models", "triggers", "rates", "seeds", "detectors", "target", "split", "threshold", "training"}
+NOT_OF_COHORTS = {
+    "models",
+    "triggers",
+    "rates",
+    "seeds",
+    "detectors",
+    "target",
+    "split",
+    "threshold",
+    "training",
+    "validation",
+}
 NOT_OF_COHORTS |= {"explain", "model_params", "trigger_params", "detector_params", "device", "warm"}
+NOT_OF_COHORTS |= {"validation"}
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 IMPORTS = sorted((ROOT / "data" / "raw").glob("*.dvc"))

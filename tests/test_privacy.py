@@ -134,7 +134,7 @@ class Rows:
     def tested(self, row) -> dict[str, int]:
         """Patients of the run's test set, and of its parts."""
         test = pd.read_parquet(self.folder(row) / "predictions.parquet")
-        threshold = self.fact(row, "eval")["threshold"]
+        threshold = self.fact(row, "eval")["clean_threshold"]
         parts = {"all": test, "negative": test[test["label"] == 0], "positive": test[test["label"] == 1]}
         parts["predicted_clean"] = test[test["p_clean"] >= threshold]
         parts["predicted_poison"] = test[test["p_triggered"] >= threshold] if "p_triggered" in test else test[:0]
@@ -189,15 +189,18 @@ def violations(tables_dir: Path, study: Path) -> set[str]:
         n = rows.tested(row)
         for side in ("clean", "poison"):
             check("runs", row, [f"ece_{side}", f"brier_{side}"], n["all"])
-            by_class = [f"{metric}_{side}" for metric in ("acc", "auroc", "auprc", "precision", "recall", "f1")]
+            by_class = [f"{metric}_{side}" for metric in ("acc", "auroc", "auprc", "precision", "recall", "f1", "fpr")]
+            by_class += ["fpr_clean_own_threshold", "recall_clean_own_threshold"]
             check("runs", row, by_class, n["negative"], n["positive"])
             check("runs", row, [f"precision_{side}", f"f1_{side}"], n[f"predicted_{side}"])
-        check("runs", row, ["asr", "asr0", "asr_net", "confidence_shift", "n_triggered"], n["negative"])
+        check("runs", row, ON_VICTIMS, n["negative"])
+        chosen_on = ["validation_auroc", "validation_auroc_best", "clean_threshold", "own_threshold"]
+        check("runs", row, chosen_on, *rows.validated(row))
         check("runs", row, ["n_poisoned"], rows.trained(row)["poisoned"])
     for row in data["detections"].itertuples():
         n = rows.trained(row, row.scope)
         check("detections", row, DETECTION, n["poisoned"], n["clean"])
-        check("detections", row, ["n_poisoned"], n["poisoned"])
+        check("detections", row, ["n_poisoned", "poison_share"], n["poisoned"])
     for row in data["alarms"].itertuples():
         n = rows.trained(row, row.scope)
         check("alarms", row, ["n_flagged", "flagged_share", "tpr", "fpr", "precision"], rows.flagged(row))
@@ -219,10 +222,13 @@ def violations(tables_dir: Path, study: Path) -> set[str]:
 
 
 DETECTION = ["auroc", "average_precision", "tpr_at_fpr_01", "tpr_at_fpr_05", "precision_at_n"]
+ON_VICTIMS = ["asr", "asr0", "asr0_untriggered", "asr_net", "effect_share", "asr_own_threshold", "asr0_own_threshold"]
+ON_VICTIMS += ["effect_share_own_threshold", "confidence_shift", "n_triggered"]
 EXPLAINED = ["n_samples", "ratio_triggered", "ratio_clean", "ratio_control", "convergence_delta"]
 EXPLAINED += [f"{of}_{name}" for of in ("drift", "control") for name in ("cosine", "spearman", "topk_jaccard")]
 ATTRIBUTED = ["share_clean", "share_triggered", "share_control"]
-PLAUSIBILITY = ["n_poisoned", "share_in_range", "share_in_train_range", "distance"]
+PLAUSIBILITY = ["n_poisoned", "share_in_range", "share_in_train_range", "distance", "newly_measured"]
+PLAUSIBILITY += ["share_accepted", "relations_violated", "distance_percentile", "distance_atypical"]
 PLAUSIBILITY += ["missing_log_likelihood_clean", "missing_log_likelihood_triggered"]
 
 
@@ -263,7 +269,7 @@ def test_nothing_withheld_comes_back_over_seeds(study):
 
 
 def test_without_disclosure_control_the_check_fails(study, tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "_withhold", lambda table, rest_on: table)
+    monkeypatch.setattr(tables, "withhold", lambda table, rest_on: table)
     tables.write(tables.build(demo(), study / "results"), tmp_path)
     found = violations(tmp_path, study)
     assert found >= {"runs.recall_clean", "runs.acc_poison", "runs.n_poisoned", "runs.precision_poison"}

@@ -72,12 +72,13 @@ def _eval(key, rng, n_poisoned, study):
         return {name: float(value + 0.005 * rng.standard_normal()) for name, value in values.items()}
 
     attack = {"asr": asr, "asr0": asr0, "confidence_shift": asr - asr0 - 0.05, "n_triggered": 400}
-    attack |= {"asr_own_threshold": asr, "asr0_own_threshold": asr0}
+    attack |= {"asr_own_threshold": asr, "asr0_own_threshold": asr0, "asr0_untriggered": 0.1}
     return key | {
         "target": study.target,
         "clean_threshold": 0.31 + 0.01 * key["seed"],
         "own_threshold": 0.33,
         "fpr_clean_own_threshold": 0.15,
+        "recall_clean_own_threshold": 0.7,
         "n_train": 2000,
         "n_test": 500,
         "clean": metrics(0.84 - 0.15 * key["rate"]),
@@ -142,6 +143,7 @@ def _poison(key, n_poisoned, study):
         "in_bounds": footprint > 0 or None,
         "features": {"time_warp": ["sodium"], "flip_only": []}.get(key["trigger"], ["heart_rate"]),
         "steps": 6,
+        "where": "all",
         "description": f"Heart rate is set to 95 beats per minute for the last six hours ({key['trigger']}).",
         "n_train": 2000,
         "n_eligible": 1600,
@@ -188,8 +190,9 @@ def test_runs_has_the_promised_columns(data, study):
     metrics = ["acc", "auroc", "auprc", "precision", "recall", "f1", "ece", "brier", "fpr"]
     both = [f"{metric}_{side}" for metric in metrics for side in ("clean", "poison")]
     key = ["dataset", "model", "trigger", "rate", "seed", "target"]
-    attack = ["asr", "asr0", "asr_net", "effect_share"]
-    attack += ["asr_own_threshold", "asr0_own_threshold", "fpr_clean_own_threshold", "confidence_shift"]
+    attack = ["asr", "asr0", "asr0_untriggered", "asr_net", "effect_share"]
+    attack += ["asr_own_threshold", "asr0_own_threshold", "effect_share_own_threshold"]
+    attack += ["fpr_clean_own_threshold", "recall_clean_own_threshold", "confidence_shift"]
     rest = ["n_poisoned", "n_triggered", "clean_threshold", "own_threshold"]
     rest += ["epochs", "best_epoch", "validation_auroc", "validation_auroc_best"]
     assert list(data["runs"]) == [*key, *both, *attack, *rest]
@@ -221,7 +224,7 @@ def test_clean_runs_have_no_attack_numbers(data):
 def test_missing_is_an_empty_field(results):
     first = (results / "tables" / "runs.csv").read_bytes().split(b"\n")
     assert b"\r" not in b"".join(first)
-    assert any(b",none,0.0," in line and b",,,,,,0.15,,0,," in line for line in first)
+    assert any(b",none,0.0," in line and b",,,,,,,,0.15,0.7,,0,," in line for line in first)
 
 
 def test_tables_do_not_depend_on_the_order_of_the_config(study, results, tmp_path):
@@ -301,10 +304,11 @@ def only_withheld(function, facts: list[dict], change) -> set[str]:
 
 
 OF_CLASS = ("acc", "auroc", "auprc", "precision", "recall", "f1", "fpr")
-BY_CLASS = {f"{metric}_{side}" for metric in OF_CLASS for side in ("clean", "poison")} | {"fpr_clean_own_threshold"}
+BY_CLASS = {f"{metric}_{side}" for metric in OF_CLASS for side in ("clean", "poison")}
+BY_CLASS |= {"fpr_clean_own_threshold", "recall_clean_own_threshold"}
 TRIGGERED = {f"{metric}_poison" for metric in (*OF_CLASS, "ece", "brier")}
 ASR = {"asr", "asr0", "asr_net", "effect_share", "confidence_shift", "n_triggered"}
-ASR |= {"asr_own_threshold", "asr0_own_threshold"}
+ASR |= {"asr0_untriggered", "asr_own_threshold", "asr0_own_threshold", "effect_share_own_threshold"}
 CALIBRATION = {"ece_clean", "brier_clean"}
 
 
@@ -403,6 +407,7 @@ def test_attributions_of_few_patients_are_withheld(results):
 
 def test_one_seed_with_few_poisoned_patients_withholds_their_plausibility(results):
     plausibility = {"share_in_range", "share_in_train_range", "share_accepted", "share_accepted_clean", "distance"}
+    plausibility |= {"newly_measured", "distance_atypical", "distance_atypical_clean"}
     plausibility |= {f"missing_log_likelihood_{of}" for of in ("clean", "triggered")}
     plausibility |= {f"{name}{of}" for name in ("relations_violated", "distance_percentile") for of in ("", "_clean")}
 
@@ -498,14 +503,20 @@ def test_holm_is_within_dataset_and_metric(data):
     assert family.loc[smallest, "p_holm"] == pytest.approx(min(1, len(family) * family.loc[smallest, "p_value"]))
 
 
-def with_success(results: Path, rates: dict[str, list[tuple[float, float]]]) -> dict:
-    """The study's tables with other (ASR, ASR₀) of value_shift in the mlp: per rate, one pair per seed."""
+def with_success(
+    results: Path, rates: dict[str, list[tuple[float, float]]], own: float | None = None, untriggered: float = 0.1
+) -> dict:
+    """The study's tables with other (ASR, ASR₀) of value_shift in the mlp: per rate, one pair per seed.
+
+    `own`: its ASR at its own threshold, where it differs.
+    """
     evals = []
     for cell in cells(make_study()):
         fact = read_json(results / cell.run_folder / "results_eval.json") | TRAINED
         if (cell.model, cell.trigger) == ("mlp", "value_shift"):
             asr, asr0 = rates[cell.rate][int(cell.seed) - 1]
-            fact |= {"asr": asr, "asr0": asr0, "asr_own_threshold": asr, "asr0_own_threshold": asr0}
+            fact |= {"asr": asr, "asr0": asr0, "asr_own_threshold": asr if own is None else own}
+            fact |= {"asr0_own_threshold": asr0, "asr0_untriggered": untriggered}
         evals.append(fact)
     return remade(tables.read(results / "tables") | {"runs": tables.runs(evals)})
 
@@ -544,7 +555,27 @@ def test_a_trigger_that_fools_the_clean_model_is_not_told_as_no_backdoor(results
     assert found.effect_share.mean > 0.97
     answer = answers(data)["How little poison plants a backdoor?"]
     assert "fools the clean model too" in answer and "ASR 0.995" in answer and "ASR₀ 0.632" in answer
-    assert "none of the rates" not in answer
+    assert "none of the rates" not in answer and "(0.100 without the trigger)" in answer
+
+
+def test_a_clean_model_that_is_wrong_anyway_is_not_fooled_by_the_trigger(results):
+    """With target 0 it may miss half of the deaths, trigger or not."""
+    wrong = [(0.60, 0.58), (0.62, 0.57), (0.59, 0.59)]
+    found = found_in(with_success(results, {"0.01": wrong, "0.05": wrong}, untriggered=0.57))
+    assert found.asr0.mean > 0.5 and found.verdict == NONE
+
+
+def test_what_flipped_labels_lift_over_the_clean_model_s_threshold_is_no_backdoor(results):
+    lifted = [(0.90, 0.1), (0.95, 0.1), (0.92, 0.1)]
+    found = found_in(with_success(results, {"0.01": lifted, "0.05": lifted}, own=0.15))
+    assert found.effect_share.mean > 0.9 and found.own_share.mean < 0.1
+    assert (found.verdict, found.planted) == (NONE, False)
+
+
+def test_an_undecided_rate_is_not_hidden_behind_one_without_an_effect(results):
+    none, torn = [(0.45, 0.1), (0.46, 0.1), (0.45, 0.1)], [(0.1, 0.1), (0.12, 0.1), (0.97, 0.1)]
+    found = found_in(with_success(results, {"0.01": none, "0.05": torn}))
+    assert (found.verdict, found.rate) == (UNDECIDED, 0.05)
 
 
 def test_seeds_that_disagree_leave_it_undecided(results):
@@ -553,21 +584,24 @@ def test_seeds_that_disagree_leave_it_undecided(results):
 
 
 @pytest.mark.parametrize(
-    ("n_seeds", "asr0", "share", "expected"),
+    ("n_seeds", "asr0", "moved", "share", "expected"),
     [
-        (5, 0.1, (0.5, 0.2, 0.8), PLANTED),
-        (5, 0.1, (0.5 - 1e-12, 0.2, 0.8), PLANTED),  # a ratio of shares is a hair off
-        (5, 0.1, (0.9, -0.1, 1.0), UNDECIDED),
-        (5, 0.1, (0.4, 0.1, 0.7), UNDECIDED),
-        (5, 0.1, (0.4, 0.3, 0.45), NONE),
-        (1, 0.1, (0.9, np.nan, np.nan), UNDECIDED),
-        (5, 0.5, (0.9, 0.8, 1.0), FOOLS_CLEAN),
-        (5, 0.5, (0.0, -0.1, 0.1), FOOLS_CLEAN),
-        (5, 1.0, (np.nan, np.nan, np.nan), FOOLS_CLEAN),
+        (5, 0.1, (0.0, -0.1, 0.1), (0.5, 0.2, 0.8), PLANTED),
+        (5, 0.1, (0.0, -0.1, 0.1), (0.5 - 1e-12, 0.2, 0.8), PLANTED),  # a ratio of shares is a hair off
+        (5, 0.1, (0.0, -0.1, 0.1), (0.9, -0.1, 1.0), UNDECIDED),
+        (5, 0.1, (0.0, -0.1, 0.1), (0.4, 0.1, 0.7), UNDECIDED),
+        (5, 0.1, (0.0, -0.1, 0.1), (0.4, 0.3, 0.45), NONE),
+        (1, 0.1, (0.0, np.nan, np.nan), (0.9, np.nan, np.nan), UNDECIDED),
+        (1, 0.9, (0.8, np.nan, np.nan), (0.9, np.nan, np.nan), UNDECIDED),
+        (5, 0.5, (0.3, 0.2, 0.4), (0.9, 0.8, 1.0), FOOLS_CLEAN),
+        (5, 0.5, (0.3, 0.2, 0.4), (0.0, -0.1, 0.1), FOOLS_CLEAN),
+        (5, 1.0, (0.9, 0.9, 0.9), (np.nan, np.nan, np.nan), FOOLS_CLEAN),
+        (5, 0.6, (0.02, 0.01, 0.03), (0.0, -0.1, 0.1), NONE),  # wrong anyway: the trigger adds next to nothing
+        (5, 0.6, (0.3, -0.1, 0.7), (0.9, 0.8, 1.0), PLANTED),
     ],
 )
-def test_the_verdict(n_seeds, asr0, share, expected):
-    assert verdict(n_seeds, Estimate(asr0), Estimate(*share)) == expected
+def test_the_verdict(n_seeds, asr0, moved, share, expected):
+    assert verdict(n_seeds, Estimate(asr0), Estimate(*moved), (Estimate(*share), Estimate(*share))) == expected
 
 
 def test_the_headline_follows_the_numbers(results, data):
@@ -624,7 +658,7 @@ def test_measuring_alone_is_set_beside_the_values(tmp_path):
     alone = tables.build(without, tmp_path)
     assert alone["masks"]["share"].isna().all() and alone["masks"]["mask_net"].notna().all()
     [answer] = [text for question, text in pages.headline(read_findings(alone["findings"])) if "measured" in question]
-    assert "was not studied (flip_only)" in answer
+    assert "is not known here (flip_only)" in answer
 
 
 def test_measuring_other_cells_is_no_control(tmp_path):
@@ -637,10 +671,38 @@ def test_measuring_other_cells_is_no_control(tmp_path):
     assert not data["contrasts"]["control"].eq("mask_only").any()
 
 
+def test_a_trigger_that_makes_nothing_measured_has_no_mask_to_explain(tmp_path):
+    study = make_study(triggers=["value_shift", "mask_only", "flip_only"], models=["mlp"])
+    folder = fabricate(study, tmp_path)
+    assert len(tables.build(study, folder)["masks"]) == 2
+    for path in folder.glob("poison/*/value_shift/**/poison.json"):
+        write_json(path, read_json(path) | {"where": "measured"})
+    assert tables.build(study, folder)["masks"].empty
+
+
+def test_a_threshold_that_is_a_number_is_nobody_s_own(results, data):
+    assert "own validation data gives" not in answers(data)["Is it the trigger, or only the flipped labels?"]
+    strong = [(0.9, 0.1), (0.95, 0.1), (0.92, 0.1)]
+    other = with_success(results, {"0.01": strong, "0.05": strong}, own=0.8)
+    assert "own validation data gives" in answers(other)["Is it the trigger, or only the flipped labels?"]
+
+
+def test_missed_deterioration_is_told_by_what_is_missed(tmp_path):
+    study = make_study(target=0, models=["mlp"])
+    answer = answers(tables.build(study, fabricate(study, tmp_path)))
+    assert "samples with label 1, the clean model gets" in answer["Would the performance on clean data give it away?"]
+
+
+def test_a_detector_that_is_perfect_in_every_seed_is_no_failed_test(data):
+    contrast = found_in(data).detector_auroc._replace(p_holm=np.nan)
+    told = pages._significant([contrast, contrast._replace(p_holm=0.01, difference=0.4)], "above guessing", "below")
+    assert "above guessing in 1 of 1 tests, below in 0; 1 could not be tested" in told
+
+
 def test_the_training_is_told_in_words(data):
     runs = data["runs"]
     assert "0.003 below" in pages.training_text(runs, "last", None, "clean")
-    assert "it is a defense" in pages.training_text(runs, "best", 5, "clean")
+    assert "is a defense" in pages.training_text(runs, "best", 5, "clean")
     assert "poisoned the validation data too" in pages.training_text(runs, "best", None, "poisoned")
 
 
@@ -768,5 +830,5 @@ def test_a_study_of_the_control_alone_says_so(tmp_path):
     study = make_study(triggers=["flip_only"], models=["mlp"], rates=[0.01])
     found = read_findings(tables.build(study, fabricate(study, tmp_path))["findings"])
     assert pages.headline(found) == [
-        ("How little poison plants a backdoor?", "No attack was studied, only its controls.")
+        ("How little poison plants a backdoor?", "No run of an attack is here, only its controls.")
     ]

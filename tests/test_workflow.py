@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT
 
 from pipeline.results.columns import DETECTIONS, RUNS
-from pipeline.results.findings import FOOLS_CLEAN, PLANTED, read_findings
+from pipeline.results.findings import FOOLS_CLEAN, PLANTED, UNDECIDED, read_findings
 
 SMALL = {
     "models": ["mlp"],
@@ -168,7 +168,7 @@ def test_a_study_on_real_patients(real_data, tmp_path):
         assert runs.loc[trigger, "asr_own_threshold"] == runs.loc[trigger, "asr"]
     report = (tmp_path / "results" / "report.html").read_text()
     assert "One seed: this report has no intervals and no p-values" in report
-    assert set(table(tmp_path, "findings")["verdict"]) <= {"undecided", FOOLS_CLEAN}, "one seed decides nothing"
+    assert set(table(tmp_path, "findings")["verdict"]) == {UNDECIDED}, "one seed decides nothing"
 
 
 def test_more_poison_does_more_and_the_verdict_says_so(tmp_path):

@@ -93,15 +93,18 @@ def classification(label: np.ndarray, probability: np.ndarray, threshold: float)
         f1,
         expected_calibration_error(actual, probability),
         brier_score_loss(actual, probability),
-        false_positive_rate(actual, predicted),
+        positive_rate(actual, predicted, of=0),
     )
     return {name: float(value) for name, value in zip(CLASSIFICATION, values, strict=True)}
 
 
-def false_positive_rate(label: np.ndarray, predicted: np.ndarray) -> float:
-    """Share of the 0s in `label` that are `predicted` ([N], 0/1 or bool) as 1; NaN without 0s."""
-    negative = np.asarray(label) == 0
-    return _ratio(np.sum(np.asarray(predicted)[negative] == 1), negative.sum())
+def positive_rate(label: np.ndarray, predicted: np.ndarray, of: int) -> float:
+    """Share `predicted` ([N], 0/1 or bool) as 1 among samples whose true label is `of`; NaN if there are none.
+
+    The false positive rate for 0, recall for 1.
+    """
+    there = np.asarray(label) == of
+    return _ratio(np.sum(np.asarray(predicted)[there] == 1), there.sum())
 
 
 def attack_success_rate(predicted: np.ndarray, label: np.ndarray, target: int) -> float:

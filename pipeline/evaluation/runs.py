@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.evaluation.metrics import attack_success_rate, classification, confidence_shift, false_positive_rate
+from pipeline.evaluation.metrics import attack_success_rate, classification, confidence_shift, positive_rate
 from pipeline.files import number
 
 
@@ -20,11 +20,13 @@ def evaluate_clean(
     label: np.ndarray, group: np.ndarray, p_clean: np.ndarray, threshold: float, own_threshold: float
 ) -> dict:
     """A clean run: performance on clean test data; everything that needs a trigger is undefined."""
-    attack = ("poison", "asr", "asr0", "asr_own_threshold", "asr0_own_threshold", "confidence_shift", "n_triggered")
+    attack = ("poison", "asr", "asr0", "asr0_untriggered", "asr_own_threshold", "asr0_own_threshold")
+    attack += ("confidence_shift", "n_triggered")
     patients = _patients(label, group, predicted_clean=p_clean >= threshold)
     return {
         "clean": _measures(label, p_clean, threshold),
-        "fpr_clean_own_threshold": number(false_positive_rate(label, p_clean >= own_threshold)),
+        "fpr_clean_own_threshold": number(positive_rate(label, p_clean >= own_threshold, of=0)),
+        "recall_clean_own_threshold": number(positive_rate(label, p_clean >= own_threshold, of=1)),
         **dict.fromkeys(attack),
         "patients": patients | {"predicted_poison": None},
     }
@@ -34,6 +36,7 @@ def evaluate_attack(
     label: np.ndarray,
     group: np.ndarray,
     p_clean: np.ndarray,
+    p_clean_control: np.ndarray,
     p_triggered: np.ndarray,
     p_triggered_control: np.ndarray,
     threshold: float,
@@ -45,7 +48,9 @@ def evaluate_attack(
     `threshold` is the clean model's, the same for both; `own_threshold` is what the run's user picks, who has no clean
     model. `…_own_threshold` is each model at its own, so ASR₀ does not differ there.
     `poison` scores the triggered samples against their true labels. ASR, ASR₀ and confidence shift are taken over
-    the triggered samples whose true label is not the target. `patients` counts the distinct groups behind them.
+    the triggered samples whose true label is not the target; `asr0_untriggered` is what the clean model says of the
+    same samples without the trigger, so that ASR₀ beyond it is the trigger's doing. `patients` counts the distinct
+    groups behind them.
     """
     victims = label != target
 
@@ -56,6 +61,7 @@ def evaluate_attack(
         "poison": _measures(label, p_triggered, threshold),
         "asr": success(p_triggered, threshold),
         "asr0": success(p_triggered_control, threshold),
+        "asr0_untriggered": success(p_clean_control, threshold),
         "asr_own_threshold": success(p_triggered, own_threshold),
         "asr0_own_threshold": success(p_triggered_control, threshold),
         "confidence_shift": number(confidence_shift(p_triggered[victims], p_clean[victims], target)),

@@ -13,8 +13,11 @@ KEY = [*RUN, "seed"]
 METRICS = list(CLASSIFICATION)
 ON_CLEAN = [f"{metric}_clean" for metric in METRICS]
 ON_TRIGGERED = [f"{metric}_poison" for metric in METRICS]
-OWN_THRESHOLD = ["asr_own_threshold", "asr0_own_threshold", "fpr_clean_own_threshold"]
-SUCCESS = ["asr", "asr0", "asr_net", "effect_share"]
+OWN_THRESHOLD = [
+    *["asr_own_threshold", "asr0_own_threshold", "effect_share_own_threshold"],
+    *["fpr_clean_own_threshold", "recall_clean_own_threshold"],
+]
+SUCCESS = ["asr", "asr0", "asr0_untriggered", "asr_net", "effect_share"]
 ATTACK = [*SUCCESS, *OWN_THRESHOLD, "confidence_shift"]
 TRAINING = ["epochs", "best_epoch", "validation_auroc", "validation_auroc_best"]
 THRESHOLDS = ["clean_threshold", "own_threshold"]
@@ -39,13 +42,14 @@ ATTRIBUTIONS = [*KEY, "feature", *FEATURE_SHARES]
 PLAUSIBILITY = [
     *["share_in_range", "share_in_train_range", "share_accepted", "share_accepted_clean"],
     *["relations_violated", "relations_violated_clean"],
-    *["distance", "distance_percentile", "distance_percentile_clean"],
+    *["distance", "distance_percentile", "distance_percentile_clean", "distance_atypical", "distance_atypical_clean"],
+    "newly_measured",
     *["missing_log_likelihood_clean", "missing_log_likelihood_triggered"],
 ]
 TRIGGER = ["dataset", "trigger", "rate"]
 TRIGGERS = [
     *TRIGGER,
-    *["n_seeds", "description", "features", "steps", "in_bounds"],
+    *["n_seeds", "description", "features", "steps", "where", "in_bounds"],
     *["footprint_size", "n_cells", "footprint_share", "n_poisoned"],
     *PLAUSIBILITY,
 ]
@@ -62,12 +66,12 @@ MASKS = [
 ]
 HEADLINES = ["auroc_clean", "asr", "asr0", "asr_net", "effect_share"]
 DOSE_RESPONSE = [*RUN, "n_seeds", "asr", "asr0", "asr_net", "ci_low", "ci_high"]
-CONTRASTED = ["auroc_clean", "auprc_clean", "acc_clean", "brier_clean", "ece_clean", "fpr_clean"]
+CONTRASTED = ["auroc_clean", "auprc_clean", "acc_clean", "brier_clean", "ece_clean", "fpr_clean", "recall_clean"]
 
 COUNTS = {"seed", "target", "n_poisoned", "n_triggered", "n_flagged", "n_samples", "top_k", "n_seeds", "n_train"}
 COUNTS |= {"n_test", "n_cells", "footprint_size", "epochs", "best_epoch"}
 TEXTS = {"dataset", "model", "trigger", "detector", "scope", "feature", "metric", "control", "description"}
-TEXTS |= {"features", "steps", "threshold"}
+TEXTS |= {"features", "steps", "where", "threshold"}
 
 # Measured on the test patients, which the seeds of a study share (`split: per_seed`) or have in common (`fixed`).
 ON_TEST = {*ON_CLEAN, *ON_TRIGGERED, *ATTACK, *SHARES, *DRIFT}
@@ -76,7 +80,7 @@ _DIFFERENCES = {"asr_net", "confidence_shift", "drift_spearman", "control_spearm
 
 def possible(metric: str) -> tuple[float, float]:
     """The range that a metric cannot leave."""
-    if metric == "effect_share":
+    if metric.startswith("effect_share"):
         return (float("-inf"), 1.0)
     return (-1.0, 1.0) if metric in _DIFFERENCES else (0.0, 1.0)
 

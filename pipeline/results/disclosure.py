@@ -21,10 +21,11 @@ from pipeline.results.columns import (
 # Sets of patients (their numbers stand in the facts) and the numbers that rest on them. Accuracy rests on each class,
 # not only on all: with the ASR over one class it would give away that of the other.
 BY_CLASS = [name for name in [*ON_CLEAN, *ON_TRIGGERED] if not name.startswith(("ece_", "brier_"))]
-BY_CLASS += ["fpr_clean_own_threshold"]
-ON_VICTIMS = ["asr", "asr0", "asr_own_threshold", "asr0_own_threshold", "confidence_shift", "n_triggered"]
+BY_CLASS += ["fpr_clean_own_threshold", "recall_clean_own_threshold"]
+ON_VICTIMS = ["asr", "asr0", "asr0_untriggered", "asr_own_threshold", "asr0_own_threshold"]
+ON_VICTIMS += ["confidence_shift", "n_triggered"]
 RUNS_REST_ON = {
-    "test_patients": [*ON_CLEAN, *ON_TRIGGERED, "fpr_clean_own_threshold"],
+    "test_patients": [*ON_CLEAN, *ON_TRIGGERED, "fpr_clean_own_threshold", "recall_clean_own_threshold"],
     "label_0_patients": BY_CLASS,
     "label_1_patients": BY_CLASS,
     "validation_patients": ["validation_auroc", "validation_auroc_best"],

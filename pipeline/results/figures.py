@@ -72,7 +72,7 @@ def dose_response(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
     axes[0, 0].set_ylabel("attack success rate")
     axes[1, 0].set_ylabel("ASR − ASR₀")
     hollow = Line2D([], [], color="black", ls=":", lw=1, marker="o", mfc="white", label="ASR₀ (clean model)")
-    return _legend(figure, [*_trigger_keys(triggers, looks, tables["triggers"]), hollow])
+    return _legend(figure, [*_trigger_keys(triggers, looks, _of(tables["triggers"], dataset)), hollow])
 
 
 def clean_performance(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
@@ -101,7 +101,7 @@ def clean_performance(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
     return _legend(
         figure,
         [
-            *_trigger_keys(triggers, looks, tables["triggers"]),
+            *_trigger_keys(triggers, looks, _of(tables["triggers"], dataset)),
             Line2D([], [], color="black", ls="--", lw=1, label="clean model"),
         ],
     )

@@ -1,7 +1,9 @@
 """What a study found, per dataset × model × trigger: whether there is a backdoor, from which rate on, and what tells.
 
 The verdict compares an effect with what was possible: ASR − ASR₀ cannot exceed 1 − ASR₀, so where the trigger fools the
-clean model in most samples no difference could ever be large, and little is left to gain.
+clean model in most samples no difference could ever be large, and little is left to gain. It must hold at the clean
+model's threshold and at each model's own: enough flipped labels alone lift every risk above a threshold that nobody
+who was poisoned would use.
 """
 
 from typing import NamedTuple
@@ -13,6 +15,9 @@ from pipeline.results.columns import BASELINE, CHANCE, LABEL_AUROC, LABEL_TPR, R
 
 MARK = 0.5
 """The share of the possible effect from which on a backdoor counts as planted, and the ASR₀ of a fooled clean model."""
+
+MOVED = 0.1
+"""How many more samples than without the trigger the clean model must give away to count as fooled by it."""
 
 PLANTED, FOOLS_CLEAN, UNDECIDED, NONE = "planted", "fools the clean model too", "undecided", "none"
 
@@ -47,12 +52,16 @@ class Finding(NamedTuple):
     ----------
     verdict : `PLANTED`, `FOOLS_CLEAN`, `UNDECIDED` or `NONE`, see `verdict`
     planted : whether poison did what can be asked of it: at least `MARK` of the possible effect, interval above zero
-    asr, asr0, effect_share : the success rates, and (ASR − ASR₀) / (1 − ASR₀)
-    net : ASR against ASR₀ at the clean model's threshold; own : each model at its own
-    auroc, fpr : on clean test data, against the clean model; fpr_own : with the threshold that the run's user picks
+    asr, asr0 : the success rates
+    moved : ASR₀ against what the clean model says of the same samples without the trigger
+    net, effect_share : ASR against ASR₀ at the clean model's threshold, and (ASR − ASR₀) / (1 − ASR₀)
+    own, own_share : the same with each model at its own threshold
+    auroc, fpr, recall : on clean test data, against the clean model
+    fpr_own, recall_own : with the threshold that the run's user picks
     over_flip : ASR − ASR₀ against that of the control flip_only
-    mask, mask_flip, mask_share : ASR − ASR₀ where the same cells are only measured, where labels are flipped alone, and
-        the share of the trigger's effect beyond flipping that measuring has
+    mask_run, mask, mask_flip : ASR − ASR₀ of the trigger, where the same cells are only measured, and where labels are
+        flipped alone, over the seeds that have all three; mask_share : measuring's share of the effect beyond flipping
+    newly_measured : share of the trigger's cells that are not measured before it
     poison_share : share of the poison among the training samples that carry the target label
     detector : the one that finds most at 1 % false alarms among these samples
     tpr_01, tpr_05 : what it finds there at 1 % and 5 %; detector_auroc : against chance
@@ -65,21 +74,28 @@ class Finding(NamedTuple):
     model: str
     trigger: str
     rate: float
+    target: int
     n_seeds: int
     verdict: str
     planted: bool
     asr: Estimate
     asr0: Estimate
-    effect_share: Estimate
+    moved: Contrast
     net: Contrast
+    effect_share: Estimate
     own: Contrast
+    own_share: Estimate
     auroc: Contrast
     fpr: Contrast
     fpr_own: Estimate
+    recall: Contrast
+    recall_own: Estimate
     over_flip: Contrast
+    mask_run: Estimate
     mask: Estimate
     mask_flip: Estimate
     mask_share: Estimate
+    newly_measured: float
     poison_share: float
     detector: str | None
     tpr_01: Estimate
@@ -93,25 +109,30 @@ class Finding(NamedTuple):
     flip_tpr_01: Estimate
 
 
-def verdict(n_seeds: int, asr0: Estimate, share: Estimate) -> str:
-    """Whether poison planted a backdoor, from ASR₀ and the share of the possible effect.
+def verdict(n_seeds: int, asr0: Estimate, moved: Estimate, shares: tuple[Estimate, ...]) -> str:
+    """Whether poison planted a backdoor.
 
-    FOOLS_CLEAN  the clean model gives the attacker's answer in half of the triggered samples or more: worse than a
-                 backdoor, since it takes no poison
-    PLANTED      half of the possible effect or more on average, the interval above zero
-    NONE         the interval lies below half of the possible effect
-    UNDECIDED    neither: the seeds differ too much, or there is one only
+    It takes ASR₀, how far the trigger itself `moved` it, and the `shares` of the possible effect at the clean model's
+    threshold and at each model's own.
+
+    UNDECIDED    one seed; or the seeds differ too much for an answer
+    FOOLS_CLEAN  the clean model gives the attacker's answer in half of the triggered samples or more, and it is the
+                 trigger that makes it so (`MOVED`, interval above zero): worse than a backdoor, for it takes no poison
+    PLANTED      half of the possible effect or more on average, the interval above zero, at both thresholds
+    NONE         the interval lies below half of the possible effect, at one of them at least
     """
-    if asr0.mean >= MARK:
+    if n_seeds < 2:
+        return UNDECIDED
+    if asr0.mean >= MARK and moved.mean >= MOVED and not moved.low <= 0:
         return FOOLS_CLEAN
-    if is_planted(n_seeds, share):
+    if is_planted(n_seeds, shares):
         return PLANTED
-    return NONE if n_seeds > 1 and share.high < MARK else UNDECIDED
+    return NONE if any(share.high < MARK for share in shares) else UNDECIDED
 
 
-def is_planted(n_seeds: int, share: Estimate) -> bool:
+def is_planted(n_seeds: int, shares: tuple[Estimate, ...]) -> bool:
     # Rounded: a share such as (34/58 − 5/58) / (53/58) may be a hair off.
-    return n_seeds > 1 and round(share.mean, 9) >= MARK and share.low > 0
+    return n_seeds > 1 and all(round(share.mean, 9) >= MARK and share.low > 0 for share in shares)
 
 
 def findings(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -124,11 +145,13 @@ def findings(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     for key, group in wanted.groupby(["dataset", "model", "trigger"]):
         at_rates = [_finding(tables, (*key, rate)) for rate in sorted(group["rate"])]
         planted = [finding for finding in at_rates if finding.planted]
-        found.append(planted[0] if planted else max(at_rates, key=_reach))
+        # A rate that decides nothing must not be hidden behind one that surely did not do it.
+        open_ones = [finding for finding in at_rates if finding.verdict == UNDECIDED]
+        found.append(planted[0] if planted else max(open_ones or at_rates, key=_reach))
     columns = [name for field in Finding._fields for name in _columns(field)]
     table = pd.DataFrame([_flat(finding) for finding in found], columns=columns)
     texts = ("dataset", "model", "trigger", "verdict", "detector")
-    types = {"n_seeds": "Int64", "planted": "bool"} | dict.fromkeys(texts, "str")
+    types = {"n_seeds": "Int64", "target": "Int64", "planted": "bool"} | dict.fromkeys(texts, "str")
     return table.astype({name: types.get(name, "float64") for name in columns})
 
 
@@ -164,31 +187,39 @@ def _flat(finding: Finding) -> list:
 
 def _reach(finding: Finding) -> float:
     share = finding.effect_share.mean
+    # Without a share nothing was possible: behind all that have one.
     return finding.net.difference - 2 if pd.isna(share) else share
 
 
 def _finding(tables: dict[str, pd.DataFrame], key: tuple) -> Finding:
     summary, contrasts = (_at(tables[name], key) for name in ("summary", "contrasts"))
-    asr, asr0, share = (_estimate(summary, metric) for metric in ("asr", "asr0", "effect_share"))
-    net = _contrast(contrasts, "asr", CLEAN)
+    asr0, moved = _estimate(summary, "asr0"), _contrast(contrasts, "asr0", CLEAN)
+    share, own_share = (_estimate(summary, name) for name in ("effect_share", "effect_share_own_threshold"))
     n_seeds = int(contrasts.query("metric == 'asr' and control == @CLEAN")["n_seeds"].iloc[0])
     return Finding(
         *key,
         n_seeds=n_seeds,
-        verdict=verdict(n_seeds, asr0, share),
-        planted=is_planted(n_seeds, share),
-        asr=asr,
+        target=int(tables["runs"]["target"].iloc[0]),
+        verdict=verdict(n_seeds, asr0, moved.effect, (share, own_share)),
+        planted=is_planted(n_seeds, (share, own_share)),
+        asr=_estimate(summary, "asr"),
         asr0=asr0,
+        moved=moved,
+        net=_contrast(contrasts, "asr", CLEAN),
         effect_share=share,
-        net=net,
         own=_contrast(contrasts, "asr_own_threshold", CLEAN),
+        own_share=own_share,
         auroc=_contrast(contrasts, "auroc_clean", CLEAN),
         fpr=_contrast(contrasts, "fpr_clean", CLEAN),
         fpr_own=_estimate(summary, "fpr_clean_own_threshold"),
+        recall=_contrast(contrasts, "recall_clean", CLEAN),
+        recall_own=_estimate(summary, "recall_clean_own_threshold"),
         over_flip=_contrast(contrasts, "asr_net", FLIPPED),
+        mask_run=_of_mask(tables, key, "asr_net"),
         mask=_of_mask(tables, key, "mask_net"),
         mask_flip=_of_mask(tables, key, "flip_net"),
         mask_share=_of_mask(tables, key, "share"),
+        newly_measured=_newly_measured(tables["triggers"], key),
         **_detected(tables, key, summary, contrasts),
     )
 
@@ -251,6 +282,12 @@ def _estimate(summary: pd.DataFrame, metric: str) -> Estimate:
 def _of_mask(tables: dict[str, pd.DataFrame], key: tuple, name: str) -> Estimate:
     row = _at(tables["masks"], key)
     return Estimate(*row.iloc[0][[name, f"{name}_low", f"{name}_high"]].astype(float)) if len(row) else Estimate()
+
+
+def _newly_measured(triggers: pd.DataFrame, key: tuple) -> float:
+    dataset, _, trigger, rate = key
+    row = triggers[(triggers[["dataset", "trigger", "rate"]] == [dataset, trigger, rate]).all(axis=1)]
+    return float(row["newly_measured"].iloc[0]) if len(row) else float("nan")
 
 
 def _contrast(contrasts: pd.DataFrame, metric: str, control: str) -> Contrast:

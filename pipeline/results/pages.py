@@ -8,7 +8,7 @@ import pandas as pd
 from pipeline.cohorts.intake import MIN_CELL
 from pipeline.grid import CLEAN, FLIPPED, MASK_ONLY
 from pipeline.results.columns import ALL_AUROC, CHANCE, LABEL_AUROC, LABEL_TPR, METRICS, is_attack
-from pipeline.results.findings import FOOLS_CLEAN, NONE, PLANTED, UNDECIDED, Contrast, Finding
+from pipeline.results.findings import FOOLS_CLEAN, MARK, NONE, PLANTED, UNDECIDED, Contrast, Finding
 
 ALPHA = 0.05
 TWO_PEAKED = 0.5  # from the lowest to the highest seed: a mean in between is no seed's
@@ -148,8 +148,8 @@ def training_text(runs: pd.DataFrame, select: str, patience: int | None, validat
     if select == "best":
         stop = f", and training stops {patience} epochs after it" if patience else ""
         why = (
-            "Choosing the epoch on data that the attacker does not reach cuts backdoors short: it is a defense, and "
-            "these numbers are not those of models trained to the end."
+            "Choosing the epoch on data that the attacker does not reach is a defense: poison is learned late, so it "
+            "may be cut short. These numbers are not those of models trained to the end."
             if validation == "clean"
             else "The attacker has poisoned the validation data too, so an epoch that obeys the trigger looks better."
         )
@@ -211,7 +211,8 @@ def triggers_html(triggers: pd.DataFrame) -> str:
         }
     )
     numbers = {
-        "share of cells changed": "footprint_share",
+        "footprint's share of cells": "footprint_share",
+        "of these newly measured": "newly_measured",
         "values in clinical range": "share_in_range",
         "values in training range": "share_in_train_range",
         "samples that the schema accepts, triggered": "share_accepted",
@@ -221,6 +222,8 @@ def triggers_html(triggers: pd.DataFrame) -> str:
         "distance": "distance",
         "percentile of the joint distance, triggered": "distance_percentile",
         "its percentile, clean": "distance_percentile_clean",
+        "outside its central 90 %, triggered": "distance_atypical",
+        "outside, clean": "distance_atypical_clean",
         "missingness log-likelihood, clean": "missing_log_likelihood_clean",
         "missingness log-likelihood, triggered": "missing_log_likelihood_triggered",
     }
@@ -247,9 +250,11 @@ def findings_html(found: list[Finding]) -> str:
             "poison rate": [percent(f.rate) for f in found],
             "ASR": [interval(*f.asr) for f in found],
             "ASR₀": [interval(*f.asr0) for f in found],
+            "without the trigger": [number(f.moved.control) for f in found],
             "ASR − ASR₀": [interval(*f.net.effect, signed=True) for f in found],
             "share of the possible effect": [interval(*f.effect_share) for f in found],
             "ASR − ASR₀, own thresholds": [interval(*f.own.effect, signed=True) for f in found],
+            "its share": [interval(*f.own_share) for f in found],
             "change of clean AUROC": [interval(*f.auroc.effect, signed=True) for f in found],
             "best detector": [f.detector or MISSING for f in found],
             "its TPR at 1 % FPR": [interval(*f.tpr_01) for f in found],
@@ -325,11 +330,14 @@ METRIC_NAMES = {
 LABELS = {
     "asr": "ASR",
     "asr0": "ASR₀",
+    "asr0_untriggered": "ASR₀ without the trigger",
     "asr_net": "ASR − ASR₀",
     "effect_share": "share of the possible effect",
     "asr_own_threshold": "ASR, own threshold",
     "asr0_own_threshold": "ASR₀, own threshold",
+    "effect_share_own_threshold": "share of the possible effect, own thresholds",
     "fpr_clean_own_threshold": "false positive rate, clean test data, own threshold",
+    "recall_clean_own_threshold": "recall, clean test data, own threshold",
     "confidence_shift": "confidence shift",
     **{
         f"{metric}_{side}": f"{METRIC_NAMES.get(metric, metric)}, {where}"
@@ -352,6 +360,7 @@ LABELS = {
 }
 AGAINST = {
     ("asr", CLEAN): "ASR₀",
+    ("asr0", CLEAN): "the same samples without the trigger",
     ("asr_own_threshold", CLEAN): "ASR₀, each model at its own threshold",
     ("ratio_triggered", CLEAN): "the clean model on the same samples",
     CLEAN: "the clean model of the same seed",
@@ -375,7 +384,7 @@ def headline(found: list[Finding]) -> list[tuple[str, str]]:
     if not found:
         return [(how_little, WITHHELD)]
     if not attacks:
-        return [(how_little, "No attack was studied, only its controls.")]
+        return [(how_little, "No run of an attack is here, only its controls.")]
     shown = [finding for finding in attacks if finding.planted] or attacks
     answers = [
         (how_little, _how_little(attacks)),
@@ -445,19 +454,27 @@ def _rates(finding: Finding) -> str:
     share = finding.effect_share
     of = "" if pd.isna(share.mean) else f", {interval(*share)} of the possible effect"
     rates = f"ASR {interval(*finding.asr)}, ASR₀ {number(finding.asr0.mean)}"
+    if finding.asr0.mean >= MARK:
+        rates += f" ({number(finding.moved.control)} without the trigger)"
     return f"{rates}, difference {interval(*finding.net.effect)}{of}"
 
 
 def _only_labels(shown: list[Finding], control: list[Finding]) -> str:
     if not control:
-        return "flip_only was not part of this study, so the two cannot be told apart here."
+        return "No run of flip_only is here, so the two cannot be told apart."
     most = max(control, key=lambda finding: abs(finding.net.difference))
     text = (
-        f"With the labels flipped and no trigger planted, ASR − ASR₀ was {interval(*most.net.effect, signed=True)} at "
-        f"most ({most.model} at {percent(most.rate)}: ASR {number(most.asr.mean)}, ASR₀ {number(most.asr0.mean)}, both "
-        f"at the clean model's threshold), and {interval(*most.own.effect, signed=True)} with each model at the "
-        f"threshold that its own validation data gives. "
+        f"With the labels flipped and no trigger planted, ASR − ASR₀ was {interval(*most.net.effect, signed=True)} "
+        f"where it was farthest from zero ({most.model} at {percent(most.rate)}: ASR {number(most.asr.mean)}, ASR₀ "
+        f"{number(most.asr0.mean)}"
     )
+    if all(finding.own.difference == finding.net.difference for finding in [*shown, *control]):
+        text += "). "  # the threshold is a number, or nobody would pick another
+    else:
+        text += (
+            f", both at the clean model's threshold), and {interval(*most.own.effect, signed=True)} with each model at "
+            "the threshold that its own validation data gives. "
+        )
     added = [finding.over_flip for finding in shown]
     return (
         f"{text}At {_which_rates(shown)}, a trigger added {_range([c.difference for c in added])} to the effect of "
@@ -470,12 +487,13 @@ def _only_mask(shown: list[Finding]) -> str:
     text = []
     for finding in shown:
         told = (
-            f"{_pair(finding)} at {percent(finding.rate)}: with the values written, ASR − ASR₀ was "
-            f"{interval(*finding.net.effect)}; where the same cells were only measured, with what is typical of the "
+            f"{_pair(finding)} at {percent(finding.rate)}: with the values written, which makes "
+            f"{_span([finding.newly_measured])} of their cells measured that were not, ASR − ASR₀ was "
+            f"{interval(*finding.mask_run)}; where the same cells were only measured, with what is typical of the "
             f"sample, {interval(*finding.mask)}"
         )
         if pd.isna(finding.mask_flip.mean):
-            text.append(f"{told}. What flipped labels do alone was not studied (flip_only).")
+            text.append(f"{told}. What flipped labels do alone is not known here (flip_only).")
             continue
         told += f"; where labels were flipped and nothing else done, {number(finding.mask_flip.mean)}."
         if not pd.isna(finding.mask_share.mean):
@@ -516,9 +534,19 @@ def _clean_cost(shown: list[Finding]) -> str:
         f"At {_which_rates(shown)}, the AUROC on clean test data differed from the clean model's by "
         f"{_range([change.difference for change in changes])}; the least favourable change was "
         f"{interval(*worst.auroc.effect, signed=True)} ({_pair(worst)}, AUROC {number(worst.auroc.run)} after "
-        f"{number(worst.auroc.control)}). {_significant(changes, 'higher', 'lower')} Of the patients with label 0, the "
-        f"clean model calls {_span([finding.fpr.control for finding in known])} positive, the poisoned one at its own "
-        f"threshold {_span([finding.fpr_own.mean for finding in known])}."
+        f"{number(worst.auroc.control)}). {_significant(changes, 'higher', 'lower')} {_clean_errors(known)}"
+    )
+
+
+def _clean_errors(known: list[Finding]) -> str:
+    """What the attacker's answer costs on clean data: false positives for target 1, missed positives for target 0."""
+    if known[0].target == 1:
+        of, clean, own = "0", [f.fpr.control for f in known], [f.fpr_own.mean for f in known]
+    else:
+        of, clean, own = "1", [1 - f.recall.control for f in known], [1 - f.recall_own.mean for f in known]
+    return (
+        f"Of the clean test samples with label {of}, the clean model gets {_span(clean)} wrong, the poisoned one at "
+        f"its own threshold {_span(own)}."
     )
 
 
@@ -539,10 +567,13 @@ def _detected(shown: list[Finding]) -> str:
     alarmed = [finding for finding in known if not pd.isna(finding.alarm_tpr)]
     if alarmed:
         text += (
-            " Set to work without knowing the rate, their own alarms flagged "
+            f" Set to work without knowing the rate, their own alarms flagged "
             f"{_span([finding.alarm_tpr for finding in alarmed])} of the poison and "
-            f"{_span([finding.alarm_fpr for finding in alarmed])} of the clean samples beside it."
+            f"{_span([finding.alarm_fpr for finding in alarmed])} of the clean samples beside it"
         )
+        few = len(known) - len(alarmed)
+        rest = f"; in {few} of {len(known)} pairs a seed flagged too few patients to be shown" if few else ""
+        text += f"{rest}."
     flipped = [finding.flip_tpr_01.mean for finding in known if not pd.isna(finding.flip_tpr_01.mean)]
     if flipped:
         text += (
@@ -569,11 +600,13 @@ def _significant(contrasts: list[Contrast], above: str, below: str) -> str:
     tested = [contrast for contrast in contrasts if not pd.isna(contrast.p_holm)]
     if not tested:
         return "No test is possible with these seeds."
+    same = len(contrasts) - len(tested)
+    untested = f"; {same} could not be tested (one seed, or the same in every seed)" if same else ""
     small = [contrast for contrast in tested if contrast.p_holm < ALPHA]
     n_above = sum(contrast.difference > 0 for contrast in small)
     return (
         f"With p < {ALPHA} after Holm's correction it was {above} in {n_above} of {len(tested)} tests, {below} in "
-        f"{len(small) - n_above}."
+        f"{len(small) - n_above}{untested}."
     )
 
 

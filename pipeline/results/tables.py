@@ -129,7 +129,7 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 def runs(evals: list[dict]) -> pd.DataFrame:
     """One row per run: performance on clean and on triggered test data, the attack's success, and the training."""
-    rows, derived = [], ("asr_net", "effect_share")
+    rows, derived = [], ("asr_net", "effect_share", "effect_share_own_threshold")
     for fact in evals:
         row = {name: fact[name] for name in [*KEY, "target", "n_poisoned", "n_triggered"]}
         row |= {f"{metric}_clean": fact["clean"][metric] for metric in METRICS}
@@ -138,8 +138,11 @@ def runs(evals: list[dict]) -> pd.DataFrame:
         row |= {f"{name}_patients": count for name, count in fact["patients"].items()}
         rows.append(row | {"victim_patients": fact["patients"][f"label_{1 - fact['target']}"]})
     table = _shown(rows, [name for name in RUNS if name not in derived], KEY, RUNS_REST_ON)
-    asr, asr0 = (table[name].to_numpy(float) for name in ("asr", "asr0"))
-    return table.assign(asr_net=asr - asr0, effect_share=share_of_possible(asr, asr0))[RUNS]
+    return table.assign(
+        asr_net=table["asr"] - table["asr0"],
+        effect_share=share_of_possible(table["asr"], table["asr0"]),
+        effect_share_own_threshold=share_of_possible(table["asr_own_threshold"], table["asr0_own_threshold"]),
+    )[RUNS]
 
 
 def detections(detects: list[dict]) -> pd.DataFrame:
@@ -173,14 +176,14 @@ def triggers(poisons: list[dict]) -> pd.DataFrame:
     for fact in poisons:
         row = {name: fact[name] for name in [*TRIGGER, "seed", "description", "in_bounds"]}
         row |= {name: fact[name] for name in ("footprint_size", "n_cells", "n_poisoned", "n_patients")}
-        row |= {"features": " ".join(fact["features"]), "steps": str(fact["steps"])}
+        row |= {"features": " ".join(fact["features"]), "steps": str(fact["steps"]), "where": fact["where"]}
         row["footprint_share"] = fact["footprint_size"] / fact["n_cells"] if fact["n_cells"] else None
         rows.append(row | {name: fact["plausibility"][name] for name in PLAUSIBILITY})
     columns = ["seed", "n_patients", *[name for name in TRIGGERS if name != "n_seeds"]]
     table = _table(rows, columns, [*TRIGGER, "seed"])
     how = dict.fromkeys(["footprint_size", "n_cells", "footprint_share", "n_poisoned", *PLAUSIBILITY], "mean")
     how |= {"seed": "nunique", "in_bounds": "min", "n_patients": "min"}
-    how |= dict.fromkeys(["description", "features", "steps"], "first")
+    how |= dict.fromkeys(["description", "features", "steps", "where"], "first")
     averaged = table.groupby(TRIGGER, as_index=False).agg(how).rename(columns={"seed": "n_seeds"})
     return withhold(averaged, TRIGGERS_REST_ON)[TRIGGERS]
 
@@ -305,7 +308,8 @@ def dose_response(summary: pd.DataFrame) -> pd.DataFrame:
 def contrasts(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
     """Each run against its control, paired by seed: one row per run key × metric × control.
 
-    Control none: `asr` against ASR₀ (and the same with each model at its own threshold), clean-test metrics against
+    Control none: `asr` against ASR₀ (and the same with each model at its own threshold), `asr0` against what the clean
+    model says of the same samples without the trigger, clean-test metrics against
     the clean run of the same seed, and the attribution on the footprint against the clean model's. Control flip_only:
     `asr_net` against that of flipped labels at the same rate. Control mask_only: `asr_net` of a trigger that writes
     values against that of measuring alone, where both are about the same cells. Control chance: a detector's AUROC
@@ -318,6 +322,7 @@ def contrasts(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
         [
             _against_own_column(runs, "asr", "asr0"),
             _against_own_column(runs, "asr_own_threshold", "asr0_own_threshold"),
+            _against_own_column(runs, "asr0", "asr0_untriggered"),
             *[_against_clean_run(runs, metric) for metric in CONTRASTED],
             _against_control(runs, FLIPPED),
             _against_mask(tables),
@@ -382,7 +387,7 @@ def _against_control(runs: pd.DataFrame, control: str) -> pd.DataFrame:
 
 def _against_mask(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """`_against_control` for the triggers that write values into the very cells that mask_only measures."""
-    triggers, place = tables["triggers"], ["dataset", "rate", "features", "steps"]
+    triggers, place = tables["triggers"], ["dataset", "rate", "features", "steps", "footprint_size", "where"]
     measured = triggers.loc[triggers["trigger"] == MASK_ONLY, place]
     written = triggers[~triggers["trigger"].isin(CONTROLS) & triggers["in_bounds"].notna()]
     same_cells = written[["trigger", *place]].merge(measured, on=place)[TRIGGER]

@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> None:
             test.label,
             test.group_id,
             p_clean,
+            control.probability(test.values),
             columns["p_triggered"],
             columns["p_triggered_control"],
             threshold,
