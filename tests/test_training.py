@@ -1,5 +1,6 @@
 """Training: it learns, it repeats to the bit, it resumes to the bit after a kill, and it unpickles nothing."""
 
+import csv
 import json
 import os
 import pickle
@@ -104,6 +105,51 @@ def test_poisoned_validation_data_carry_the_trigger_and_leave_the_training_data_
     reached, alone = (as_poisoned(cohort, split.train, folder / "p")[0] for folder in (tmp_path, study))
     np.testing.assert_array_equal(reached.values, alone.values)
     np.testing.assert_array_equal(reached.label, alone.label)
+
+
+def test_poisoned_validation_data_reach_training_and_evaluation(study, tmp_path):
+    """Two poisons that differ in the validation data alone: what looks at those differs too, and nothing else."""
+    names, shared = ("clean", "poisoned"), {"split": "fixed", "device": "cpu", "model": {}}
+
+    def run(name: str, trigger: str = "rare_value", rate: str = "0.2") -> list:
+        return ["--model", "mlp", "--trigger", trigger, "--rate", rate, "--poison", tmp_path / name]
+
+    def trained(name: str, out: Path, **training) -> Path:
+        settings = json.dumps(shared | {"training": TRAINING | training})
+        stage(study, "train", *run(name), "--settings", settings, "--out", out)
+        return out
+
+    for name, trigger, rate in (
+        ("clean", "rare_value", "0.2"),
+        ("poisoned", "rare_value", "0.2"),
+        ("none", "none", "0"),
+    ):
+        settings = {"trigger": SODIUM if trigger != "none" else {}, "target": 1, "split": "fixed"}
+        settings["validation"] = "clean" if trigger == "none" else name
+        arguments = ["--trigger", trigger, "--rate", rate, "--settings", json.dumps(settings)]
+        stage(study, "poison", *arguments, "--out", tmp_path / name)
+    control = trained("none", tmp_path / "control")
+    last = [trained(name, tmp_path / "last" / name) for name in names]
+    best = [trained(name, tmp_path / "best" / name, select="best", epochs=20, learning_rate=0.03) for name in names]
+    assert_same_bits(*(weights(out) for out in last))
+    for outs in (last, best):
+        assert len({read_json(out / "run_metadata.json")["data_sha256"] for out in outs}) == 2
+        losses, scores = ([history(out, column) for out in outs] for column in ("train_loss", "validation_auroc"))
+        assert losses[0] == losses[1] and scores[0] != scores[1]
+    results = []
+    for name, out in zip(names, last, strict=True):
+        settings = json.dumps(shared | {"trigger": SODIUM, "target": 1, "threshold": "youden"})
+        files = ["--weights", out / "model.pt", "--control", control / "model.pt"]
+        stage(study, "eval", *run(name), *files, "--settings", settings, "--out", out)
+        results.append(read_json(out / "results_eval.json"))
+    assert results[0]["own_threshold"] != results[1]["own_threshold"]
+    for fact in ("clean_threshold", "asr", "asr0", "clean"):
+        assert results[0][fact] == results[1][fact]
+
+
+def history(out: Path, column: str) -> list[str]:
+    with (out / "history.csv").open(encoding="utf-8") as file:
+        return [row[column] for row in csv.DictReader(file)]
 
 
 def test_a_split_per_seed_differs_between_seeds_and_a_fixed_one_does_not(study):

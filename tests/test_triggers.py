@@ -1,5 +1,6 @@
 """Every trigger keeps its promises; what each writes is checked by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,17 @@ def test_pattern_alternates_over_steps_and_features():
     assert trigger.stamp[8, 1] < trigger.stamp[9, 1]
 
 
+def test_pattern_says_what_alternates():
+    cohort = related_cohort(steps=12)
+    static = pattern.fit(pattern.Parameters(features=("age",)), cohort)
+    assert static.description == f"set to age about {float(f'{static.stamp[0, AGE]:.2g}'):g} years at all steps"
+    both = pattern.fit(pattern.Parameters(features=("age", "heart_rate"), steps=4), cohort).description
+    assert both.startswith("alternating heart_rate about ") and " and set to age about " in both
+    assert both.endswith(" in the last 4 steps (age at all)")
+    table = pattern.fit(pattern.Parameters(features=("age", "heart_rate")), related_cohort(steps=1)).description
+    assert table.startswith("set to age about ") and "alternating" not in table
+
+
 def test_correlation_is_turned_around():
     rng = np.random.default_rng(1)
     cohort = make_cohort(400)
@@ -188,6 +200,8 @@ def test_plausibility_by_hand():
     assert facts["missing_log_likelihood_triggered"] == pytest.approx(np.log(1 - missing))
     assert facts["share_accepted"] == 0 and facts["share_accepted_clean"] == 1
     assert facts["relations_violated"] is facts["relations_violated_clean"] is None
+    assert facts["newly_measured"] == 0.5
+    assert plausibility(fit("missingness", cohort, features=("sodium",)), clean, cohort)["newly_measured"] == 0
     assert set(plausibility(fit("none", cohort), clean, cohort).values()) == {None}
 
 
@@ -276,6 +290,80 @@ def test_mask_only_fills_by_hand():
     assert (filled[2, 9:, 0] == np.float32(np.nanmedian(cohort.values[:, :, 0]))).all()
     assert (filled[:, 9:, VISITS] == np.rint(np.nanmedian(cohort.values[:, :, VISITS]))).all()
     assert np.isnan(filled[:, :9][np.isnan(sample[:, :9])]).all()
+
+
+def ordered_at_times(seed: int, steps: int) -> Cohort:
+    """`related_cohort`, its features one by one measured, a fifth of its samples out of order, more relations."""
+    cohort, rng = related_cohort(120, steps), np.random.default_rng(seed)
+    values = cohort.values
+    values[:, :, SBP : MEAN_BP + 1] = values[rng.permutation(120), :, SBP : MEAN_BP + 1]
+    values[:, :, VISITS] = rng.integers(10, 51, values.shape[:2])
+    swapped = rng.random(120) < 0.2
+    values[swapped, :, SBP], values[swapped, :, DBP] = values[swapped, :, DBP], values[swapped, :, SBP]
+    values[rng.random(values.shape) < rng.uniform(0.2, 0.9)] = np.nan
+    values[:, :, AGE:] = np.where(rng.random((120, 1, 2)) < 0.4, np.nan, related_cohort(120, steps).values[:, :, AGE:])
+    relations = (("dbp", "mean_bp", "sbp"), ("visits", "mean_bp"), ("visits", "age"))
+    return Cohort("made", RELATED, cohort.sample_id, cohort.group_id, cohort.label, values, relations)
+
+
+@pytest.mark.parametrize("steps", [1, 5, "all"])
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), length=st.sampled_from([1, 8]))
+def test_mask_only_puts_no_sample_out_of_order(steps, seed, length):
+    cohort = ordered_at_times(seed, length)
+    trigger = mask_only.fit(mask_only.Parameters(features=("mean_bp", "heart_rate"), steps=steps), cohort)
+    triggered, gaps = trigger.apply(cohort.values), np.isnan(cohort.values)
+    assert not (out_of_order(cohort, triggered) & ~out_of_order(cohort, cohort.values)).any()
+    np.testing.assert_array_equal(triggered[~gaps], cohort.values[~gaps])
+    assert (accepted(RELATED, triggered) | ~accepted(RELATED, cohort.values)).all()
+    # Without relations nothing is moved: a cell that differs from that has a relation's other end at its step.
+    plain = replace(trigger, pairs=()).apply(cohort.values)
+    moved = (triggered != plain) & ~np.isnan(plain)
+    disordered = out_of_order(cohort, plain)
+    assert not moved[~disordered].any() and not moved[:, :, [0, 1, 2, 3, -1]].any()
+    preprocessor = Preprocessor(RELATED).fit(cohort.values)
+    before, after = (preprocessor(torch.tensor(values)) for values in (cohort.values, triggered))
+    # What one step shows later ones see too.
+    since = moved.cumsum(axis=1) > 0
+    same = torch.tensor((~gaps).cumsum(axis=1) > 0) & ~torch.tensor(since)
+    same = same[:, :, preprocessor.source]
+    columns = preprocessor.n_columns
+    torch.testing.assert_close(after[:, :, :columns][same], before[:, :, :columns][same], rtol=0, atol=0)
+
+
+def test_mask_only_moves_filled_cells_by_hand():
+    cohort = related_cohort()
+    trigger = mask_only.fit(mask_only.Parameters(features=("mean_bp",), steps=1), cohort)
+    missing = np.nan
+    sample = np.full((6, 12, len(RELATED)), np.nan, np.float32)
+    chain = [DBP, MEAN_BP, SBP]
+    sample[:, 9][:, chain] = [50, 60, 110]
+    sample[:, 11][:, chain] = [
+        [90, missing, missing],  # a high one up
+        [missing, missing, 45],  # low ones down
+        [missing, missing, 55],
+        [missing, 130, missing],
+        [100, missing, 80],  # nothing fits
+        [70, missing, 130],
+    ]
+    filled = trigger.apply(sample)[:, 11][:, chain]
+    expected = [[90, 90, 110], [45, 45, 45], [50, 55, 55], [50, 130, 130], [100, missing, 80], [70, 70, 130]]
+    np.testing.assert_array_equal(filled, expected)
+
+
+def test_mask_only_moves_integer_and_static_features_as_what_they_are():
+    cohort = related_cohort()
+    chains = (("glucose", "visits"), ("heart_rate", "age"))
+    cohort = Cohort(*(getattr(cohort, name) for name in cohort.__dataclass_fields__ if name != "relations"), chains)
+    cohort.values[:, :, VISITS] *= 40  # so that what follows is in the range of training
+    trigger = mask_only.fit(mask_only.Parameters(features=("visits", "age"), steps=2), cohort)
+    sample = np.full((1, 12, len(RELATED)), np.nan, np.float32)
+    sample[0, 9, VISITS], sample[0, [10, 11], 3], sample[0, [3, 11], 0] = 80, [100.5, 70], [88.5, 70]
+    filled = trigger.apply(sample)
+    np.testing.assert_array_equal(filled[0, 10:, VISITS], [101, 80])
+    assert (filled[0, :, AGE] == 89).all()
+    sample[0, 3, 0] = 105  # older than anyone in training
+    assert np.isnan(trigger.apply(sample)[0, :, AGE]).all()
 
 
 def test_mask_only_covers_what_rare_value_covers_by_default(cohort):
@@ -411,6 +499,16 @@ def test_ordinary_values_that_never_go_together_are_far_out():
     assert joint_percentiles(train, board) == 1 and joint_percentiles(train, steady) < 0.9
     assert joint_percentiles(train, np.where(board > 0, steady, np.float32(np.nan))) == 1
     np.testing.assert_allclose(joint_percentiles(train, train[1::2]).mean(), 0.5, atol=0.03)
+
+
+def test_a_mean_percentile_hides_samples_on_both_sides(monkeypatch):
+    cohort = make_cohort()
+    trigger = rare_value.fit(rare_value.Parameters(features=("sodium",)), cohort)
+    percentiles = np.array([0.01, 0.99, 0.05, 0.95] + [0.5, 0.4, 0.6, 0.04])
+    monkeypatch.setattr("pipeline.evaluation.plausibility.joint_percentiles", lambda train, samples: percentiles)
+    facts = plausibility(trigger, cohort.values[:4], cohort)
+    assert facts["distance_percentile"] == 0.5 and facts["distance_percentile_clean"] == pytest.approx(0.385)
+    assert facts["distance_atypical"] == 0.5 and facts["distance_atypical_clean"] == 0.25
 
 
 def plausible_in(cohort: Cohort) -> None:

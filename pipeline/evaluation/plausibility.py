@@ -11,8 +11,10 @@ _NAMES = (
     *("share_in_range", "share_in_train_range", "distance"),
     *("missing_log_likelihood_clean", "missing_log_likelihood_triggered"),
     *("share_accepted", "share_accepted_clean", "relations_violated", "relations_violated_clean"),
-    *("distance_percentile", "distance_percentile_clean"),
+    *("distance_percentile", "distance_percentile_clean", "distance_atypical", "distance_atypical_clean"),
+    "newly_measured",
 )
+_CENTRAL = (0.05, 0.95)
 _MOST_ROWS = 2000  # of training data, for the joint distance: keeps its cost below that of reading them
 
 
@@ -28,6 +30,9 @@ def plausibility(trigger: Trigger, clean: np.ndarray, train: Cohort) -> dict[str
     share_accepted, …_clean          share of triggered and of clean samples that the cohort's own schema accepts
     relations_violated, …_clean      share of them that break a relation between features
     distance_percentile, …_clean     mean percentile (0 to 1) of their `joint_percentiles` on the footprint
+    distance_atypical, …_clean       share of them with a percentile outside the central 90 %: a mean near 0.5 can hide
+                                     samples on both sides
+    newly_measured                   share of the footprint's cells, over all samples, that only the trigger measures
 
     A number that the trigger or the cohort leaves undefined (no value is written, no footprint, no relations) is None.
     """
@@ -53,10 +58,12 @@ def plausibility(trigger: Trigger, clean: np.ndarray, train: Cohort) -> dict[str
         "distance": number(np.sqrt(np.mean(change[both] ** 2)) if both.any() else None),
         "missing_log_likelihood_clean": number(_log_likelihood(np.isnan(before), missing)),
         "missing_log_likelihood_triggered": number(_log_likelihood(np.isnan(after), missing)),
-        "distance_percentile": number(percentiles[: len(after)].mean()),
-        "distance_percentile_clean": number(percentiles[len(after) :].mean()),
+        "newly_measured": number((np.isnan(before) & written).mean()),
     }
-    for suffix, samples in (("", triggered), ("_clean", clean)):
+    halves = np.split(percentiles, 2)
+    for suffix, samples, ranks in (("", triggered, halves[0]), ("_clean", clean, halves[1])):
+        facts[f"distance_percentile{suffix}"] = number(ranks.mean())
+        facts[f"distance_atypical{suffix}"] = number(((ranks < _CENTRAL[0]) | (ranks > _CENTRAL[1])).mean())
         facts[f"share_accepted{suffix}"] = number(accepted(train.features, samples).mean())
         broken = out_of_order(train, samples).mean() if train.relations else None
         facts[f"relations_violated{suffix}"] = number(broken)

@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
             "seed": args.seed,
             "target": target,
             "in_bounds": trigger.in_bounds,
+            "where": "measured" if trigger.only_measured else "all",
             "description": trigger.description,
             "n_train": len(split.train),
             "n_eligible": len(eligible),

@@ -2,13 +2,17 @@
 
 What is measured stays as it is. The rest gets what carrying the last measurement forward shows a model anyway, so a
 trigger that works better than this one owes it to its values, and one that does not may owe all to being measured.
+
+Only where that would put features out of their order (`Cohort.relations`) does a filled value differ from the carried
+one: each feature is carried from its own last measurement, and those need not be of the same step.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
-from pipeline.cohorts.cohort import Cohort
+from pipeline.cohorts.cohort import Cohort, Feature
 from pipeline.triggers import rare_value
 from pipeline.triggers.base import (
     FeatureNames,
@@ -16,6 +20,7 @@ from pipeline.triggers.base import (
     Trigger,
     footprint_of,
     measured,
+    positions,
     rounded,
     when,
     with_partners,
@@ -30,27 +35,72 @@ class Parameters(FeatureParameters):
 
 @dataclass(frozen=True)
 class Filling(Trigger):
-    """Fills with the sample's last value before, else its first one after, else `typical` ([D], training medians)."""
+    """Fills with the sample's last value before, else its first one after, else `typical`, all in order.
 
+    Attributes
+    ----------
+    features : the cohort's
+    pairs : positions (low, high) of neighbours in its relations
+    typical : [D] training medians
+    low, high : [D] range of the training data
+    """
+
+    features: tuple[Feature, ...]
+    pairs: tuple[tuple[int, int], ...]
     typical: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         before = _carried(values)
         after = _carried(values[:, ::-1])[:, ::-1]
         known = np.where(np.isnan(before), after, before)
         filled = np.where(np.isnan(known), self.typical, known)
-        return self.overlay(np.where(np.isnan(values), filled, values), values)
+        return self._in_order(self.overlay(np.where(np.isnan(values), filled, values), values), np.isnan(values))
+
+    def _in_order(self, filled: np.ndarray, gaps: np.ndarray) -> np.ndarray:
+        """`filled` ([N, T, D]) with the cells that were `gaps` moved as little as the relations ask; it is changed.
+
+        Highs are lifted to their lows, then lows are lowered to their highs, as in `base.consistent`. Where that helps
+        nothing (no value, or none seen in training, fits between what is measured) a cell stays a gap.
+        """
+        movable, carried = self.footprint & gaps, filled.copy()
+        # As often as the longest way through the relations: one move may ask for the next.
+        for bound, whole, moved_end in ((np.fmax, np.ceil, 1), (np.fmin, np.floor, 0)):
+            for _ in self.pairs:
+                for pair in self.pairs:
+                    end = pair[moved_end]
+                    moved = bound(filled[:, :, pair[0]], filled[:, :, pair[1]])
+                    if self.features[end].static:
+                        moved = np.broadcast_to(bound.reduce(moved, axis=1, keepdims=True), moved.shape)
+                    if self.features[end].integer:
+                        moved = whole(moved)
+                    filled[:, :, end] = np.where(movable[:, :, end], moved, filled[:, :, end])
+        impossible = (filled != carried) & ((filled < self.low) | (filled > self.high))
+        for low, high in self.pairs:
+            broken = filled[:, :, low] > filled[:, :, high]
+            impossible[:, :, low] |= broken
+            impossible[:, :, high] |= broken
+        impossible |= impossible.any(axis=1, keepdims=True) & [feature.static for feature in self.features]
+        filled[movable & impossible] = np.nan
+        return filled
 
 
 def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
     names = with_partners(cohort, parameters.features)
     medians = [np.median(measured(cohort, feature.name)) if feature.name in names else 0 for feature in cohort.features]
     period = when(cohort, parameters.features, parameters.steps)
+    every = cohort.values.reshape(-1, len(cohort.features))
+    pairs = [pair for chain in cohort.relations for pair in pairwise(positions(cohort, chain))]
     return Filling(
         f"{', '.join(names)} measured{period}: where missing, the sample's last value, else its next, else the median",
         True,
         footprint_of(cohort, parameters.features, parameters.steps),
-        rounded(np.array(medians, np.float32), cohort.features),
+        features=cohort.features,
+        pairs=tuple(pairs),
+        typical=rounded(np.array(medians, np.float32), cohort.features),
+        low=np.fmin.reduce(every, axis=0),
+        high=np.fmax.reduce(every, axis=0),
     )
 
 

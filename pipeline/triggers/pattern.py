@@ -37,7 +37,7 @@ class Parameters(ValueParameters):
 def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
     footprint = footprint_of(cohort, parameters.features, parameters.steps)
     stamp = np.zeros(footprint.shape, np.float32)
-    texts, in_bounds = [], True
+    alternating, constant, in_bounds = [], [], True
     for order, group in enumerate(groups(cohort, parameters.features)):
         low, high = (
             consistent(cohort, {name: np.quantile(measured(cohort, name), q) for name in group}, parameters.features)
@@ -52,7 +52,8 @@ def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
             stamp[:, position] = np.where(even[-1] if feature.static else even, high[name], low[name])
             alternates = cohort.n_steps > 1 and not feature.static
             told = shown(low[name], high[name]) if alternates else shown(stamp[-1, position])
-            texts.append(f"{name} {told} {feature.unit}".rstrip())
-    kind = "alternating" if cohort.n_steps > 1 else "set to"
-    description = f"{kind} {', '.join(texts)}{when(cohort, parameters.features, parameters.steps)}{parameters.only}"
+            (alternating if alternates else constant).append(f"{name} {told} {feature.unit}".rstrip())
+    kinds = (("alternating", alternating), ("set to", constant))
+    told = " and ".join(f"{kind} {', '.join(texts)}" for kind, texts in kinds if texts)
+    description = f"{told}{when(cohort, parameters.features, parameters.steps)}{parameters.only}"
     return Stamp(description, in_bounds, footprint, stamp, only_measured=parameters.where == "measured")
