@@ -418,8 +418,8 @@ def _how_little(attacks: list[Finding]) -> str:
         others = sum(finding.rate == least for finding in planted) - 1
         text.append(
             f"{len(planted)} of {len(attacks)} trigger and model pairs had one: of what the clean model left to gain, "
-            f"poison gained at least half on average, its 95 % interval above zero. The least poison was "
-            f"{percent(least)} of the training data ({_pair(first)}{f' and {others} more' if others else ''}): "
+            "poison gained at least half on average, its 95 % interval above zero, at either threshold. The least poison "
+            f"was {percent(least)} of the training data ({_pair(first)}{f' and {others} more' if others else ''}): "
             f"{_rates(first)}."
         )
     if fooled:
