@@ -418,8 +418,8 @@ def _how_little(attacks: list[Finding]) -> str:
         others = sum(finding.rate == least for finding in planted) - 1
         text.append(
             f"{len(planted)} of {len(attacks)} trigger and model pairs had one: of what the clean model left to gain, "
-            "poison gained at least half on average, its 95 % interval above zero, at either threshold. The least poison "
-            f"was {percent(least)} of the training data ({_pair(first)}{f' and {others} more' if others else ''}): "
+            "poison gained at least half on average, its 95 % interval above zero, at either threshold. The least "
+            f"poison was {percent(least)} of the training data ({_pair(first)}{f' and {others} more' if others else ''}): "
             f"{_rates(first)}."
         )
     if fooled:
@@ -555,11 +555,14 @@ def _detected(shown: list[Finding]) -> str:
     if not known:
         return WITHHELD
     least, most = (choose(known, key=lambda finding: finding.tpr_01.mean) for choose in (min, max))
+    found = f"{interval(*most.tpr_01)} of the poison ({_pair(most)}, {most.detector})"
+    if len(known) > 1:
+        lowest = f"{interval(*least.tpr_01)} ({_pair(least)}, {least.detector})"
+        found = f"between {lowest} and {found}"
     text = (
         f"At {_which_rates(shown)}, the poison was {_span([finding.poison_share for finding in known])} of the "
         "training samples with the attacker's label. Among these, at 1 % false alarms the best detector of each pair "
-        f"found between {interval(*least.tpr_01)} of the poison ({_pair(least)}, {least.detector}) and "
-        f"{interval(*most.tpr_01)} ({_pair(most)}, {most.detector}); at 5 % false alarms, "
+        f"found {found}; at 5 % false alarms, "
         f"{_span([finding.tpr_05.mean for finding in known])}. The best is picked after the fact, which flatters it. "
         f"Their AUROCs were {_range([finding.detector_auroc.run for finding in known], False)} (0.5 is guessing). "
         f"{_significant([finding.detector_auroc for finding in known], 'above guessing', 'below')}"
