@@ -15,7 +15,7 @@ from pipeline.config import Study
 from pipeline.errors import UserError
 from pipeline.files import read_json, write_json
 from pipeline.grid import Cell, cells
-from pipeline.results import columns, figures, pages, tables
+from pipeline.results import answers, columns, figures, pages, tables
 from pipeline.results.findings import FOOLS_CLEAN, NONE, PLANTED, UNDECIDED, Estimate, findings, read_findings, verdict
 from pipeline.stages import aggregate, report
 from pipeline.stages import figures as figures_stage
@@ -452,7 +452,7 @@ def test_what_is_withheld_is_in_no_table_figure_or_text(study, tmp_path):
     assert built["roc"].empty and tables.dose_response(built["summary"]).empty
     assert read_json(folder / "metrics.json") == {}
     found = read_findings(built["findings"])
-    assert pages.headline(found) == [("How little poison plants a backdoor?", pages.WITHHELD)]
+    assert answers.headline(found) == [("How little poison plants a backdoor?", pages.WITHHELD)]
     for name in figures.FIGURES:
         texts = " ".join(text.get_text() for text in figures.draw(name, built, "ward").findobj(Text))
         assert "fewer than 10 patients" in texts, name
@@ -532,8 +532,8 @@ def found_in(data: dict, model: str = "mlp"):
     return next(f for f in read_findings(data["findings"]) if (f.model, f.trigger) == (model, "value_shift"))
 
 
-def answers(data: dict) -> dict[str, str]:
-    return dict(pages.headline([found for found in read_findings(data["findings"]) if found.model == "mlp"]))
+def answers_of(data: dict) -> dict[str, str]:
+    return dict(answers.headline([found for found in read_findings(data["findings"]) if found.model == "mlp"]))
 
 
 def test_findings_name_the_smallest_rate_that_plants_a_backdoor(results):
@@ -553,7 +553,7 @@ def test_a_trigger_that_fools_the_clean_model_is_not_told_as_no_backdoor(results
     found = found_in(data)
     assert found.net.difference < 0.5 and found.planted and found.verdict == FOOLS_CLEAN
     assert found.effect_share.mean > 0.97
-    answer = answers(data)["How little poison plants a backdoor?"]
+    answer = answers_of(data)["How little poison plants a backdoor?"]
     assert "fools the clean model too" in answer and "ASR 0.995" in answer and "ASR₀ 0.632" in answer
     assert "none of the rates" not in answer and "(0.100 without the trigger)" in answer
 
@@ -605,10 +605,10 @@ def test_the_verdict(n_seeds, asr0, moved, share, expected):
 
 
 def test_the_headline_follows_the_numbers(results, data):
-    strong = dict(pages.headline(read_findings(data["findings"])))
+    strong = dict(answers.headline(read_findings(data["findings"])))
     assert strong["How little poison plants a backdoor?"].startswith("2 of 2 ")
     weak = [(0.1, 0.1), (0.2, 0.1), (0.15, 0.1)]
-    answer = answers(with_success(results, {"0.01": weak, "0.05": weak}))["How little poison plants a backdoor?"]
+    answer = answers_of(with_success(results, {"0.01": weak, "0.05": weak}))["How little poison plants a backdoor?"]
     assert answer.startswith("In 1 of 1 pairs none of the rates")
     assert "ASR 0.150 [" in answer and "ASR₀ 0.100" in answer and "difference 0.050 [−0.074, 0.174]" in answer
 
@@ -619,7 +619,7 @@ def test_a_significant_loss_is_not_told_as_a_gain(results):
     data = with_success(results, {"0.01": weak, "0.05": weak})
     flipped = (data["runs"]["model"] == "mlp") & (data["runs"]["trigger"] == "flip_only")
     data["runs"].loc[flipped, "asr_net"] = [0.50, 0.52, 0.51] * 2
-    answer = answers(remade(data))["Is it the trigger, or only the flipped labels?"]
+    answer = answers_of(remade(data))["Is it the trigger, or only the flipped labels?"]
     assert "more than flipping in 0 of 1 tests, less in 1" in answer
 
 
@@ -651,13 +651,13 @@ def test_measuring_alone_is_set_beside_the_values(tmp_path):
     # The labels of all three are flipped: what flipping does is no part of what measuring does.
     assert row["share"] == pytest.approx((mask - flip) / (net - flip))
     assert row["share_low"] < row["share"] < row["share_high"]
-    found = dict(pages.headline(read_findings(data["findings"])))
+    found = dict(answers.headline(read_findings(data["findings"])))
     assert "only measured" in found["Is it the value, or that something was measured at all?"]
     assert pages.masks_html(data["masks"]).count("<tr>") == 1 + len(data["masks"])
     without = make_study(triggers=["value_shift", "mask_only"], models=["mlp"])
     alone = tables.build(without, tmp_path)
     assert alone["masks"]["share"].isna().all() and alone["masks"]["mask_net"].notna().all()
-    [answer] = [text for question, text in pages.headline(read_findings(alone["findings"])) if "measured" in question]
+    [answer] = [text for question, text in answers.headline(read_findings(alone["findings"])) if "measured" in question]
     assert "is not known here (flip_only)" in answer
 
 
@@ -681,21 +681,21 @@ def test_a_trigger_that_makes_nothing_measured_has_no_mask_to_explain(tmp_path):
 
 
 def test_a_threshold_that_is_a_number_is_nobody_s_own(results, data):
-    assert "own validation data gives" not in answers(data)["Is it the trigger, or only the flipped labels?"]
+    assert "own validation data gives" not in answers_of(data)["Is it the trigger, or only the flipped labels?"]
     strong = [(0.9, 0.1), (0.95, 0.1), (0.92, 0.1)]
     other = with_success(results, {"0.01": strong, "0.05": strong}, own=0.8)
-    assert "own validation data gives" in answers(other)["Is it the trigger, or only the flipped labels?"]
+    assert "own validation data gives" in answers_of(other)["Is it the trigger, or only the flipped labels?"]
 
 
 def test_missed_deterioration_is_told_by_what_is_missed(tmp_path):
     study = make_study(target=0, models=["mlp"])
-    answer = answers(tables.build(study, fabricate(study, tmp_path)))
+    answer = answers_of(tables.build(study, fabricate(study, tmp_path)))
     assert "samples with label 1, the clean model gets" in answer["Would the performance on clean data give it away?"]
 
 
 def test_a_detector_that_is_perfect_in_every_seed_is_no_failed_test(data):
     contrast = found_in(data).detector_auroc._replace(p_holm=np.nan)
-    told = pages._significant([contrast, contrast._replace(p_holm=0.01, difference=0.4)], "above guessing", "below")
+    told = answers._significant([contrast, contrast._replace(p_holm=0.01, difference=0.4)], "above guessing", "below")
     assert "above guessing in 1 of 1 tests, below in 0; 1 could not be tested" in told
 
 
@@ -728,7 +728,7 @@ def test_figures_and_tables_of_odd_studies(changes, tmp_path):
     for name in figures.FIGURES:
         assert "<svg" not in figures.figure_html(figures.draw(name, data, "ward"), name)  # embedded, not inline
     found = read_findings(data["findings"])
-    page = pages.headline_html(found) + pages.findings_html(found) + pages.contrasts_html(data["contrasts"])
+    page = answers.headline_html(found) + pages.findings_html(found) + pages.contrasts_html(data["contrasts"])
     page += pages.summary_html(data["summary"]) + pages.triggers_html(data["triggers"])
     assert "nan" not in page.lower()
     if len(study.seeds) == 1:
@@ -756,7 +756,7 @@ def test_tables_of_the_runs_that_are_there(study, results, keep):
     for name in figures.FIGURES:
         figures.figure_html(figures.draw(name, data, "ward"), name)
     found = read_findings(data["findings"])
-    page = pages.headline_html(found) + pages.findings_html(found) + pages.contrasts_html(data["contrasts"])
+    page = answers.headline_html(found) + pages.findings_html(found) + pages.contrasts_html(data["contrasts"])
     page += pages.summary_html(data["summary"]) + pages.triggers_html(data["triggers"])
     assert "nan" not in page.lower()
 
@@ -799,7 +799,7 @@ def test_the_report_stands_alone(study, results, data):
     assert "<title>Backdoor study</title>" in html
     assert not re.search(r"<script|<link|<iframe|@import|url\(", html)
     assert set(re.findall(r'(?:src|data)="([^"]{5})', html)) == {"data:"}
-    for _, answer in pages.headline(read_findings(data["findings"])):
+    for _, answer in answers.headline(read_findings(data["findings"])):
         assert answer in unescape(html)
     assert "no intervals and no p-values" not in html
     assert "tables.read" not in html and "Traceback" not in html
@@ -829,6 +829,6 @@ def test_the_committed_notebook_is_clean():
 def test_a_study_of_the_control_alone_says_so(tmp_path):
     study = make_study(triggers=["flip_only"], models=["mlp"], rates=[0.01])
     found = read_findings(tables.build(study, fabricate(study, tmp_path))["findings"])
-    assert pages.headline(found) == [
+    assert answers.headline(found) == [
         ("How little poison plants a backdoor?", "No run of an attack is here, only its controls.")
     ]

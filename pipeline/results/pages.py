@@ -1,4 +1,4 @@
-"""What a reader reads, made from the tables alone: numbers as texts, HTML tables, and the headline in words."""
+"""What a reader reads, made from the tables alone: numbers as texts, HTML tables, and the text about the setting."""
 
 from collections.abc import Iterable
 from html import escape
@@ -7,10 +7,9 @@ import pandas as pd
 
 from pipeline.cohorts.intake import MIN_CELL
 from pipeline.grid import CLEAN, FLIPPED, MASK_ONLY
-from pipeline.results.columns import ALL_AUROC, CHANCE, LABEL_AUROC, LABEL_TPR, METRICS, is_attack
-from pipeline.results.findings import FOOLS_CLEAN, MARK, NONE, PLANTED, UNDECIDED, Contrast, Finding
+from pipeline.results.columns import ALL_AUROC, CHANCE, LABEL_AUROC, LABEL_TPR, METRICS
+from pipeline.results.findings import Finding
 
-ALPHA = 0.05
 TWO_PEAKED = 0.5  # from the lowest to the highest seed: a mean in between is no seed's
 FEW_SAMPLES = 50  # of a label in the test set: one sample more or less moves a share of them by 2 %
 MISSING = "–"
@@ -264,6 +263,28 @@ def findings_html(found: list[Finding]) -> str:
     return html_table(table, left=["dataset", "model", "trigger", "backdoor", "best detector"])
 
 
+def masks_html(masks: pd.DataFrame) -> str:
+    """What measuring alone does, at every rate; empty where mask_only was not studied."""
+    if masks.empty:
+        return ""
+    table = pd.DataFrame(
+        {
+            "dataset": masks["dataset"],
+            "model": masks["model"],
+            "trigger": masks["trigger"],
+            "poison rate": [percent(rate) for rate in masks["rate"]],
+            "seeds": masks["n_seeds"],
+            "ASR − ASR₀": _intervals(masks, "asr_net", "asr_net_low", "asr_net_high"),
+            "the same cells only measured": _intervals(masks, "mask_net", "mask_net_low", "mask_net_high"),
+            "labels flipped alone": _intervals(masks, "flip_net", "flip_net_low", "flip_net_high"),
+            "share of the mask, beyond flipping": [
+                interval(*row) for row in masks[["share", "share_low", "share_high"]].to_numpy(float)
+            ],
+        }
+    )
+    return html_table(table, left=["dataset", "model", "trigger"])
+
+
 def contrasts_html(contrasts: pd.DataFrame) -> str:
     """One foldable table per metric × control, with every run against its control."""
     if contrasts.empty:
@@ -374,263 +395,6 @@ def label(metric: str) -> str:
     """The name of a metric for readers."""
     name, _, detector = metric.partition(":")
     return f"{LABELS[name]}, {detector}" if detector else LABELS[name]
-
-
-def headline(found: list[Finding]) -> list[tuple[str, str]]:
-    """Questions and their answers in words for one dataset, composed from its findings."""
-    how_little = "How little poison plants a backdoor?"
-    attacks = [finding for finding in found if is_attack(finding.trigger)]
-    control = [finding for finding in found if finding.trigger == FLIPPED]
-    if not found:
-        return [(how_little, WITHHELD)]
-    if not attacks:
-        return [(how_little, "No run of an attack is here, only its controls.")]
-    shown = [finding for finding in attacks if finding.planted] or attacks
-    answers = [
-        (how_little, _how_little(attacks)),
-        ("Is it the trigger, or only the flipped labels?", _only_labels(shown, control)),
-    ]
-    masked = [finding for finding in shown if not pd.isna(finding.mask.mean)]
-    if masked:
-        answers.append(("Is it the value, or that something was measured at all?", _only_mask(masked)))
-    return [
-        *answers,
-        ("Would the performance on clean data give it away?", _clean_cost(shown)),
-        ("Would a detector give it away?", _detected(shown)),
-    ]
-
-
-def headline_html(found: list[Finding]) -> str:
-    return "".join(
-        f'<div class="answer"><p><strong>{question}</strong><br>{escape(answer)}</p></div>'
-        for question, answer in headline(found)
-    )
-
-
-def _how_little(attacks: list[Finding]) -> str:
-    planted = [finding for finding in attacks if finding.verdict == PLANTED]
-    fooled = [finding for finding in attacks if finding.verdict == FOOLS_CLEAN]
-    undecided = [finding for finding in attacks if finding.verdict == UNDECIDED]
-    text = []
-    if planted:
-        least = min(finding.rate for finding in planted)
-        first = max((f for f in planted if f.rate == least), key=lambda f: f.effect_share.mean)
-        others = sum(finding.rate == least for finding in planted) - 1
-        text.append(
-            f"{len(planted)} of {len(attacks)} trigger and model pairs had one: of what the clean model left to gain, "
-            "poison gained at least half on average, its 95 % interval above zero, at either threshold. The least "
-            f"poison was {percent(least)} of the training data ({_pair(first)}{f' and {others} more' if others else ''}): "
-            f"{_rates(first)}."
-        )
-    if fooled:
-        worst = max(fooled, key=lambda finding: finding.asr0.mean)
-        text.append(
-            f"In {len(fooled)} of {len(attacks)} pairs the trigger fools the clean model too, in half of the samples "
-            f"or more. That is worse news than a backdoor, since it takes no poison: {_pair(worst)} at "
-            f"{percent(worst.rate)} poison, {_rates(worst)}."
-        )
-    if undecided:
-        most = max(undecided, key=_reached)
-        text.append(
-            f"In {len(undecided)} of {len(attacks)} pairs it is undecided: the seeds differ too much, or are too few. "
-            f"The largest effect among them: {_pair(most)} at {percent(most.rate)}, {_rates(most)}."
-        )
-    rest = [finding for finding in attacks if finding.verdict == NONE]
-    if rest:
-        most = max(rest, key=_reached)
-        text.append(
-            f"In {len(rest)} of {len(attacks)} pairs none of the rates studied gained half of what was possible; the "
-            f"largest effect was {_pair(most)} at {percent(most.rate)}: {_rates(most)}."
-        )
-    return " ".join(text)
-
-
-def _reached(finding: Finding) -> float:
-    return finding.net.difference
-
-
-def _rates(finding: Finding) -> str:
-    """ASR and ASR₀ beside their difference, and how much of the possible effect that is."""
-    share = finding.effect_share
-    of = "" if pd.isna(share.mean) else f", {interval(*share)} of the possible effect"
-    rates = f"ASR {interval(*finding.asr)}, ASR₀ {number(finding.asr0.mean)}"
-    if finding.asr0.mean >= MARK:
-        rates += f" ({number(finding.moved.control)} without the trigger)"
-    return f"{rates}, difference {interval(*finding.net.effect)}{of}"
-
-
-def _only_labels(shown: list[Finding], control: list[Finding]) -> str:
-    if not control:
-        return "No run of flip_only is here, so the two cannot be told apart."
-    most = max(control, key=lambda finding: abs(finding.net.difference))
-    text = (
-        f"With the labels flipped and no trigger planted, ASR − ASR₀ was {interval(*most.net.effect, signed=True)} "
-        f"where it was farthest from zero ({most.model} at {percent(most.rate)}: ASR {number(most.asr.mean)}, ASR₀ "
-        f"{number(most.asr0.mean)}"
-    )
-    if all(finding.own.difference == finding.net.difference for finding in [*shown, *control]):
-        text += "). "  # the threshold is a number, or nobody would pick another
-    else:
-        text += (
-            f", both at the clean model's threshold), and {interval(*most.own.effect, signed=True)} with each model at "
-            "the threshold that its own validation data gives. "
-        )
-    added = [finding.over_flip for finding in shown]
-    return (
-        f"{text}At {_which_rates(shown)}, a trigger added {_range([c.difference for c in added])} to the effect of "
-        f"flipping alone. {_significant(added, 'more than flipping', 'less')}"
-    )
-
-
-def _only_mask(shown: list[Finding]) -> str:
-    """Writing a value also makes it measured: what measuring alone does."""
-    text = []
-    for finding in shown:
-        told = (
-            f"{_pair(finding)} at {percent(finding.rate)}: with the values written, which makes "
-            f"{_span([finding.newly_measured])} of their cells measured that were not, ASR − ASR₀ was "
-            f"{interval(*finding.mask_run)}; where the same cells were only measured, with what is typical of the "
-            f"sample, {interval(*finding.mask)}"
-        )
-        if pd.isna(finding.mask_flip.mean):
-            text.append(f"{told}. What flipped labels do alone is not known here (flip_only).")
-            continue
-        told += f"; where labels were flipped and nothing else done, {number(finding.mask_flip.mean)}."
-        if not pd.isna(finding.mask_share.mean):
-            told += f" Of the effect beyond flipping, the mask explains a share of {interval(*finding.mask_share)}."
-        text.append(told)
-    return " ".join(text)
-
-
-def masks_html(masks: pd.DataFrame) -> str:
-    """What measuring alone does, at every rate; empty where mask_only was not studied."""
-    if masks.empty:
-        return ""
-    table = pd.DataFrame(
-        {
-            "dataset": masks["dataset"],
-            "model": masks["model"],
-            "trigger": masks["trigger"],
-            "poison rate": [percent(rate) for rate in masks["rate"]],
-            "seeds": masks["n_seeds"],
-            "ASR − ASR₀": _intervals(masks, "asr_net", "asr_net_low", "asr_net_high"),
-            "the same cells only measured": _intervals(masks, "mask_net", "mask_net_low", "mask_net_high"),
-            "labels flipped alone": _intervals(masks, "flip_net", "flip_net_low", "flip_net_high"),
-            "share of the mask, beyond flipping": [
-                interval(*row) for row in masks[["share", "share_low", "share_high"]].to_numpy(float)
-            ],
-        }
-    )
-    return html_table(table, left=["dataset", "model", "trigger"])
-
-
-def _clean_cost(shown: list[Finding]) -> str:
-    known = [finding for finding in shown if not pd.isna(finding.auroc.difference)]
-    if not known:
-        return WITHHELD
-    worst = min(known, key=lambda finding: finding.auroc.difference)
-    changes = [finding.auroc for finding in known]
-    return (
-        f"At {_which_rates(shown)}, the AUROC on clean test data differed from the clean model's by "
-        f"{_range([change.difference for change in changes])}; the least favourable change was "
-        f"{interval(*worst.auroc.effect, signed=True)} ({_pair(worst)}, AUROC {number(worst.auroc.run)} after "
-        f"{number(worst.auroc.control)}). {_significant(changes, 'higher', 'lower')} {_clean_errors(known)}"
-    )
-
-
-def _clean_errors(known: list[Finding]) -> str:
-    """What the attacker's answer costs on clean data: false positives for target 1, missed positives for target 0."""
-    if known[0].target == 1:
-        of, clean, own = "0", [f.fpr.control for f in known], [f.fpr_own.mean for f in known]
-    else:
-        of, clean, own = "1", [1 - f.recall.control for f in known], [1 - f.recall_own.mean for f in known]
-    return (
-        f"Of the clean test samples with label {of}, the clean model gets {_span(clean)} wrong, the poisoned one at "
-        f"its own threshold {_span(own)}."
-    )
-
-
-def _detected(shown: list[Finding]) -> str:
-    known = [finding for finding in shown if finding.detector]
-    if not known:
-        return WITHHELD
-    least, most = (choose(known, key=lambda finding: finding.tpr_01.mean) for choose in (min, max))
-    found = f"{interval(*most.tpr_01)} of the poison ({_pair(most)}, {most.detector})"
-    if len(known) > 1:
-        lowest = f"{interval(*least.tpr_01)} ({_pair(least)}, {least.detector})"
-        found = f"between {lowest} and {found}"
-    text = (
-        f"At {_which_rates(shown)}, the poison was {_span([finding.poison_share for finding in known])} of the "
-        "training samples with the attacker's label. Among these, at 1 % false alarms the best detector of each pair "
-        f"found {found}; at 5 % false alarms, "
-        f"{_span([finding.tpr_05.mean for finding in known])}. The best is picked after the fact, which flatters it. "
-        f"Their AUROCs were {_range([finding.detector_auroc.run for finding in known], False)} (0.5 is guessing). "
-        f"{_significant([finding.detector_auroc for finding in known], 'above guessing', 'below')}"
-    )
-    alarmed = [finding for finding in known if not pd.isna(finding.alarm_tpr)]
-    if alarmed:
-        text += (
-            f" Set to work without knowing the rate, their own alarms flagged "
-            f"{_span([finding.alarm_tpr for finding in alarmed])} of the poison and "
-            f"{_span([finding.alarm_fpr for finding in alarmed])} of the clean samples beside it"
-        )
-        few = len(known) - len(alarmed)
-        rest = f"; in {few} of {len(known)} pairs a seed flagged too few patients to be shown" if few else ""
-        text += f"{rest}."
-    flipped = [finding.flip_tpr_01.mean for finding in known if not pd.isna(finding.flip_tpr_01.mean)]
-    if flipped:
-        text += (
-            f" On flip_only, where there is no trigger to find, the same detectors found {_span(flipped)} at 1 %: that "
-            "much comes from flipped labels alone."
-        )
-    split = [f for f in known if f.auroc_highest - f.auroc_lowest > TWO_PEAKED]
-    if split:
-        worst = max(split, key=lambda finding: finding.auroc_highest - finding.auroc_lowest)
-        text += (
-            f" In {len(split)} of {len(known)} pairs the seeds disagree: {worst.detector} on {_pair(worst)} had an "
-            f"AUROC from {number(worst.auroc_lowest)} to {number(worst.auroc_highest)}, so its mean is no seed's."
-        )
-    return text
-
-
-def _which_rates(shown: list[Finding]) -> str:
-    planted = all(finding.planted for finding in shown)
-    return "the smallest rates that worked" if planted else "the rates of the largest effect"
-
-
-def _significant(contrasts: list[Contrast], above: str, below: str) -> str:
-    """How many differences are significant, by their sign."""
-    tested = [contrast for contrast in contrasts if not pd.isna(contrast.p_holm)]
-    if not tested:
-        return "No test is possible with these seeds."
-    same = len(contrasts) - len(tested)
-    untested = f"; {same} could not be tested (one seed, or the same in every seed)" if same else ""
-    small = [contrast for contrast in tested if contrast.p_holm < ALPHA]
-    n_above = sum(contrast.difference > 0 for contrast in small)
-    return (
-        f"With p < {ALPHA} after Holm's correction it was {above} in {n_above} of {len(tested)} tests, {below} in "
-        f"{len(small) - n_above}{untested}."
-    )
-
-
-def _range(values: list[float], signed: bool = True) -> str:
-    """The lowest and the highest of some numbers."""
-    values = [value for value in values if not pd.isna(value)] or [float("nan")]
-    low, high = number(min(values), signed), number(max(values), signed)
-    return low if low == high else f"{low} to {high}"
-
-
-def _span(shares: list[float]) -> str:
-    """The lowest and the highest of shares."""
-    shares = [share for share in shares if not pd.isna(share)]
-    if not shares:
-        return MISSING
-    low, high = (f"{100 * share:.1f}\N{NO-BREAK SPACE}%" for share in (min(shares), max(shares)))
-    return low if low == high else f"{low} to {high}"
-
-
-def _pair(finding: Finding) -> str:
-    return f"{finding.trigger} in {finding.model}"
 
 
 def _intervals(table: pd.DataFrame, mean: str, low: str, high: str) -> list[str]:

@@ -106,6 +106,7 @@ rule report:
         RESULTS_CODE,
         "pipeline/results/figures.py",
         "pipeline/results/pages.py",
+        "pipeline/results/answers.py",
         notebook="notebooks/report.ipynb",
     output:
         f"{RESULTS}/report.html",
