@@ -176,7 +176,7 @@ def triggers(poisons: list[dict]) -> pd.DataFrame:
     for fact in poisons:
         row = {name: fact[name] for name in [*TRIGGER, "seed", "description", "in_bounds"]}
         row |= {name: fact[name] for name in ("footprint_size", "n_cells", "n_poisoned", "n_patients")}
-        row |= {"features": " ".join(fact["features"]), "steps": str(fact["steps"]), "where": fact["where"]}
+        row |= {"features": " ".join(fact["features"]) or None, "steps": str(fact["steps"]), "where": fact["where"]}
         row["footprint_share"] = fact["footprint_size"] / fact["n_cells"] if fact["n_cells"] else None
         rows.append(row | {name: fact["plausibility"][name] for name in PLAUSIBILITY})
     columns = ["seed", "n_patients", *[name for name in TRIGGERS if name != "n_seeds"]]

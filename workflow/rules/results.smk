@@ -14,7 +14,10 @@ TABLES = [
     "findings",
     "roc",
 ]
-RESULTS_CODE = [f"pipeline/results/{name}.py" for name in ("columns", "facts", "disclosure", "tables", "findings")]
+RESULTS_CODE = [
+    f"pipeline/results/{name}.py"
+    for name in ("columns", "facts", "disclosure", "tables", "findings")
+]
 # Figure: its category in `snakemake --report`.
 PICTURES = {
     "dose_response": "Attack",
