@@ -480,6 +480,21 @@ def test_small_datasets_are_told_of(data):
     assert "withheld (dashes)" in pages.warnings_html(few, "fixed")
 
 
+def test_seeds_that_share_patients_have_wider_intervals(study, results, data):
+    """split: per_seed widens what is measured on test patients, by Nadeau and Bengio's factor, and nothing else."""
+    shared = tables.build(study.model_copy(update={"split": "per_seed"}), results)
+    key = ["model", "trigger", "rate", "metric", "control"]
+    widths = [
+        table.set_index(key).eval("ci_high - ci_low")
+        for table in (shared["contrasts"].query("rate == 0.01"), data["contrasts"].query("rate == 0.01"))
+    ]
+    ratio = (widths[0] / widths[1]).groupby("metric").max()
+    assert ratio["auroc_clean"] == pytest.approx(np.sqrt((1 / 3 + 3 / 14) / (1 / 3)))
+    assert ratio["detection_auroc_in_label:saliency"] == 1
+    asr = [table.query("metric == 'asr'")["ci_low"].to_numpy() for table in (shared["summary"], data["summary"])]
+    assert (asr[0] < asr[1]).all()
+
+
 def test_contrasts_pair_runs_with_their_controls(data):
     runs, contrasts = data["runs"].set_index(["model", "trigger", "rate", "seed"]).sort_index(), data["contrasts"]
     at = contrasts.query("model == 'mlp' and trigger == 'value_shift' and rate == 0.05")
@@ -570,6 +585,8 @@ def test_what_flipped_labels_lift_over_the_clean_model_s_threshold_is_no_backdoo
     found = found_in(with_success(results, {"0.01": lifted, "0.05": lifted}, own=0.15))
     assert found.effect_share.mean > 0.9 and found.own_share.mean < 0.1
     assert (found.verdict, found.planted) == (NONE, False)
+    answer = answers_of(with_success(results, {"0.01": lifted, "0.05": lifted}, own=0.15))
+    assert "with each model at its own threshold" in answer["How little poison plants a backdoor?"]
 
 
 def test_an_undecided_rate_is_not_hidden_behind_one_without_an_effect(results):

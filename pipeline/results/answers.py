@@ -75,8 +75,8 @@ def _how_little(attacks: list[Finding]) -> str:
     if rest:
         most = max(rest, key=_reached)
         text.append(
-            f"In {len(rest)} of {len(attacks)} pairs none of the rates studied gained half of what was possible; the "
-            f"largest effect was {_pair(most)} at {percent(most.rate)}: {_rates(most)}."
+            f"In {len(rest)} of {len(attacks)} pairs none of the rates studied gained half of what was possible, at "
+            f"both thresholds; the largest effect was {_pair(most)} at {percent(most.rate)}: {_rates(most)}."
         )
     return " ".join(text)
 
@@ -89,6 +89,8 @@ def _rates(finding: Finding) -> str:
     """ASR and ASR₀ beside their difference, and how much of the possible effect that is."""
     share = finding.effect_share
     of = "" if pd.isna(share.mean) else f", {interval(*share)} of the possible effect"
+    if finding.own_share.mean < MARK <= share.mean:
+        of += f", but {interval(*finding.own_share)} with each model at its own threshold"
     rates = f"ASR {interval(*finding.asr)}, ASR₀ {number(finding.asr0.mean)}"
     if finding.asr0.mean >= MARK:
         rates += f" ({number(finding.moved.control)} without the trigger)"
