@@ -3,8 +3,9 @@
 What is measured stays as it is. The rest gets what carrying the last measurement forward shows a model anyway, so a
 trigger that works better than this one owes it to its values, and one that does not may owe all to being measured.
 
-Only where that would put features out of their order (`Cohort.relations`) does a filled value differ from the carried
-one: each feature is carried from its own last measurement, and those need not be of the same step.
+A model's values change in two cases all the same. Before a sample's first measurement there is nothing to carry: the
+model saw the training mean there, and gets the sample's next value, else the training median. And where carried values
+would put features out of their order (`Cohort.relations`), since each has a last measurement of its own, they are moved.
 """
 
 from dataclasses import dataclass
