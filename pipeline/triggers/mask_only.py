@@ -5,7 +5,7 @@ trigger that works better than this one owes it to its values, and one that does
 
 A model's values change in two cases all the same. Before a sample's first measurement there is nothing to carry: the
 model saw the training mean there, and gets the sample's next value, else the training median. And where carried values
-would put features out of their order (`Cohort.relations`), since each has a last measurement of its own, they are moved.
+would put features out of their order (`Cohort.relations`), each having its own last measurement, they are moved.
 """
 
 from dataclasses import dataclass
