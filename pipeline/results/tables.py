@@ -312,9 +312,10 @@ def contrasts(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
     model says of the same samples without the trigger, clean-test metrics against the clean run of the same seed, and
     the attribution on the footprint against the clean model's. Control flip_only: `asr_net` against that of flipped
     labels at the same rate. Control mask_only: `asr_net` of a trigger that writes values against that of measuring
-    alone, where both are about the same cells. Control chance: a detector's AUROC against 0.5, over all
-    training samples (`detection_auroc:…`) and over those with the target label (`detection_auroc_in_label:…`). p_holm is
-    corrected over models, triggers and rates within each dataset × metric × control; all detectors form one family per scope. `split` as for `summary`.
+    alone, where both are about the same cells. Control chance: a detector's AUROC against 0.5, over all training
+    samples (`detection_auroc:…`) and over those with the target label (`detection_auroc_in_label:…`). p_holm is
+    corrected over models, triggers and rates within each dataset × metric × control; all detectors form one family per
+    scope. `split` as for `summary`.
     """
     runs, explanations = tables["runs"], tables["explanations"]
     pairs = pd.concat(
