@@ -34,18 +34,17 @@ onstart:
     if workflow.local_exec:
         # Each round of the scheduler would start a timer that causes another round, and so on, ever more of them.
         workflow.scheduler.job_rate_limiter = None
-        preflight.mend_times(STUDY)
         if STUDY.warm:
             warm.start()
-    else:
-        lifetime.jobs_run_elsewhere(".")
 
 
 onsuccess:
     warm.stop()
-    logger.info(progress.record(STUDY))
+    logger.info(progress.record(STUDY, progress.states(STUDY, STAMPS)))
 
 
 onerror:
     warm.stop()
-    logger.info(f"{progress.record(STUDY)}; the same command again runs what is missing")
+    logger.info(
+        f"{progress.record(STUDY, progress.states(STUDY, STAMPS))}; the same command again runs what is missing"
+    )

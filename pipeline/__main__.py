@@ -11,9 +11,13 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 import sys  # noqa: E402
 from collections.abc import Callable  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
 
 from pipeline import lifetime, warm  # noqa: E402
 from pipeline.errors import UserError, disk_error  # noqa: E402
+
+if TYPE_CHECKING:
+    from argparse import Namespace
 
 COMMANDS = {
     "datasets": "pipeline.commands.datasets",
@@ -47,7 +51,9 @@ def preloaded() -> Callable[[list[str]], int]:
     from importlib import import_module
 
     import pipeline
+    from pipeline import code
 
+    code.preload()  # before the imports: what is loaded is what was hashed, or newer, which is noticed
     for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."):
         import_module(module.name)
     for name in _HEAVY:
@@ -74,8 +80,13 @@ def main(argv: list[str]) -> int:
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     args = parser.parse_args(argv)
+    is_stage = COMMANDS[args.command].startswith("pipeline.stages.")
     try:
+        if is_stage:
+            args.made_by = _made_by(args)
         status = args.run(args) or 0
+        if is_stage and not status:
+            _made_by(args)  # still so: nothing was loaded after a change
     except (UserError, OSError) as error:
         told = disk_error(error) if isinstance(error, OSError) else error
         if told is None:
@@ -85,9 +96,24 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    if COMMANDS[args.command].startswith("pipeline.stages.") and not status:
+    if is_stage and not status:
         print(f"cost: {clock}")
     return status
+
+
+def _made_by(args: "Namespace") -> dict[str, str | None]:
+    """What a stage's results say of what made them: the caller's stamp, and the hash of the code that runs.
+
+    Raises `UserError` where that is not the code which the caller's stamp is about.
+    """
+    if args.stamp is None:  # by hand: the results are of no study
+        return {"stamp": None, "code": None}
+    from pipeline.code import changed, code
+
+    stamp, planned, *members = args.stamp.split()
+    if code(args.command, *members) != planned or changed(args.command, *members):
+        raise UserError("the code of this stage was changed after the workflow was started; start it again")
+    return {"stamp": stamp, "code": planned}
 
 
 if __name__ == "__main__":

@@ -66,8 +66,13 @@ def cell_results(cell: Cell) -> list[str]:
     Not the results alone: Snakemake deletes what a failed stage had written and nothing that was made of it, so a run
     whose training failed when it was done anew still has its old results.
     """
-    results = [f"{cell.run_folder}/results_{stage}.json" for stage in cell.measured_by]
-    return [f"{cell.poison_folder}/poison.json", f"{cell.run_folder}/run_metadata.json", *results]
+    return list(result_files(cell).values())
+
+
+def result_files(cell: Cell) -> dict[str, str]:
+    """The same by stage, each a JSON file with the stamp that it was made by."""
+    measured = {stage: f"{cell.run_folder}/results_{stage}.json" for stage in cell.measured_by}
+    return {"poison": f"{cell.poison_folder}/poison.json", "train": f"{cell.run_folder}/run_metadata.json", **measured}
 
 
 def settings(study: Study, stage: str, model: str = "", trigger: str = "") -> str:

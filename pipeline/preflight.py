@@ -1,7 +1,6 @@
 """Checks of a study against the catalog and the data, before any job starts."""
 
 import os
-import time
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -11,7 +10,6 @@ from pipeline.cohorts.catalog import Entry, check_files, read_catalog, relations
 from pipeline.cohorts.splits import N_FOLDS, ROLES
 from pipeline.config import SECTIONS, Study
 from pipeline.errors import UserError
-from pipeline.grid import cells
 
 
 def check(study: Study) -> dict[str, Entry]:
@@ -108,27 +106,3 @@ def _label_counts(study: Study, name: str, entry: Entry) -> tuple[int, int] | No
 
     label = read_parquet(sampled)["label"].to_numpy()
     return len(label), int(label.sum())
-
-
-def mend_times(study: Study) -> None:
-    """Bring files of the study that are from the future back to the present, in the order they were written in.
-
-    To be called before jobs start. Where the clock has been set back, Snakemake refuses every job that reads an earlier
-    one's file, because it is newer than what the job has just written.
-    """
-    data, results = Path(study.data_dir), Path(study.results_dir)
-    folders = [*(data / "dev").glob("*"), data / "splits", results / "tables"]
-    folders += [results / folder for cell in cells(study) for folder in (cell.run_folder, cell.poison_folder)]
-    now = time.time_ns()
-    ahead = {}
-    for folder in {folder for folder in folders if folder.is_dir()}:
-        for file in os.scandir(folder):
-            written = file.stat().st_mtime_ns
-            if written > now:
-                ahead[file.path] = written
-    if not ahead:
-        return
-    shift = max(ahead.values()) - now
-    for path, written in ahead.items():
-        os.utime(path, ns=(now, written - shift))
-    print(f"the clock has been set back: {len(ahead)} files are from the future, dated back by {shift / 1e9:.0f} s")

@@ -14,10 +14,12 @@ from typing import NamedTuple
 
 from pipeline.config import Study
 from pipeline.errors import UserError
-from pipeline.files import whole
-from pipeline.grid import Cell, cells
+from pipeline.files import read_json, whole
+from pipeline.grid import Cell, cells, result_files
+from pipeline.stamps import Stamps
 
-DONE, FAILED, MISSING = "done", "failed", "missing"
+DONE, FAILED, OUTDATED, MISSING = "done", "failed", "outdated", "missing"
+OTHER_STAMP = "made with other settings, inputs or code"
 NOT_BEGUN = "not begun"
 INTERRUPTED = "interrupted"
 AT_WORK = "at work, or killed"
@@ -26,10 +28,11 @@ NO_MESSAGE = "ended without a message (killed, or out of memory)"
 
 
 class State(NamedTuple):
-    """One row of cells.csv: a cell, whether it is `done`, `failed` or `missing`, at which stage, and why.
+    """One row of cells.csv: a cell, whether it is `done`, `failed`, `outdated` or `missing`, at which stage, and why.
 
-    A cell has failed if one of its own stages has. It is missing if one has not begun or was interrupted, or waits for
-    the clean run that the cell is compared with. `stage` and `why` are empty for a cell that is done.
+    A cell has failed if one of its own stages has, and is outdated if one of its results has another stamp. It is
+    missing if a stage has not begun or was interrupted, or waits for the clean run that the cell is compared with.
+    `stage` and `why` are empty for a cell that is done.
     """
 
     dataset: str
@@ -47,22 +50,23 @@ class State(NamedTuple):
 
 
 class _Job(NamedTuple):
-    """A stage of a cell: its log, and the file it writes last."""
+    """A stage of a cell: its log, the file it writes last, and the stamp that this has to hold."""
 
     stage: str
     log: str
     last: str
+    stamp: str
 
 
-def states(study: Study, running: bool = False) -> list[State]:
+def states(study: Study, stamps: Stamps, running: bool = False) -> list[State]:
     """The state of every cell of `study`, sorted. `running`: what is not finished may still be at work."""
     outcome = cache(lambda job: _outcome(job, running))
-    return [State(*cell, *_state(study, cell, outcome)) for cell in sorted(cells(study))]
+    return [State(*cell, *_state(study, stamps, cell, outcome)) for cell in sorted(cells(study))]
 
 
-def record(study: Study, rows: list[State] | None = None) -> str:
-    """Write cells.csv into the study's results_dir and return one line about it. `rows`: its states, if at hand."""
-    rows, path = rows or states(study), Path(study.results_dir) / "cells.csv"
+def record(study: Study, rows: list[State]) -> str:
+    """Write the states `rows` to cells.csv in the study's results_dir and return one line about them."""
+    path = Path(study.results_dir) / "cells.csv"
     try:
         write(rows, path)
     except UserError as error:  # the full disk, say, that the jobs failed of
@@ -79,23 +83,25 @@ def write(rows: list[State], path: Path) -> None:
 
 def summary(rows: list[State]) -> str:
     """Such as "127 of 130 cells done, 2 failed, 1 missing"."""
-    counts = {state: sum(row.state == state for row in rows) for state in (DONE, FAILED, MISSING)}
-    others = [f"{counts[state]} {state}" for state in (FAILED, MISSING) if counts[state]]
+    counts = {state: sum(row.state == state for row in rows) for state in (DONE, FAILED, OUTDATED, MISSING)}
+    others = [f"{counts[state]} {state}" for state in (FAILED, OUTDATED, MISSING) if counts[state]]
     return ", ".join([f"{counts[DONE]} of {len(rows)} cells done", *others])
 
 
-def _state(study: Study, cell: Cell, outcome: Callable[[_Job], tuple[str, str]]) -> tuple[str, str, str]:
+def _state(
+    study: Study, stamps: Stamps, cell: Cell, outcome: Callable[[_Job], tuple[str, str]]
+) -> tuple[str, str, str]:
     """State, stage and why of a cell."""
-    to_weights, from_weights = _to_weights(study, cell), _from_weights(study, cell)
+    to_weights, from_weights = _to_weights(study, stamps, cell), _from_weights(study, stamps, cell)
     for job in to_weights + from_weights:
         state, why = outcome(job)
-        if state == FAILED:
-            return FAILED, job.stage, why
+        if state in (FAILED, OUTDATED):
+            return state, job.stage, why
     for job in to_weights:
         state, why = outcome(job)
         if state == MISSING:
             return MISSING, job.stage, why
-    for job in _to_weights(study, cell.control):
+    for job in _to_weights(study, stamps, cell.control):
         state, why = outcome(job)
         if state != DONE:
             return MISSING, job.stage, f"waits for the clean run of this model and seed: {why}"
@@ -106,30 +112,35 @@ def _state(study: Study, cell: Cell, outcome: Callable[[_Job], tuple[str, str]])
     return DONE, "", ""
 
 
-def _to_weights(study: Study, cell: Cell) -> list[_Job]:
+def _to_weights(study: Study, stamps: Stamps, cell: Cell) -> list[_Job]:
     """The stages of a cell that end with its trained model, the cohort's first."""
-    results, dataset = study.results_dir, cell.dataset
-    return [
-        _Job("sample_dev", f"{results}/logs/sample_dev/{dataset}.log", f"{study.data_dir}/splits/{dataset}.json"),
-        _Job("poison", f"{results}/logs/{cell.poison_folder}.log", f"{results}/{cell.poison_folder}/poison.json"),
-        _Job("train", _log(study, "train", cell), f"{results}/{cell.run_folder}/run_metadata.json"),
+    cohort = f"{study.data_dir}/splits/{cell.dataset}.json"
+    return [_job(study, stamps, "sample_dev", cell, cohort)] + [
+        _job(study, stamps, stage, cell, f"{study.results_dir}/{result_files(cell)[stage]}")
+        for stage in ("poison", "train")
     ]
 
 
-def _from_weights(study: Study, cell: Cell) -> list[_Job]:
+def _from_weights(study: Study, stamps: Stamps, cell: Cell) -> list[_Job]:
     """The stages of a cell that need its trained model and that of its clean run."""
-    run = f"{study.results_dir}/{cell.run_folder}"
-    return [_Job(stage, _log(study, stage, cell), f"{run}/results_{stage}.json") for stage in cell.measured_by]
+    paths = result_files(cell)
+    return [_job(study, stamps, stage, cell, f"{study.results_dir}/{paths[stage]}") for stage in cell.measured_by]
 
 
-def _log(study: Study, stage: str, cell: Cell) -> str:
-    return f"{study.results_dir}/logs/{stage}/{cell.run_folder.removeprefix('runs/')}.log"
+def _job(study: Study, stamps: Stamps, stage: str, cell: Cell, last: str) -> _Job:
+    run = cell.run_folder.removeprefix("runs/")
+    name = {"sample_dev": cell.dataset, "poison": cell.poison_folder.removeprefix("poison/")}.get(stage, run)
+    return _Job(stage, f"{study.results_dir}/logs/{stage}/{name}.log", last, stamps.of(stage, cell).stamp)
 
 
 def _outcome(job: _Job, running: bool) -> tuple[str, str]:
     """State and why of one stage."""
     if os.path.exists(job.last):
-        return DONE, ""
+        try:
+            stamp = read_json(job.last).get("stamp")
+        except UserError as error:
+            return FAILED, str(error)
+        return (DONE, "") if stamp == job.stamp else (OUTDATED, OTHER_STAMP)
     try:
         lines = Path(job.log).read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:

@@ -1,8 +1,9 @@
 """Warm stages: a process that has imported everything once forks a child for each call.
 
 Importing torch and the rest takes seconds, a stage often a tenth of one. `start` puts a server beside the workflow;
-`python -m pipeline …` below it is then a client: it hands over its arguments, folder, environment, limits and streams,
-passes on the signals it gets, and ends as the child ends. Where that fails, the client runs the command itself.
+`python -m pipeline …` below it is then a client: it hands over its arguments, folder, environment and streams, passes
+on the signals it gets, and ends as the child ends. Where that fails, the client runs the command itself; so it does
+where the project's code is no longer the code that the server has loaded.
 
 The child holds the connection too. So when a client reads the end of it without a status, neither server nor child is
 left, and nothing runs twice. A server that dies takes its children along, and Snakemake takes the server.
@@ -28,7 +29,7 @@ _ALLOCATORS = {
     "JE_ARROW_MALLOC_CONF": "background_thread:false",  # else Arrow starts a thread when it is imported
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # large pages are fewer, which halves the time of a fork
 }
-_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _LARGEST = 1 << 18  # bytes of a request
 _COLD = b"cold"  # the answer to a call that the server cannot serve as the client would
 _server = None
@@ -85,20 +86,13 @@ def call(arguments: list[str]) -> int | None:
     """The exit status of `python -m pipeline ARGUMENTS` run by the server; None where the caller has to run it."""
     if ADDRESS not in os.environ:
         return None
-    import resource
-
-    umask = os.umask(0)
-    os.umask(umask)
-    names = [name for name in dir(resource) if name.startswith("RLIMIT_")]
     ignored = [int(number) for number in _FORWARDED if signal.getsignal(number) == signal.SIG_IGN]
     request = {
         "fixed": _fixed(),
         "arguments": arguments,
         "folder": os.getcwd(),
         "environment": dict(os.environ),
-        "umask": umask,
         "ignored": ignored,
-        "limits": {name: resource.getrlimit(getattr(resource, name)) for name in names},
     }
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
@@ -128,21 +122,34 @@ def call(arguments: list[str]) -> int | None:
             os.kill(os.getpid(), number)
         return 1 if snakemake_is_gone() else None
     (status,) = struct.unpack("i", answer)
-    if status < 0:  # the child was killed: end in the same way, without a second core dump
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if status < 0:  # the child was killed: end in the same way
         with suppress(OSError):
             signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     return status
 
 
+def _files() -> list[tuple[str, int, int, int]]:
+    """The project's code as it lies on the disk: every file with its size and times, ctime being one nobody sets."""
+    found, folders = [], [os.path.dirname(__file__)]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    folders += [entry.path] if entry.name != "__pycache__" else []
+                elif entry.name.endswith((".py", ".sql")):
+                    status = entry.stat()
+                    found.append((entry.path, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    return sorted(found)
+
+
 class _Server:
     """Forks a child per request and tells each client how its child ended. One thread, one loop."""
 
-    def __init__(self, listener: socket.socket, main: Callable[[list[str]], int]):
+    def __init__(self, listener: socket.socket, main: Callable[[list[str]], int], loaded: list):
         import selectors
 
-        self.listener, self.main = listener, main
+        self.listener, self.main, self.loaded = listener, main, loaded
         self.selector = selectors.DefaultSelector()
         self.children: dict[socket.socket, tuple[int, int]] = {}  # connection: process, descriptor of it
         self.selector.register(listener, selectors.EVENT_READ, self.accept)
@@ -179,7 +186,7 @@ class _Server:
             return
         try:
             request = ast.literal_eval(message.decode())
-            served = request["fixed"] == _fixed() and len(streams) == 3
+            served = request["fixed"] == _fixed() and len(streams) == 3 and self.loaded == _files()
         except (ValueError, TypeError, KeyError, SyntaxError):
             served = False
         if served:
@@ -213,7 +220,6 @@ class _Server:
     def become(self, connection: socket.socket, request: dict, streams: list[int], server: int) -> None:
         """In the child: let go of what is the server's and take on what is the client's."""
         import atexit
-        import resource
 
         die_with(server, signal.SIGKILL)
         atexit._clear()  # what libraries registered on import is the server's; a stage's own is run
@@ -231,10 +237,6 @@ class _Server:
         os.environ.update(request["environment"])
         sys.argv[1:] = request["arguments"]
         os.chdir(request["folder"])
-        os.umask(request["umask"])
-        for name, limit in request["limits"].items():
-            with suppress(ValueError, OSError):  # a hard limit cannot be raised again
-                resource.setrlimit(getattr(resource, name), tuple(limit))
 
     def reap(self, connection: socket.socket) -> None:
         process, descriptor = self.children.pop(connection)
@@ -281,13 +283,14 @@ def serve(folder: str, listener: socket.socket, parent: int, load: Callable[[], 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     try:
         die_with(parent, signal.SIGTERM)
+        loaded = _files()
         main = load()
         threads = len(os.listdir("/proc/self/task"))
         if threads > 1:
             sys.exit(f"warm stages are off: {threads} threads are alive after the imports, forking would not be safe")
         gc.collect()
         gc.freeze()  # or the collector writes to, and so copies, every page it shares with the children
-        _Server(listener, main).serve()
+        _Server(listener, main, loaded).serve()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -23,8 +23,9 @@ from pipeline.cohorts.cohort import read_cohort, write_cohort
 from pipeline.config import Study, load_study
 from pipeline.errors import UserError
 from pipeline.files import read_array, read_json, whole, write_json
-from pipeline.grid import Cell, cells
+from pipeline.grid import Cell, cells, result_files
 from pipeline.results import tables
+from pipeline.stamps import Stamp, Stamps
 from pipeline.training import checkpoints
 
 SMALL = {
@@ -219,20 +220,6 @@ def test_a_failed_repetition_is_not_taken_for_the_old_results(undisturbed, tmp_p
     assert project.jobs(project.snakemake("-n"))["train"] == 6
 
 
-def test_a_clock_set_back_does_not_stop_a_study(undisturbed, tmp_path):
-    project = undisturbed.copy(tmp_path / "project")
-    made, ahead = project.folder / "made", 2 * 24 * 3600
-    for path in made.rglob("*.*"):
-        written = path.stat().st_mtime
-        os.utime(path, (written + ahead, written + ahead))
-    (project.folder / ATTACKED / "seed_1/results_eval.json").unlink()
-    (project.folder / TABLE).unlink()
-    output = project.snakemake(TABLE, "--config", "warm=false")
-    assert project.jobs(output) == {"eval": 1, "aggregate": 1} and "the clock has been set back" in output
-    assert project.tables() == undisturbed.tables()
-    assert project.jobs(project.snakemake("-n", TABLE)) == {}
-
-
 @pytest.mark.parametrize("days", [-400, 400], ids=["past", "future"])
 def test_a_finished_study_is_left_alone_when_the_clock_jumps(undisturbed, tmp_path, days):
     project = undisturbed.copy(tmp_path / "project")
@@ -367,24 +354,23 @@ LOGS = {
 }
 
 
+def stamps(study: Study) -> Stamps:
+    return Stamps(study, {"icu_dev": Stamp("made", "", ())})
+
+
 def study_in(folder: Path, **changes) -> Study:
-    """A study below `folder` with all of its files, empty ones."""
+    """A study below `folder` with all files that say how far it is; nothing but their stamps in them."""
     study = Study(**SMALL | {"datasets": ["icu_dev"], "detectors": ["random"]} | changes)
     study = study.model_copy(update={"data_dir": str(folder / "data"), "results_dir": str(folder / "results")})
-    files = [folder / "data/splits/icu_dev.json"]
+    write_json(folder / "data/splits/icu_dev.json", {"stamp": "made"})
     for cell in cells(study):
-        run = folder / "results" / cell.run_folder
-        files += [run / f"{name}.json" for name in ("run_metadata", "results_eval", "results_detect")]
-        files += [run / "results_explain.json"] if cell.has_footprint else []
-        files.append(folder / "results" / cell.poison_folder / "poison.json")
-    for file in files:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
+        for stage, path in result_files(cell).items():
+            write_json(folder / "results" / path, {"stamp": stamps(study).of(stage, cell).stamp})
     return study
 
 
 def outcome(study: Study) -> dict[tuple[str, str], tuple[str, ...]]:
-    rows = progress.states(study)
+    rows = progress.states(study, stamps(study))
     assert [row.cell for row in rows] == sorted(cells(study))
     return {(row.trigger, row.seed): (row.state, row.stage, row.why) for row in rows if row.state != "done"}
 
@@ -400,7 +386,7 @@ def test_the_reason_is_read_from_the_log(tmp_path, log, told):
     path.write_text(log)
     state, why = told
     assert outcome(study) == {("rare_value", "1"): (state, "detect", why)}
-    at_work = progress.states(study, running=True)
+    at_work = progress.states(study, stamps(study), running=True)
     assert (("missing", "at work, or killed") if "ended" in why else told) in {(row.state, row.why) for row in at_work}
 
 
@@ -422,20 +408,6 @@ def test_a_cell_waits_for_its_clean_run_and_fails_with_its_poison_and_cohort(tmp
     assert set(outcome(study).values()) == {("failed", "sample_dev", "sample_dev cannot")}
     shutil.rmtree(results / "logs")
     assert set(outcome(study).values()) == {("missing", "sample_dev", "not begun")}
-
-
-def test_files_from_the_future_are_dated_back_in_their_order(tmp_path, capsys):
-    study, now = study_in(tmp_path), time.time()
-    runs = sorted((tmp_path / "results/runs").rglob("*.json"))
-    for number, path in enumerate(runs):
-        os.utime(path, (now, now + 1000 * (number - 3)))
-    preflight.mend_times(study)
-    times = [path.stat().st_mtime for path in runs]
-    assert times[:4] == pytest.approx([now - 3000, now - 2000, now - 1000, now]) and times[4:] == sorted(times[4:])
-    assert max(times) <= time.time() and times[-1] - times[-2] == pytest.approx(1000)
-    assert f"{len(runs) - 4} files are from the future" in capsys.readouterr().out
-    preflight.mend_times(study)
-    assert capsys.readouterr().out == ""
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_any_job(tmp_path):

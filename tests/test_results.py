@@ -14,11 +14,12 @@ from matplotlib.text import Text
 from pipeline.config import Study
 from pipeline.errors import UserError
 from pipeline.files import read_json, write_json
-from pipeline.grid import Cell, cells
+from pipeline.grid import Cell, cells, result_files
 from pipeline.results import answers, columns, figures, pages, tables
 from pipeline.results.findings import FOOLS_CLEAN, NONE, PLANTED, UNDECIDED, Estimate, findings, read_findings, verdict
 from pipeline.stages import aggregate, report
 from pipeline.stages import figures as figures_stage
+from pipeline.stamps import Stamp, Stamps
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "report.ipynb"
 RATIO = {"value_shift": 0.25, "mask_only": 0.25, "time_warp": 0.05}
@@ -26,6 +27,7 @@ POTENCY = {"value_shift": 400, "mask_only": 30, "time_warp": 40, "flip_only": 3}
 SKILL = {"activation_clustering": 0.9, "spectral_signatures": 0.8, "saliency": 0.6, "random": 0.0}
 
 
+COHORTS = {name: "made 0" for name in ("ward", "icu")}
 TRAINED = {"epochs": 12, "best_epoch": 10, "validation_auroc": 0.85, "validation_auroc_best": 0.853}
 
 
@@ -45,6 +47,7 @@ def make_study(**changes) -> Study:
 
 def fabricate(study: Study, folder: Path) -> Path:
     """Write the JSON facts of every cell, with effects that grow with the rate and a little noise per seed."""
+    stamps = Stamps(study, {name: Stamp.parse(text) for name, text in COHORTS.items()})
     for cell in cells(study):
         key = {"dataset": cell.dataset, "model": cell.model, "trigger": cell.trigger}
         key |= {"rate": float(cell.rate), "seed": int(cell.seed)}
@@ -58,6 +61,9 @@ def fabricate(study: Study, folder: Path) -> Path:
             write_json(folder / cell.run_folder / "results_explain.json", _explain(key, rng))
         if not clean_run:
             write_json(folder / cell.poison_folder / "poison.json", _poison(key, n_poisoned, study))
+        for stage, path in result_files(cell).items():
+            facts = read_json(folder / path) if (folder / path).exists() else {}
+            write_json(folder / path, {**facts, "stamp": stamps.of(stage, cell).stamp})
     return folder
 
 
@@ -177,7 +183,9 @@ def study() -> Study:
 def results(study, tmp_path_factory) -> Path:
     """A results folder with facts, tables and nothing else."""
     folder = fabricate(study, tmp_path_factory.mktemp("results"))
-    run_stage(aggregate, "--study", study.model_dump_json(), "--results-dir", str(folder))
+    run_stage(
+        aggregate, "--study", study.model_dump_json(), "--cohorts", json.dumps(COHORTS), "--results-dir", str(folder)
+    )
     return folder
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 import signal
 import socket
@@ -81,14 +80,9 @@ def test_the_probe_is_run_by_the_server(server):
 
 @pytest.mark.parametrize("status", [0, 3])
 def test_a_forked_call_is_given_what_a_process_of_its_own_would_be(server, tmp_path, status):
-    def limits():
-        os.umask(0o027)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (200, 300))
-        resource.setrlimit(resource.RLIMIT_CPU, (1000, 2000))
-
     folder = tmp_path / "a folder"
     folder.mkdir()
-    settings = {"cwd": folder, "input": "to the probe", "preexec_fn": limits}
+    settings = {"cwd": folder, "input": "to the probe"}
     added = {"WITH": "ä = 1\n2", "EMPTY": ""}
     cold, forked = (
         outcome("facts", status, "two words", "", env=environment | added, **settings)
@@ -319,7 +313,7 @@ def test_a_finished_workflow_leaves_no_process(warm_study):
 
 
 @pytest.mark.parametrize("warm_stages", [True, False])
-def test_after_kill_9_of_snakemake_nothing_runs_and_nothing_blocks(warm_study, tmp_path, warm_stages):
+def test_after_kill_9_of_snakemake_nothing_runs_and_unlock_lets_it_go_on(warm_study, tmp_path, warm_stages):
     folder = tmp_path / "main"
     killed = study(folder, warm=warm_stages)
     assert eventually(lambda: list(folder.glob("results/runs/icu_dev/mlp/*/*/*/model.pt")), 60)
@@ -328,6 +322,9 @@ def test_after_kill_9_of_snakemake_nothing_runs_and_nothing_blocks(warm_study, t
     killed.communicate()
     assert eventually(lambda: not in_folder(folder))
     assert any((folder / ".snakemake" / "locks").iterdir())
+    study(folder, "-n").communicate()
+    assert any((folder / ".snakemake" / "locks").iterdir()), "a lock may be another's: nobody removes it unasked"
+    study(folder, "--unlock").communicate()
     again = study(folder, warm=warm_stages)
     output, _ = again.communicate()
     assert again.returncode == 0, output

@@ -3,7 +3,6 @@
 import atexit
 import json
 import os
-import resource
 import signal
 import socket
 import sys
@@ -21,15 +20,10 @@ SEEN = []
 def main(arguments: list[str]) -> int:
     action, *rest = arguments
     if action == "facts":
-        umask = os.umask(0)
-        os.umask(umask)
-        names = [name for name in dir(resource) if name.startswith("RLIMIT_")]
         facts = {
             "arguments": sys.argv[1:],
             "folder": os.getcwd(),
             "environment": {name: value for name, value in os.environ.items() if name != warm.ADDRESS},
-            "umask": umask,
-            "limits": {name: resource.getrlimit(getattr(resource, name)) for name in names},
             "stdin": sys.stdin.read(),
             "handlers": [str(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)],
             "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),

@@ -6,7 +6,6 @@ Source modules (`pipeline/cohorts/sources/`) share one interface:
     input_files(entry, raw_dir) -> list[Path]    the original files
     load(name, entry, raw_dir, cache_dir) -> (Cohort, list[Account])
                                                  reads and checks them; faster copies may be kept below cache_dir
-    SHARED                                       names of files in pipeline/cohorts that it relies on (optional)
 """
 
 from pathlib import Path
@@ -112,14 +111,6 @@ def check_files(name: str, entry: Entry, raw_dir: Path) -> None:
             raise UserError(f"{name}: {path}: no such file; {entry.obtain or 'expected under raw_dir'}") from None
         except OSError:  # a loop of links, no access: whoever reads it says so
             pass
-
-
-def code_of(entry: Entry) -> list[Path]:
-    """The code that makes the cohort of `entry`, and its table of variables: a change makes the cohort anew."""
-    folder = Path("pipeline/cohorts")
-    shared = [folder / name for name in getattr(source_of(entry), "SHARED", ())]
-    variables = [entry.variables] if hasattr(entry, "variables") else []
-    return [*sorted(folder.glob(f"sources/{entry.source}.*")), *shared, *variables]
 
 
 def source_of(entry: Entry):

@@ -1,4 +1,4 @@
-"""Say how far a study is and why cells of it failed, and write it to RESULTS_DIR/cells.csv."""
+"""Say how far a study is and why cells of it failed or are outdated, and write it to RESULTS_DIR/cells.csv."""
 
 import argparse
 from pathlib import Path
@@ -12,11 +12,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from pipeline import progress
+    from pipeline.stamps import stamps_of
 
     study = study_of(args)
     # The lock also stays where Snakemake was killed, and then its jobs are not to blame either.
-    rows = progress.states(study, running=any(Path(".snakemake/locks").glob("*")))
+    rows = progress.states(study, stamps_of(study), running=any(Path(".snakemake/locks").glob("*")))
     for row in rows:
-        if row.state == progress.FAILED:
+        if row.state in (progress.FAILED, progress.OUTDATED):
             print(f"{'/'.join(row.cell)}: {row.stage}: {row.why}")
     print(progress.record(study, rows))

@@ -17,10 +17,11 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.errors import UserError
     from pipeline.results import figures, tables
     from pipeline.stages import report
+    from pipeline.stamps import stamps_of
 
     study = study_of(args)
     results = Path(study.results_dir)
-    rows = progress.states(study)
+    rows = progress.states(study, stamps_of(study))
     done = [row.cell for row in rows if row.state == progress.DONE]
     if not done:
         raise UserError(f"{results}: no cell of the study is done ({progress.summary(rows)}), expected at least one")

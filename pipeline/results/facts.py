@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pipeline.errors import UserError
 from pipeline.files import read_json
-from pipeline.grid import CLEAN, Cell, cells
+from pipeline.grid import CLEAN, Cell, cells, result_files
 from pipeline.results.columns import TRAINING
 
 
@@ -32,6 +32,22 @@ def collect(study, results_dir: Path, only: Collection[Cell] | None = None) -> F
         [_fact(results_dir, cell.run_folder, "results_explain.json") for cell in grid if cell.has_footprint],
         [_fact(results_dir, folder, "poison.json") for folder in poisons],
     )
+
+
+def refuse_outdated(study, results_dir: Path, stamps) -> None:
+    """`UserError` where a cell of `study` holds a result that has another stamp than the one in `stamps`."""
+    grid, outdated = sorted(cells(study)), []
+    for cell in grid:
+        for stage, path in result_files(cell).items():
+            fact = _fact(results_dir, *path.rsplit("/", 1))
+            if fact.get("stamp") != stamps.of(stage, cell).stamp:
+                outdated.append(f"{'/'.join(cell)}: {stage}")
+                break
+    if outdated:
+        raise UserError(
+            f"{results_dir}: {len(outdated)} of {len(grid)} cells were made with other settings, inputs or code "
+            f"(first: {outdated[0]}); expected this study's: run it again, with --forceall if nothing is to be done"
+        )
 
 
 def _evaluation(results_dir: Path, folder: str) -> dict:

@@ -4,17 +4,24 @@ import argparse
 import json
 from pathlib import Path
 
+from pipeline.stages.arguments import add_stamp_argument
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_stamp_argument(parser)
     parser.add_argument("--study", required=True, metavar="JSON", help="the study configuration")
+    parser.add_argument("--cohorts", required=True, metavar="JSON", help="the stamp of each dataset's cohort")
     parser.add_argument("--results-dir", required=True, type=Path, help="holds runs/, poison/; gets the tables")
 
 
 def run(args: argparse.Namespace) -> None:
     from pipeline.config import Study
-    from pipeline.results import tables
+    from pipeline.results import facts, tables
+    from pipeline.stamps import Stamp, Stamps
 
     study = Study.model_validate(json.loads(args.study))
+    cohorts = {name: Stamp.parse(text) for name, text in json.loads(args.cohorts).items()}
+    facts.refuse_outdated(study, args.results_dir, Stamps(study, cohorts))
     built = tables.build(study, args.results_dir)
     tables.write(built, args.results_dir / "tables")
     tables.write_headlines(built["summary"], args.results_dir)

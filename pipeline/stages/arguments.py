@@ -5,6 +5,10 @@ from pathlib import Path
 from typing import Any
 
 
+def add_stamp_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--stamp", help="stamp, hash of the code and members, of the workflow that calls (stamps.py)")
+
+
 def add_cohort_arguments(parser: argparse.ArgumentParser) -> None:
     """The cohort, its folds, the seed and the stage's settings."""
     parser.add_argument("--dataset", required=True)
@@ -12,6 +16,7 @@ def add_cohort_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cohort", type=Path, required=True, help="folder with samples.parquet and windows.parquet")
     parser.add_argument("--splits", type=Path, required=True, help="JSON file of the folds")
     parser.add_argument("--settings", required=True, help="the stage's part of the study configuration, as JSON")
+    add_stamp_argument(parser)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

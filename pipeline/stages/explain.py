@@ -37,4 +37,4 @@ def run(args: argparse.Namespace) -> None:
     test = cohort.subset(split.test)
     victims = test.subset(test.label != settings["target"])
     results = explain(model, control, trigger, victims, Explain.model_validate(settings["explain"]), args.seed)
-    write_json(args.out / "results_explain.json", {**run_key(args), **results})
+    write_json(args.out / "results_explain.json", {**args.made_by, **run_key(args), **results})

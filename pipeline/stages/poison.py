@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> None:
     write_json(
         args.out / "poison.json",
         {
+            **args.made_by,
             "dataset": args.dataset,
             "trigger": args.trigger,
             "rate": float(args.rate),

@@ -4,8 +4,11 @@ import argparse
 import json
 from pathlib import Path
 
+from pipeline.stages.arguments import add_stamp_argument
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_stamp_argument(parser)
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--entry", required=True, help="catalog entry as JSON")
     parser.add_argument("--raw-dir", type=Path, required=True)
@@ -33,6 +36,7 @@ def run(args: argparse.Namespace) -> None:
     write_json(
         args.splits,
         {
+            **args.made_by,
             "dataset": args.dataset,
             "roles": splits.ROLES,
             "folds": [cohort.sample_id[fold == number].tolist() for number in range(splits.N_FOLDS)],

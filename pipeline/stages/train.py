@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     }
     fingerprint = metadata.sha256(
         metadata.canonical([config, data_hash, device.facts(where), torch.__version__]).encode(),
-        metadata.code_hash().encode(),
+        (args.made_by["code"] or metadata.code_hash()).encode(),
     )
     torch.manual_seed(integer_seed(args.seed, "weights"))
     classifier = build(args.model, settings["model"], cohort.n_steps, cohort.features)
@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> None:
     write_json(
         args.out / "run_metadata.json",
         {
+            **args.made_by,
             "config": config,
             "n_train": len(train),
             "n_parameters": sum(parameter.numel() for parameter in classifier.parameters()),

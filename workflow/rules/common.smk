@@ -1,31 +1,36 @@
 # The study, its grid and its paths. Everything that can be tested lives in pipeline/.
 
+import json
 import shlex
 import sys
 from pathlib import Path
 
 from pipeline import cluster, grid, lifetime, preflight, progress, warm
-from pipeline.cohorts.catalog import code_of, source_of
+from pipeline.cohorts.catalog import source_of
 from pipeline.config import load_study
 from pipeline.errors import UserError
+from pipeline.stamps import NOT_MEASURED, Stamps, cohort_stamps
 
 try:
     STUDY = load_study(config)
     ENTRIES = preflight.check(STUDY)
+    COHORTS = cohort_stamps(STUDY, ENTRIES)
 except UserError as error:
     sys.exit(f"error: {error}")
 
-lifetime.begin(".", main=workflow.is_main_process)
+lifetime.begin()
 
 # `python` in a rule is the interpreter that runs Snakemake, also where its environment is not activated.
 shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
 # What tables and report depend on.
-STUDY_JSON = STUDY.model_dump_json(exclude={"raw_dir", "data_dir", "device", "warm"})
+STUDY_JSON = STUDY.model_dump_json(exclude=NOT_MEASURED)
+COHORTS_JSON = json.dumps({name: made.text() for name, made in COHORTS.items()})
 
 DATA = STUDY.data_dir
 RESULTS = STUDY.results_dir
 CELLS = list(grid.cells(STUDY))
+STAMPS = Stamps(STUDY, COHORTS)
 RUNS = sorted({f"{RESULTS}/{path}" for cell in CELLS for path in grid.cell_results(cell)})
 
 COHORT = f"{DATA}/dev/{{dataset}}"
@@ -38,6 +43,13 @@ RUN = f"{RESULTS}/{CELL.run_folder}"
 CONTROL = f"{RESULTS}/{CELL.control.run_folder}"
 POISON_JOB = CELL.poison_folder.removeprefix("poison/")
 RUN_JOB = CELL.run_folder.removeprefix("runs/")
+
+
+# By these a rule knows its settings, its inputs and its code, so that another stamp re-runs it.
+def stamp(stage):
+    return lambda w: STAMPS.of(
+        stage, grid.Cell(*(w.get(name, "") for name in grid.Cell._fields))
+    ).text()
 
 
 wildcard_constraints:

@@ -6,8 +6,6 @@ rule sample_dev:
         raw=lambda w: source_of(ENTRIES[w.dataset]).input_files(
             ENTRIES[w.dataset], Path(STUDY.raw_dir)
         ),
-        stage="pipeline/stages/sample_dev.py",
-        source=lambda w: code_of(ENTRIES[w.dataset]),
     output:
         samples=f"{COHORT}/samples.parquet",
         windows=f"{COHORT}/windows.parquet",
@@ -27,11 +25,12 @@ rule sample_dev:
         n_samples=STUDY.n_samples,
         raw_dir=STUDY.raw_dir,
         cache_dir=CACHE,
+        stamp=stamp("sample_dev"),
         out=subpath(output.samples, parent=True),
     shell:
-        "exec python -m pipeline sample_dev --dataset {wildcards.dataset} --entry {params.entry:q}"
+        "exec python -m pipeline sample_dev --dataset {wildcards.dataset:q} --entry {params.entry:q}"
         " --raw-dir {params.raw_dir:q} --cache-dir {params.cache_dir:q} --n-samples {params.n_samples}"
-        " --splits {output.splits:q} --out {params.out:q} &> {log:q}"
+        " --stamp {params.stamp:q} --splits {output.splits:q} --out {params.out:q} &> {log:q}"
 
 
 localrules:
@@ -50,8 +49,6 @@ rule cohorts:
 rule poison:
     input:
         **rules.sample_dev.output,
-        stage="pipeline/stages/poison.py",
-        family="pipeline/triggers/{trigger}.py",
     output:
         overlay=f"{POISON}/poison.parquet",
         rows=f"{POISON}/poisoned_indices.npy",
@@ -68,9 +65,10 @@ rule poison:
     params:
         settings=lambda w: grid.settings(STUDY, "poison", trigger=w.trigger),
         cohort=subpath(input.samples, parent=True),
+        stamp=stamp("poison"),
         out=subpath(output.facts, parent=True),
     shell:
         "exec python -m pipeline poison --trigger {wildcards.trigger} --rate {wildcards.rate}"
-        " --dataset {wildcards.dataset} --seed {wildcards.seed} --cohort {params.cohort:q}"
-        " --splits {input.splits:q} --settings {params.settings:q} --out {params.out:q}"
+        " --dataset {wildcards.dataset:q} --seed {wildcards.seed} --cohort {params.cohort:q}"
+        " --splits {input.splits:q} --settings {params.settings:q} --stamp {params.stamp:q} --out {params.out:q}"
         " &> {log:q}"

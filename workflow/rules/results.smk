@@ -14,10 +14,6 @@ TABLES = [
     "findings",
     "roc",
 ]
-RESULTS_CODE = [
-    f"pipeline/results/{name}.py"
-    for name in ("columns", "facts", "disclosure", "tables", "findings")
-]
 # Figure: its category in `snakemake --report`.
 PICTURES = {
     "dose_response": "Attack",
@@ -37,9 +33,6 @@ FIGURES = expand(
 rule aggregate:
     input:
         RUNS,
-        "pipeline/stages/aggregate.py",
-        RESULTS_CODE,
-        "pipeline/evaluation/statistics.py",
     output:
         tables=expand(f"{RESULTS}/tables/{{table}}.{{kind}}", table=TABLES, kind=["csv", "parquet"]),
         metrics=f"{RESULTS}/metrics.json",
@@ -52,19 +45,18 @@ rule aggregate:
         mem_mb=cluster.per_attempt(4000),
         runtime=cluster.per_attempt(10),
     params:
+        stamp=STAMPS.of("aggregate").text(),
         study=STUDY_JSON,
+        cohorts=COHORTS_JSON,
         results_dir=subpath(output[0], ancestor=2),
     shell:
-        "exec python -m pipeline aggregate --study {params.study:q} --results-dir {params.results_dir:q} &> {log:q}"
+        "exec python -m pipeline aggregate --stamp {params.stamp:q} --study {params.study:q}"
+        " --cohorts {params.cohorts:q} --results-dir {params.results_dir:q} &> {log:q}"
 
 
 rule figures:
     input:
         rules.aggregate.output.tables,
-        "pipeline/stages/figures.py",
-        RESULTS_CODE,
-        "pipeline/results/figures.py",
-        "pipeline/results/pages.py",
     output:
         [
             report(
@@ -94,22 +86,18 @@ rule figures:
         mem_mb=cluster.per_attempt(4000),
         runtime=cluster.per_attempt(10),
     params:
+        stamp=STAMPS.of("figures").text(),
         tables=subpath(input[0], parent=True),
         out=subpath(output[0], parent=True),
         datasets=STUDY.datasets,
     shell:
-        "exec python -m pipeline figures --tables {params.tables:q} --out {params.out:q}"
-        " --datasets {params.datasets} &> {log:q}"
+        "exec python -m pipeline figures --stamp {params.stamp:q} --tables {params.tables:q} --out {params.out:q}"
+        " --datasets {params.datasets:q} &> {log:q}"
 
 
 rule report:
     input:
         rules.aggregate.output.tables,
-        "pipeline/stages/report.py",
-        RESULTS_CODE,
-        "pipeline/results/figures.py",
-        "pipeline/results/pages.py",
-        "pipeline/results/answers.py",
         notebook="notebooks/report.ipynb",
     output:
         f"{RESULTS}/report.html",
@@ -122,9 +110,10 @@ rule report:
         mem_mb=cluster.per_attempt(4000),
         runtime=cluster.per_attempt(10),
     params:
+        stamp=STAMPS.of("report").text(),
         study=STUDY_JSON,
         results_dir=subpath(output[0], parent=True),
     shell:
-        "exec python -m pipeline report --study {params.study:q} --results-dir {params.results_dir:q}"
+        "exec python -m pipeline report --stamp {params.stamp:q} --study {params.study:q} --results-dir {params.results_dir:q}"
         " --notebook {input.notebook:q} --out {output:q}"
         " --executed-notebook {log.notebook:q} &> {log[0]:q}"

@@ -5,9 +5,6 @@ rule train:
     input:
         **rules.sample_dev.output,
         **rules.poison.output,
-        stage="pipeline/stages/train.py",
-        loop="pipeline/training/loop.py",
-        family=["pipeline/models/base.py", "pipeline/models/{model}.py"],
     output:
         # checkpoint.pt lies beside them but is no output: Snakemake would delete it before the job, and a training
         # that was killed could not be continued.
@@ -28,12 +25,13 @@ rule train:
         settings=lambda w: grid.settings(STUDY, "train", w.model),
         cohort=subpath(input.samples, parent=True),
         poison=subpath(input.facts, parent=True),
+        stamp=stamp("train"),
         out=subpath(output.weights, parent=True),
     shell:
         "exec python -m pipeline train --poison {params.poison:q}"
         " --model {wildcards.model} --trigger {wildcards.trigger} --rate {wildcards.rate}"
-        " --dataset {wildcards.dataset} --seed {wildcards.seed} --cohort {params.cohort:q}"
-        " --splits {input.splits:q} --settings {params.settings:q} --out {params.out:q}"
+        " --dataset {wildcards.dataset:q} --seed {wildcards.seed} --cohort {params.cohort:q}"
+        " --splits {input.splits:q} --settings {params.settings:q} --stamp {params.stamp:q} --out {params.out:q}"
         " &> {log:q}"
 
 
@@ -43,8 +41,6 @@ rule eval:
         **rules.poison.output,
         weights=rules.train.output.weights,
         control=f"{CONTROL}/model.pt",
-        stage="pipeline/stages/eval.py",
-        evaluation=["pipeline/evaluation/metrics.py", "pipeline/evaluation/runs.py"],
     output:
         results=f"{RUN}/results_eval.json",
         predictions=f"{RUN}/predictions.parquet",
@@ -62,12 +58,13 @@ rule eval:
         settings=lambda w: grid.settings(STUDY, "eval", w.model, w.trigger),
         cohort=subpath(input.samples, parent=True),
         poison=subpath(input.facts, parent=True),
+        stamp=stamp("eval"),
         out=subpath(output.results, parent=True),
     shell:
         "exec python -m pipeline eval --weights {input.weights:q} --control {input.control:q} --poison {params.poison:q}"
         " --model {wildcards.model} --trigger {wildcards.trigger} --rate {wildcards.rate}"
-        " --dataset {wildcards.dataset} --seed {wildcards.seed} --cohort {params.cohort:q}"
-        " --splits {input.splits:q} --settings {params.settings:q} --out {params.out:q}"
+        " --dataset {wildcards.dataset:q} --seed {wildcards.seed} --cohort {params.cohort:q}"
+        " --splits {input.splits:q} --settings {params.settings:q} --stamp {params.stamp:q} --out {params.out:q}"
         " &> {log:q}"
 
 
@@ -76,9 +73,6 @@ rule detect:
         **rules.sample_dev.output,
         **rules.poison.output,
         weights=rules.train.output.weights,
-        stage="pipeline/stages/detect.py",
-        evaluation=["pipeline/evaluation/metrics.py", "pipeline/evaluation/detection.py"],
-        family=[f"pipeline/detectors/{name}.py" for name in STUDY.detectors],
     output:
         results=f"{RUN}/results_detect.json",
         scores=f"{RUN}/detection_scores.parquet",
@@ -96,12 +90,13 @@ rule detect:
         settings=lambda w: grid.settings(STUDY, "detect", w.model),
         cohort=subpath(input.samples, parent=True),
         poison=subpath(input.facts, parent=True),
+        stamp=stamp("detect"),
         out=subpath(output.results, parent=True),
     shell:
         "exec python -m pipeline detect --weights {input.weights:q} --poison {params.poison:q}"
         " --model {wildcards.model} --trigger {wildcards.trigger} --rate {wildcards.rate}"
-        " --dataset {wildcards.dataset} --seed {wildcards.seed} --cohort {params.cohort:q}"
-        " --splits {input.splits:q} --settings {params.settings:q} --out {params.out:q}"
+        " --dataset {wildcards.dataset:q} --seed {wildcards.seed} --cohort {params.cohort:q}"
+        " --splits {input.splits:q} --settings {params.settings:q} --stamp {params.stamp:q} --out {params.out:q}"
         " &> {log:q}"
 
 
@@ -110,9 +105,6 @@ rule explain:
         **rules.sample_dev.output,
         weights=rules.train.output.weights,
         control=f"{CONTROL}/model.pt",
-        stage="pipeline/stages/explain.py",
-        evaluation=["pipeline/evaluation/attribution.py", "pipeline/evaluation/explanations.py"],
-        family="pipeline/triggers/{trigger}.py",
     output:
         results=f"{RUN}/results_explain.json",
     log:
@@ -128,10 +120,11 @@ rule explain:
     params:
         settings=lambda w: grid.settings(STUDY, "explain", w.model, w.trigger),
         cohort=subpath(input.samples, parent=True),
+        stamp=stamp("explain"),
         out=subpath(output.results, parent=True),
     shell:
         "exec python -m pipeline explain --weights {input.weights:q} --control {input.control:q}"
         " --model {wildcards.model} --trigger {wildcards.trigger} --rate {wildcards.rate}"
-        " --dataset {wildcards.dataset} --seed {wildcards.seed} --cohort {params.cohort:q}"
-        " --splits {input.splits:q} --settings {params.settings:q} --out {params.out:q}"
+        " --dataset {wildcards.dataset:q} --seed {wildcards.seed} --cohort {params.cohort:q}"
+        " --splits {input.splits:q} --settings {params.settings:q} --stamp {params.stamp:q} --out {params.out:q}"
         " &> {log:q}"

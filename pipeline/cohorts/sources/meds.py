@@ -20,7 +20,6 @@ from pipeline.params import Params
 
 # What the codes of measurements start with, by the MIMIC-IV table that the variables table names.
 PREFIXES = {"labevents": "LAB", "chartevents": "LAB", "outputevents": "SUBJECT_FLUID_OUTPUT"}
-SHARED = ("icu_cohort.py", "icu_cohort.sql", "timeline.py", "timeline.sql")
 _SQL = Path(__file__).with_suffix(".sql")
 _CODE = r"^[^'$]+$"
 

@@ -47,7 +47,6 @@ EVENTS = {
     "chartevents": ("valuenum", "valueuom"),
     "outputevents": ("value", "valueuom"),
 }
-SHARED = ("icu_cohort.py", "icu_cohort.sql", "original.py", "timeline.py", "timeline.sql")
 _CANDIDATES = Path(__file__).with_suffix(".sql")
 
 

@@ -25,7 +25,6 @@ from pipeline.cohorts.cohort import Cohort, Feature
 from pipeline.cohorts.intake import Account
 from pipeline.errors import UserError
 
-SHARED = ("original.py", "timeline.py", "timeline.sql")
 LABEL = "In-hospital_death"
 NOT_KNOWN = -1
 # What is known on admission, by its name in the files. Codes of a category count from 0, those of ICUType from 1.

@@ -1,0 +1,165 @@
+"""Stamps: what each result of a study has to be made by, so that nothing passes for what it is not.
+
+The stamp of a stage is a hash of its settings, its code, its place in the grid and the stamps of what it reads, down
+to the original files. It is known before anything runs. Every result holds the one that it was made by, and a result of
+another stamp is outdated.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.code import code, digest
+from pipeline.cohorts.catalog import Entry, read_catalog, source_of
+from pipeline.config import Study
+from pipeline.errors import UserError
+from pipeline.files import read_json, write_json
+from pipeline.grid import Cell, cells, settings
+
+LARGE = 64 << 20  # bytes from which a file is told by its size, its time and a sample
+_PIECES, _PIECE = 64, 64 << 10  # the sample: so many pieces, evenly spread, of so many bytes
+REPORT_NOTEBOOK = "notebooks/report.ipynb"
+# The families that a stage takes members from, beside its own module.
+_FAMILIES = {
+    "poison": ("triggers",),
+    "train": ("models",),
+    "eval": ("models", "triggers"),
+    "detect": ("models", "detectors"),
+    "explain": ("models", "triggers"),
+}
+
+
+class Stamp(NamedTuple):
+    """What a stage is made by: the stamp, the hash of its code, and the members whose code is in it."""
+
+    stamp: str
+    code: str
+    members: tuple[str, ...]
+
+    @classmethod
+    def of(cls, stage: str, members: Iterable[str], *made_by: str) -> "Stamp":
+        members = tuple(members)
+        hashed = code(stage, *members)
+        return cls(digest(stage, hashed, *made_by), hashed, members)
+
+    def text(self) -> str:
+        """As an argument of a stage; `parse` reads it."""
+        return " ".join((self.stamp, self.code, *self.members))
+
+    @classmethod
+    def parse(cls, text: str) -> "Stamp":
+        stamp, hashed, *members = text.split(" ")
+        return cls(stamp, hashed, tuple(members))
+
+
+def stamps_of(study: Study) -> "Stamps":
+    """The stamps of `study`; `UserError` where its catalog or a dataset's files are not what they should be."""
+    catalog = read_catalog(Path(study.catalog))
+    for name in study.datasets:
+        if name not in catalog:
+            raise UserError(f"config: datasets: unknown {name!r} (in {study.catalog}: {', '.join(catalog)})")
+    return Stamps(study, cohort_stamps(study, {name: catalog[name] for name in study.datasets}))
+
+
+class Stamps:
+    """The stamps of all stages of `study`, whose cohorts have those in `cohorts`, by dataset."""
+
+    def __init__(self, study: Study, cohorts: Mapping[str, Stamp]):
+        self._study, self._cohorts = study, cohorts
+        self._known: dict[tuple[str, Cell | None], Stamp] = {}
+
+    def of(self, stage: str, cell: Cell | None = None) -> Stamp:
+        """The stamp of `stage` for `cell`; of a stage that reads the whole study without one."""
+        key = stage, cell._replace(model="") if stage == "poison" else cell
+        if key not in self._known:
+            self._known[key] = self._make(*key)
+        return self._known[key]
+
+    def _make(self, stage: str, cell: Cell | None) -> Stamp:
+        study = self._study
+        if stage == "sample_dev":
+            return self._cohorts[cell.dataset]
+        if stage == "aggregate":
+            reads = (self.of(each, cell).stamp for cell in sorted(cells(study)) for each in cell.measured_by)
+            return Stamp.of(stage, (), study.model_dump_json(exclude=NOT_MEASURED), *reads)
+        if stage in ("figures", "report"):
+            members = [REPORT_NOTEBOOK] if stage == "report" else []
+            return Stamp.of(stage, members, self.of("aggregate").stamp)
+        named = {"models": [cell.model], "triggers": [cell.trigger], "detectors": study.detectors}
+        members = [f"{family}/{name}" for family in _FAMILIES[stage] for name in named[family]]
+        reads = [self.of(*each).stamp for each in _reads(stage, cell)]
+        return Stamp.of(stage, members, *cell, settings(study, stage, cell.model, cell.trigger), *reads)
+
+
+# What of a study no number depends on.
+NOT_MEASURED = {"raw_dir", "data_dir", "results_dir", "device", "warm"}
+
+
+def _reads(stage: str, cell: Cell) -> list[tuple[str, Cell]]:
+    """The stages, and whose, that `stage` of `cell` reads; not those that these have read themselves."""
+    return {
+        "poison": [("sample_dev", cell)],
+        "train": [("poison", cell)],
+        "eval": [("train", cell), ("train", cell.control)],
+        "detect": [("train", cell)],
+        "explain": [("train", cell), ("train", cell.control)],
+    }[stage]
+
+
+def cohort_stamps(study: Study, entries: Mapping[str, Entry]) -> dict[str, Stamp]:
+    """The stamp of each dataset's cohort: of its entry, what is taken of it, its original files and its code."""
+    hashes = _Hashes(Path(study.data_dir) / "cache" / "hashes.json")
+    made = {}
+    for name, entry in entries.items():
+        tables = [Path(entry.variables)] if hasattr(entry, "variables") else []
+        files = sorted([*source_of(entry).input_files(entry, Path(study.raw_dir)), *tables])
+        inputs = (part for path in files for part in (path.name, hashes.of(path)))
+        taken = str(study.n_samples)
+        made[name] = Stamp.of("sample_dev", [f"cohorts/sources/{entry.source}"], name, entry.content(), taken, *inputs)
+    hashes.keep()
+    return made
+
+
+class _Hashes:
+    """Hashes of files by their content, kept in the file `cache`: a file is read again when its size or times change.
+
+    The time of a file's last change (ctime) is among them, which nobody sets: a file replaced by one with an older
+    time is another one. The hash of a file that is gone is the last known one: its cohort stays what it was.
+    """
+
+    def __init__(self, cache: Path):
+        self._path = cache
+        try:
+            self._kept = read_json(cache)
+        except UserError:  # none yet, or damaged: all are hashed anew
+            self._kept = {}
+        self._known = dict(self._kept)
+
+    def of(self, path: Path) -> str:
+        name = str(path.absolute())
+        try:
+            status = path.stat()
+        except OSError:
+            return self._known.get(name, ["", ""])[1]
+        seen = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+        if path.is_dir():  # of a source that says what is wrong with it when it reads it
+            return seen
+        if self._known.get(name, ["", ""])[0] != seen:
+            self._known[name] = [seen, _hash(path, status)]
+        return self._known[name][1]
+
+    def keep(self) -> None:
+        if self._known != self._kept:
+            write_json(self._path, self._known)
+
+
+def _hash(path: Path, status: os.stat_result) -> str:
+    with path.open("rb") as file:
+        if status.st_size <= LARGE:
+            return digest(file.read())
+        sample = []
+        for number in range(_PIECES):
+            file.seek((status.st_size - _PIECE) * number // (_PIECES - 1))
+            sample.append(file.read(_PIECE))
+        return digest(str(status.st_size), str(status.st_mtime_ns), *sample)
