@@ -38,6 +38,8 @@ COMMANDS = {
 }
 
 
+_CHANGED = "the code of this stage was changed after the workflow was started; start it again"
+
 # Imported inside functions, since planning or some stages do not need them.
 _HEAVY = (
     *("captum.attr", "pandas", "pyarrow.pandas_compat", "pyarrow.parquet"),
@@ -86,7 +88,7 @@ def main(argv: list[str]) -> int:
             args.made_by = _made_by(args)
         status = args.run(args) or 0
         if is_stage and not status:
-            _made_by(args)  # still so: nothing was loaded after a change
+            _refuse_changed_code(args)  # else something may have been loaded after the change
     except (UserError, OSError) as error:
         told = disk_error(error) if isinstance(error, OSError) else error
         if told is None:
@@ -108,12 +110,19 @@ def _made_by(args: "Namespace") -> dict[str, str | None]:
     """
     if args.stamp is None:  # by hand: the results are of no study
         return {"stamp": None, "code": None}
-    from pipeline.code import changed, code
+    from pipeline.code import code
 
     stamp, planned, *members = args.stamp.split()
-    if code(args.command, *members) != planned or changed(args.command, *members):
-        raise UserError("the code of this stage was changed after the workflow was started; start it again")
+    if code(args.command, *members) != planned:
+        raise UserError(_CHANGED)
     return {"stamp": stamp, "code": planned}
+
+
+def _refuse_changed_code(args: "Namespace") -> None:
+    from pipeline.code import changed
+
+    if args.stamp and changed(args.command, *args.stamp.split()[2:]):
+        raise UserError(_CHANGED)
 
 
 if __name__ == "__main__":

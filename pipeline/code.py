@@ -1,8 +1,7 @@
 """Which code a stage runs, told from the source files alone: nothing is imported to find that out.
 
 The code of a stage is its module and what that imports, wherever the statement stands, with the SQL files beside them.
-The members of families, which are loaded by their names, have to be named. A module imports nothing heavy from here:
-the client of the warm stages loads it on every call.
+The members of families, which are loaded by their names, have to be named.
 """
 
 import ast

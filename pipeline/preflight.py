@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pipeline import families
-from pipeline.cohorts.catalog import Entry, check_files, read_catalog, relations_of, source_of
+from pipeline.cohorts.catalog import Entry, check_files, read_entries, relations_of, source_of
 from pipeline.cohorts.splits import N_FOLDS, ROLES
 from pipeline.config import SECTIONS, Study
 from pipeline.errors import UserError
@@ -14,11 +14,7 @@ from pipeline.errors import UserError
 
 def check(study: Study) -> dict[str, Entry]:
     """The catalog entries of the study's datasets; `UserError` names the first key that cannot work."""
-    catalog = read_catalog(Path(study.catalog))
-    for name in study.datasets:
-        if name not in catalog:
-            raise UserError(f"config: datasets: unknown {name!r} (in {study.catalog}: {', '.join(catalog)})")
-    entries = {name: catalog[name] for name in study.datasets}
+    entries = read_entries(Path(study.catalog), study.datasets)
     for name, entry in entries.items():
         relations_of(name, entry, Path(study.raw_dir))
     _check_parameters(study, entries)

@@ -6,12 +6,13 @@ another stamp is outdated.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.code import code, digest
-from pipeline.cohorts.catalog import Entry, read_catalog, source_of
+from pipeline.cohorts.catalog import Entry, read_entries, source_of
 from pipeline.config import Study
 from pipeline.errors import UserError
 from pipeline.files import read_json, write_json
@@ -20,6 +21,8 @@ from pipeline.grid import Cell, cells, settings
 LARGE = 64 << 20  # bytes from which a file is told by its size, its time and a sample
 _PIECES, _PIECE = 64, 64 << 10  # the sample: so many pieces, evenly spread, of so many bytes
 REPORT_NOTEBOOK = "notebooks/report.ipynb"
+# What of a study no number depends on, and no stamp.
+NOT_MEASURED = {"raw_dir", "data_dir", "results_dir", "warm"}
 # The families that a stage takes members from, beside its own module.
 _FAMILIES = {
     "poison": ("triggers",),
@@ -55,11 +58,7 @@ class Stamp(NamedTuple):
 
 def stamps_of(study: Study) -> "Stamps":
     """The stamps of `study`; `UserError` where its catalog or a dataset's files are not what they should be."""
-    catalog = read_catalog(Path(study.catalog))
-    for name in study.datasets:
-        if name not in catalog:
-            raise UserError(f"config: datasets: unknown {name!r} (in {study.catalog}: {', '.join(catalog)})")
-    return Stamps(study, cohort_stamps(study, {name: catalog[name] for name in study.datasets}))
+    return Stamps(study, cohort_stamps(study, read_entries(Path(study.catalog), study.datasets)))
 
 
 class Stamps:
@@ -76,6 +75,10 @@ class Stamps:
             self._known[key] = self._make(*key)
         return self._known[key]
 
+    def for_rule(self, stage: str) -> Callable[..., str]:
+        """A parameter of the rule of `stage`: the stamp of its wildcards as text, so that another re-runs the job."""
+        return lambda wildcards: self.of(stage, Cell(*(wildcards.get(name, "") for name in Cell._fields))).text()
+
     def _make(self, stage: str, cell: Cell | None) -> Stamp:
         study = self._study
         if stage == "sample_dev":
@@ -90,10 +93,6 @@ class Stamps:
         members = [f"{family}/{name}" for family in _FAMILIES[stage] for name in named[family]]
         reads = [self.of(*each).stamp for each in _reads(stage, cell)]
         return Stamp.of(stage, members, *cell, settings(study, stage, cell.model, cell.trigger), *reads)
-
-
-# What of a study no number depends on.
-NOT_MEASURED = {"raw_dir", "data_dir", "results_dir", "device", "warm"}
 
 
 def _reads(stage: str, cell: Cell) -> list[tuple[str, Cell]]:
@@ -151,15 +150,19 @@ class _Hashes:
 
     def keep(self) -> None:
         if self._known != self._kept:
-            write_json(self._path, self._known)
+            with suppress(UserError):  # a folder that may not be written: they are hashed anew next time
+                write_json(self._path, self._known)
 
 
 def _hash(path: Path, status: os.stat_result) -> str:
-    with path.open("rb") as file:
-        if status.st_size <= LARGE:
-            return digest(file.read())
-        sample = []
-        for number in range(_PIECES):
-            file.seek((status.st_size - _PIECE) * number // (_PIECES - 1))
-            sample.append(file.read(_PIECE))
-        return digest(str(status.st_size), str(status.st_mtime_ns), *sample)
+    try:
+        with path.open("rb") as file:
+            if status.st_size <= LARGE:
+                return digest(file.read())
+            sample = []
+            for number in range(_PIECES):
+                file.seek((status.st_size - _PIECE) * number // (_PIECES - 1))
+                sample.append(file.read(_PIECE))
+    except OSError as error:
+        raise UserError(f"{path}: not readable ({error.strerror}); expected an original file of the dataset") from None
+    return digest(str(status.st_size), str(status.st_mtime_ns), *sample)

@@ -12,7 +12,9 @@ from conftest import ROOT
 from test_faults import CLEAN, TABLE, Project
 
 from pipeline import families
-from pipeline.stamps import LARGE, Stamp, _Hashes
+from pipeline.config import Study
+from pipeline.grid import cells
+from pipeline.stamps import LARGE, NOT_MEASURED, Stamp, Stamps, _Hashes
 
 STAGES = {
     "sample_dev": ["cohorts/sources/synthetic"],
@@ -156,6 +158,19 @@ def test_a_stage_refuses_to_run_other_code_than_its_stamp_is_about(tmp_path):
         assert done.returncode == status, done.stderr
     assert "the code of this stage was changed after the workflow was started; start it again" in done.stderr
     assert re.search(f'"stamp": "{stamp.stamp}"', (tmp_path / "splits.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "change", [{"device": "auto"}, {"results_dir": "elsewhere"}, {"data_dir": "d"}, {"warm": False}]
+)
+def test_what_the_tables_are_told_of_a_study_gives_the_same_stamps(change):
+    named = {"datasets": ["icu_dev"], "models": ["mlp"], "triggers": ["hybrid"], "detectors": ["random"]}
+    study = Study(**named, rates=[0.05], seeds=[1], **change)
+    told = Study.model_validate_json(study.model_dump_json(exclude=NOT_MEASURED))
+    planned, seen = (Stamps(each, {"icu_dev": Stamp("made", "", ())}) for each in (study, told))
+    for cell in cells(study):
+        for stage in ("poison", "train", *cell.measured_by):
+            assert seen.of(stage, cell) == planned.of(stage, cell)
 
 
 @pytest.mark.parametrize("size", [1000, LARGE + 1])

@@ -8,6 +8,7 @@ Source modules (`pipeline/cohorts/sources/`) share one interface:
                                                  reads and checks them; faster copies may be kept below cache_dir
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -63,6 +64,15 @@ def read_catalog(path: Path) -> dict[str, Entry]:
     """All entries by name; `UserError` names the entry and key that is wrong."""
     content = read_yaml(path)
     return {name: parse_entry(name, entry, path) for name, entry in content.items()}
+
+
+def read_entries(path: Path, names: Iterable[str]) -> dict[str, Entry]:
+    """The entries called `names`; `UserError` names one that the catalog does not have."""
+    catalog = read_catalog(path)
+    for name in names:
+        if name not in catalog:
+            raise UserError(f"config: datasets: unknown {name!r} (in {path}: {', '.join(catalog)})")
+    return {name: catalog[name] for name in names}
 
 
 def parse_entry(name: str, content: dict[str, Any], where: Path | str) -> Entry:

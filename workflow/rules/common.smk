@@ -45,13 +45,6 @@ POISON_JOB = CELL.poison_folder.removeprefix("poison/")
 RUN_JOB = CELL.run_folder.removeprefix("runs/")
 
 
-# By these a rule knows its settings, its inputs and its code, so that another stamp re-runs it.
-def stamp(stage):
-    return lambda w: STAMPS.of(
-        stage, grid.Cell(*(w.get(name, "") for name in grid.Cell._fields))
-    ).text()
-
-
 wildcard_constraints:
     dataset=r"[^/]+",
     model=r"[^/]+",

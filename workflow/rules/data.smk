@@ -25,7 +25,7 @@ rule sample_dev:
         n_samples=STUDY.n_samples,
         raw_dir=STUDY.raw_dir,
         cache_dir=CACHE,
-        stamp=stamp("sample_dev"),
+        stamp=STAMPS.for_rule("sample_dev"),
         out=subpath(output.samples, parent=True),
     shell:
         "exec python -m pipeline sample_dev --dataset {wildcards.dataset:q} --entry {params.entry:q}"
@@ -65,7 +65,7 @@ rule poison:
     params:
         settings=lambda w: grid.settings(STUDY, "poison", trigger=w.trigger),
         cohort=subpath(input.samples, parent=True),
-        stamp=stamp("poison"),
+        stamp=STAMPS.for_rule("poison"),
         out=subpath(output.facts, parent=True),
     shell:
         "exec python -m pipeline poison --trigger {wildcards.trigger} --rate {wildcards.rate}"

@@ -25,7 +25,7 @@ rule train:
         settings=lambda w: grid.settings(STUDY, "train", w.model),
         cohort=subpath(input.samples, parent=True),
         poison=subpath(input.facts, parent=True),
-        stamp=stamp("train"),
+        stamp=STAMPS.for_rule("train"),
         out=subpath(output.weights, parent=True),
     shell:
         "exec python -m pipeline train --poison {params.poison:q}"
@@ -58,7 +58,7 @@ rule eval:
         settings=lambda w: grid.settings(STUDY, "eval", w.model, w.trigger),
         cohort=subpath(input.samples, parent=True),
         poison=subpath(input.facts, parent=True),
-        stamp=stamp("eval"),
+        stamp=STAMPS.for_rule("eval"),
         out=subpath(output.results, parent=True),
     shell:
         "exec python -m pipeline eval --weights {input.weights:q} --control {input.control:q} --poison {params.poison:q}"
@@ -90,7 +90,7 @@ rule detect:
         settings=lambda w: grid.settings(STUDY, "detect", w.model),
         cohort=subpath(input.samples, parent=True),
         poison=subpath(input.facts, parent=True),
-        stamp=stamp("detect"),
+        stamp=STAMPS.for_rule("detect"),
         out=subpath(output.results, parent=True),
     shell:
         "exec python -m pipeline detect --weights {input.weights:q} --poison {params.poison:q}"
@@ -120,7 +120,7 @@ rule explain:
     params:
         settings=lambda w: grid.settings(STUDY, "explain", w.model, w.trigger),
         cohort=subpath(input.samples, parent=True),
-        stamp=stamp("explain"),
+        stamp=STAMPS.for_rule("explain"),
         out=subpath(output.results, parent=True),
     shell:
         "exec python -m pipeline explain --weights {input.weights:q} --control {input.control:q}"
