@@ -77,7 +77,8 @@ def _check_name(name: Any, path: Path) -> None:
         raise UserError(f"{path}: dataset {name!r}: {_quote(name)}")
     if not re.fullmatch(NAME, name):
         raise UserError(
-            f"{path}: dataset {name!r}: expected a name of the letters a to z, digits, _ . and -, a letter or digit first"
+            f"{path}: dataset {name!r}: expected a name of the letters a to z, digits, _ . and -, a letter or digit "
+            "first"
         )
 
 

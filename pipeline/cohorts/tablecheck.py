@@ -80,9 +80,9 @@ class Table:
         accounts = []
         if (described.outside or self.entry.outside) == "missing":
             if outside.any():
-                share = _share(int(outside.sum()), int((cells.code >= 0).sum()))
+                share = _share(int(outside.sum()), len(value))
                 note = f"{share} outside {low:g} to {high:g}, taken as not measured"
-                accounts = [_account(feature, cells, note)]
+                accounts = [_account(feature, len(value), note)]
             value = np.where(outside, np.nan, value)
             wrong = (cells.code >= 0) & np.isnan(value) & ~outside
         else:
@@ -115,8 +115,8 @@ class Table:
             if not listed.any():  # they are spelt wrong: all would be the other category
                 hint = self._spelling_hint(cells.counts(unlisted), near)
                 self._fault(column, cells, unlisted, f"at least {expected}", hint)
-            taken = _share(int(unlisted.sum()), int((cells.code >= 0).sum()))
-            accounts = [_account(feature, cells, f"{taken} not listed, taken as {described.other!r}")]
+            taken = _share(int(unlisted.sum()), len(unlisted))
+            accounts = [_account(feature, len(unlisted), f"{taken} not listed, taken as {described.other!r}")]
             alike = unlisted & cells.of_each(lambda text: near_key(text) in near)
             if alike.any():
                 self.warnings.append(
@@ -187,21 +187,19 @@ class Table:
                 "as 1.23E+11); different patients may have the same one"
             )
 
-    def check_twins(self, values: np.ndarray, label: np.ndarray, group: np.ndarray) -> None:
-        """Warn of many rows that repeat one of another group in all features ([N, D] `values`) and the label."""
-        import pandas as pd
-
-        frame = pd.DataFrame(values).assign(label=label)
-        first = frame.groupby(list(frame.columns), dropna=False, sort=False).ngroup().to_numpy()
-        group = pd.factorize(group)[0]
-        owner = np.full(first.max() + 1, -1)
-        owner[first[::-1]] = group[::-1]
-        again = int((owner[first] != group).sum())
-        if again > _MANY_TWICE * len(frame):
-            kind = "another group" if self.entry.group else "the file"
+    def check_twins(self, values: np.ndarray, label: np.ndarray) -> None:
+        """Warn if many rows repeat another in all features ([N, D] `values`) and the label, and nothing groups them."""
+        columns = [np.unique(column, return_inverse=True)[1] for column in (*values.T, label)]
+        n, alike = len(label), 1.0
+        for column in columns:
+            alike *= ((np.bincount(column) / n) ** 2).sum()
+        twins = n - len(np.unique(np.column_stack(columns), axis=0))
+        # Where few things are measured, rows are alike by chance.
+        by_chance = n * n / 2 * alike
+        if not self.entry.group and twins > max(_MANY_TWICE * n, 3 * by_chance):
             self.warnings.append(
-                f"{_share(again, len(frame))} of the rows repeat a row of {kind} in all features and the label; if they "
-                "are of the same patients, training and test set share patients"
+                f"{_share(twins, n)} of the rows repeat another in all features and the label, and no group is given: "
+                "if they are of the same patients, training and test set share patients"
             )
 
     def finish(self, where: str) -> None:
@@ -267,8 +265,9 @@ def _missing_hint(wrong: dict[str, int]) -> str:
     return f"; {'all' if len(known) == len(wrong) else 'some'} look like texts for missing" if known else ""
 
 
-def _account(feature: str, cells: Cells, note: str) -> Account:
-    return Account(f"values of {feature}", int((cells.code >= 0).sum()), {}, note)
+def _account(feature: str, n: int, note: str) -> Account:
+    # Of all rows: how many are measured would tell how few are not.
+    return Account(f"values of {feature}", n, {}, note)
 
 
 def _share(count: int, total: int) -> str:

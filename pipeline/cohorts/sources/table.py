@@ -134,7 +134,7 @@ class Parameters(Entry):
     def _names(self):
         for feature in self.features:
             if feature in RESERVED:
-                yield f"feature {feature} has a name that cohorts use themselves; name it otherwise, with column: {feature}"
+                yield f"feature {feature} has a name of a cohort's own columns: give it another, and column: {feature}"
             elif not re.fullmatch(NAME, feature):
                 yield (
                     f"feature {feature!r}: expected a name of the letters a to z, digits, _ . and -, a letter or digit "
@@ -202,7 +202,7 @@ def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[
         values[:, 0, position], found = read(feature, column, described)
         accounts += found
     table.finish(str(path))
-    table.check_twins(values[:, 0], label, group_id)
+    table.check_twins(values[:, 0], label)
     return Cohort(name, features, sample_id, group_id, label, values, warnings=tuple(table.warnings)), accounts
 
 
