@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf, isfinite
 
@@ -19,7 +20,7 @@ _SPREADSHEET = re.compile(r"[0-9]([.,][0-9]+)?E\+[0-9]+", re.IGNORECASE)
 # Zeros in front of a number and behind its decimal point.
 _ZEROS = re.compile(r"(?<![0-9.,])0+(?=[0-9])|(?<=[0-9])(\.0*|,0)$")
 _WHOLE = re.compile(r"([0-9]+)\.0*")
-_NO_VALUE = {"", "na", "n/a", "nan", "null", "none", "nil", "missing", "unknown", "nd", "not done", "not available"}
+_NO_VALUE = {"", ".", "-", "--", "?", "na", "n/a", "#n/a", "nan", "null", "none"}
 _MANY_TWICE = 0.01
 
 
@@ -107,16 +108,17 @@ class Table:
         listed = cells.of_each(set(described.categories).__contains__)
         unlisted, accounts = (cells.code >= 0) & ~listed, []
         expected = f"one of {', '.join(described.categories)}"
-        near = {near_key(text) for text in described.categories}
+        wrong = cells.counts(unlisted)
+        hint = _spelling_hint(wrong, described.categories) + _missing_hint(wrong)
         if described.other is None:
             if unlisted.any():
-                self._fault(column, cells, unlisted, expected, self._spelling_hint(cells.counts(unlisted), near))
+                self._fault(column, cells, unlisted, expected, hint)
         elif unlisted.any():
             if not listed.any():  # they are spelt wrong: all would be the other category
-                hint = self._spelling_hint(cells.counts(unlisted), near)
                 self._fault(column, cells, unlisted, f"at least {expected}", hint)
             taken = _share(int(unlisted.sum()), len(unlisted))
             accounts = [_account(feature, len(unlisted), f"{taken} not listed, taken as {described.other!r}")]
+            near = set(map(near_key, described.categories))
             alike = unlisted & cells.of_each(lambda text: near_key(text) in near)
             if alike.any():
                 self.warnings.append(
@@ -143,8 +145,8 @@ class Table:
         label = np.array([*(meaning.get(text, -1) for text in cells.texts), -1], np.int8)[cells.code]
         wrong = label < 0
         if wrong.any():
-            near = {near_key(text) for text in meaning} if entry.positive else set()
-            self._fault(entry.label, cells, wrong, expected, self._spelling_hint(cells.counts(wrong), near))
+            hint = _spelling_hint(cells.counts(wrong), (*entry.positive, *entry.negative))
+            self._fault(entry.label, cells, wrong, expected, hint)
         elif not 0 < label.sum() < len(label):
             self.faults[entry.label] = Fault(
                 f"{label.sum():,} of {len(label):,} rows are positive; expected both classes", {}
@@ -189,6 +191,8 @@ class Table:
 
     def check_twins(self, values: np.ndarray, label: np.ndarray) -> None:
         """Warn if many rows repeat another in all features ([N, D] `values`) and the label, and nothing groups them."""
+        if self.entry.group:
+            return
         columns = [np.unique(column, return_inverse=True)[1] for column in (*values.T, label)]
         n, alike = len(label), 1.0
         for column in columns:
@@ -196,7 +200,7 @@ class Table:
         twins = n - len(np.unique(np.column_stack(columns), axis=0))
         # Where few things are measured, rows are alike by chance.
         by_chance = n * n / 2 * alike
-        if not self.entry.group and twins > max(_MANY_TWICE * n, 3 * by_chance):
+        if twins > max(_MANY_TWICE * n, 3 * by_chance):
             self.warnings.append(
                 f"{_share(twins, n)} of the rows repeat another in all features and the label, and no group is given: "
                 "if they are of the same patients, training and test set share patients"
@@ -222,18 +226,27 @@ class Table:
     def _number_hint(self, wrong: dict[str, int], all_outside: bool) -> str:
         if all_outside:
             return "; with outside: missing such numbers are taken as not measured"
-        other = {".": ",", ",": "."}[self.entry.decimal]
         texts = [text for text in wrong if np.isnan(self.number(text))]
+        hints = []
+        other = {".": ",", ",": "."}[self.entry.decimal]
         if any(isfinite(number(text, other)) for text in texts):
-            return f'; some are numbers with decimal: "{other}"'
+            hints.append(f'; does the entry need decimal: "{other}"?')
         if any(isfinite(self.number(text.strip())) for text in texts):
-            return "; some are numbers between blanks, which strip: true takes off"
-        return _missing_hint(wrong)
+            hints.append("; some are numbers between blanks, which strip: true takes off")
+        return "".join(hints) + _missing_hint(texts)
 
-    def _spelling_hint(self, wrong: dict[str, int], near: set[str]) -> str:
-        if any(near_key(text) in near for text in wrong):
-            return "; some differ from one only in capitals, blanks or zeros (blanks: strip: true takes them off)"
-        return _missing_hint(wrong)
+
+def _spelling_hint(wrong: dict[str, int], listed: Iterable[str]) -> str:
+    near = set(map(near_key, listed))
+    if any(near_key(text) in near for text in wrong):
+        return "; some differ from one only in capitals, blanks or zeros (strip: true takes blanks off)"
+    return ""
+
+
+def _missing_hint(wrong: Iterable[str]) -> str:
+    """The words for missing in `wrong`: these texts are told, since no patient's value can be among them."""
+    words = sorted(word for word in wrong if word.strip().casefold() in _NO_VALUE)
+    return f"; does missing need {', '.join(map(repr, words))}?" if words else ""
 
 
 def number(text: str, decimal: str = ".") -> float:
@@ -257,12 +270,6 @@ def _whole(text: str) -> str:
 
 def _shortened(text: str) -> bool:
     return bool(_SPREADSHEET.fullmatch(text.strip()))
-
-
-def _missing_hint(wrong: dict[str, int]) -> str:
-    """The text is not told: it may be a patient's."""
-    known = [text for text in wrong if text.strip(" .-?*#/").casefold() in _NO_VALUE]
-    return f"; {'all' if len(known) == len(wrong) else 'some'} look like texts for missing" if known else ""
 
 
 def _account(feature: str, n: int, note: str) -> Account:

@@ -42,7 +42,11 @@ class Cells:
         return Cells(list(codes), new[self.code])
 
     def subset(self, rows: np.ndarray) -> "Cells":
-        return Cells(self.texts, self.code[rows])
+        """The column of `rows` ([N] bool), and no other texts than theirs."""
+        used = np.unique(self.code[rows & (self.code >= 0)])
+        new = np.full(len(self.texts) + 1, -1, np.int64)
+        new[used] = np.arange(len(used))
+        return Cells([self.texts[code] for code in used], new[self.code[rows]])
 
     def counts(self, rows: np.ndarray) -> dict[str, int]:
         """How often each text stands in `rows` ([N] bool), the most frequent first; texts that do not are left out."""
@@ -94,8 +98,8 @@ def read_texts(path: Path, entry, wanted: list[str]) -> Texts:
         texts = (_read_parquet if path.suffix == ".parquet" else _read_csv)(path, entry, wanted)
     except UnicodeError as error:
         known = "UTF-8" if entry.encoding == "utf-8" else entry.encoding
-        hint = "; give the entry its encoding, such as encoding: cp1252 (or latin-1)" if known == "UTF-8" else ""
-        raise UserError(f"{path}: not {known} text ({getattr(error, 'reason', error)}){hint}") from None
+        reason = getattr(error, "reason", error)
+        raise UserError(f"{path}: not {known} text ({reason}){_encoding_hint(path, entry, wanted)}") from None
     except (OSError, EOFError, ValueError, zlib.error, csv.Error, pa.ArrowException) as error:
         raise UserError(f"{path}: not readable as a table ({' '.join(str(error).split())})") from None
     if not len(texts):
@@ -113,10 +117,8 @@ def _not_a_file(path: Path) -> str:
 
 
 def _read_csv(path: Path, entry, wanted: list[str]) -> Texts:
-    opened = gzip.open if path.suffix == ".gz" else open
     # utf-8-sig is UTF-8 with or without the mark that Excel puts in front.
-    encoding = "utf-8-sig" if entry.encoding == "utf-8" else entry.encoding
-    with opened(path, "rt", encoding=encoding, newline="") as file:
+    with _opened(path, "utf-8-sig" if entry.encoding == "utf-8" else entry.encoding) as file:
         reader = csv.reader(_composed(file), delimiter=entry.separator, strict=True)
         rows = _rows(reader)
         _, header = next(rows, (1, []))
@@ -129,6 +131,10 @@ def _read_csv(path: Path, entry, wanted: list[str]) -> Texts:
         header = [name.strip() for name in header] if entry.strip else header
         _check_header(path, header, wanted, entry)
         return _columns(path, rows, header, wanted)
+
+
+def _opened(path: Path, encoding: str):
+    return (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding=encoding, newline="")
 
 
 def _composed(file: Iterable[str]) -> Iterator[str]:
@@ -187,6 +193,17 @@ def _check_header(path: Path, header: list[str], wanted: list[str], entry) -> No
     absent = [name for name in wanted if name not in header]
     if absent:  # the names found are not told: without a header they are the first patient's values
         raise UserError(_absent(path, absent, wanted, header, _header_hint(header, wanted, entry)))
+
+
+def _encoding_hint(path: Path, entry, wanted: list[str]) -> str:
+    """The encoding of most files that are not in that of the entry, and what its header says of the rest."""
+    with _opened(path, "latin-1") as file:
+        line = file.readline().rstrip("\r\n")
+    if line[:2] in ("\xff\xfe", "\xfe\xff"):
+        return "; does the entry need encoding: utf-16?"
+    header = next(csv.reader([line], delimiter=entry.separator), [])
+    more = "" if {*wanted} <= {*header} else _header_hint(header, wanted, entry)
+    return f"; does the entry need encoding: cp1252 (or latin-1)?{more}"
 
 
 def _absent(path: Path, absent: list[str], wanted: list[str], found: list[str], hint: str) -> str:
