@@ -110,7 +110,9 @@ def parse_entry(name: str, content: dict[str, Any], where: Path | str) -> Entry:
 
 def _sentence(name: str, parameters: type[Params], error: Any) -> str:
     """One error of pydantic's in words: the key, what is wrong, what was expected."""
-    location, given = [part for part in error["loc"] if part != "[key]"], error["input"]
+    location, given = list(error["loc"]), error["input"]
+    if location[-1:] == ["[key]"]:
+        location[-2:] = [given]
     key = ".".join(map(str, (name, *location)))
     if error["type"] == "extra_forbidden":
         return f"{key}: no such key {suggestion(location[-1], _keys(parameters, location[:-1]))}"

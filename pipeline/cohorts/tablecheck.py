@@ -169,7 +169,7 @@ class Table:
         twice = np.bincount(same.code, minlength=len(same.texts))[same.code] > 1
         if unique and twice.any():
             hint = "; a spreadsheet has shortened them" if cells.of_each(_shortened).any() else ""
-            self._fault(column, same, twice, "no id twice", hint)
+            self._fault(column, same, twice, "no id twice", hint, of_ids=True)
         if all(text == "0" or text.isdecimal() and text[0] != "0" and len(text) < 19 for text in same.texts):
             return np.array([int(text) for text in same.texts], np.int64)[same.code]
         return np.array(same.texts, object)[same.code]
@@ -211,11 +211,13 @@ class Table:
         if self.faults:
             raise Faults(where, self.faults)
 
-    def _fault(self, column: str, cells: Cells, wrong: np.ndarray, expected: str, hint: str) -> None:
+    def _fault(
+        self, column: str, cells: Cells, wrong: np.ndarray, expected: str, hint: str, of_ids: bool = False
+    ) -> None:
         count, texts = int(wrong.sum()), cells.counts(wrong)
         first = self.texts.at[np.argmax(wrong)]
         are = "is" if count == 1 else "are"
-        different = f" ({counted(len(texts), 'different text')} in them)" if count > 1 and texts else ""
+        different = f" ({counted(len(texts), 'different text')} in them)" if count > 1 and texts and not of_ids else ""
         # Where to look is told; the value itself may be a patient's and stays out of messages and logs.
         sentence = (
             f"{count:,} of {len(wrong):,} rows {are} wrong, first in {self.texts.place} {first}; "

@@ -41,7 +41,7 @@ def _bound(value: float) -> float:
 
 
 def _listed(given: Any) -> Any:
-    return (given,) if isinstance(given, str) else given
+    return given if isinstance(given, list | tuple | dict) else (given,)
 
 
 Bound = Annotated[FiniteFloat, AfterValidator(_bound)]
