@@ -339,6 +339,13 @@ def test_a_key_that_stands_twice_is_an_error(tmp_path, text, message):
         read_yaml(catalog(tmp_path, text))
 
 
+def test_a_key_that_stands_twice_in_a_configuration_stops_the_workflow(tmp_path):
+    (tmp_path / "study.yaml").write_text("seeds: [1]\nrates: [0.05]\nseeds: [2]\n")
+    command = [sys.executable, "-m", "snakemake", "-n", "--nolock", "--configfile", str(tmp_path / "study.yaml")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode and "study.yaml: line 3: key 'seeds' stands twice" in done.stdout + done.stderr
+
+
 def test_a_key_may_override_what_is_merged_in(tmp_path):
     text = "a: &a {b: 1, c: 2}\nd:\n  <<: *a\n  b: 3\ne: {<<: [*a, *a], f: 1}\n"
     assert read_yaml(catalog(tmp_path, text))["d"] == {"b": 3, "c": 2}

@@ -8,8 +8,11 @@ from pipeline import cluster, grid, lifetime, preflight, progress, warm
 from pipeline.cohorts.catalog import code_of, source_of
 from pipeline.config import load_study
 from pipeline.errors import UserError
+from pipeline.files import read_yaml
 
 try:
+    for path in workflow.configfiles:  # Snakemake has read them, but takes the last of two equal keys
+        read_yaml(path)
     STUDY = load_study(config)
     ENTRIES = preflight.check(STUDY)
 except UserError as error:
