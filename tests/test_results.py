@@ -483,7 +483,7 @@ def test_small_datasets_are_told_of(data):
 
 def test_what_is_odd_about_the_data_is_told_first(results):
     facts = facts_of(results, "results_eval")
-    assert (tables.datasets(facts)["warnings"] == "").all()
+    assert tables.datasets(facts)["warnings"].isna().all()
     odd = tables.datasets([fact | {"warnings": ["1 < 2", "and more"]} for fact in facts])
     assert odd["warnings"].tolist() == ["1 < 2; and more"]
     page = pages.warnings_html(odd, "fixed")

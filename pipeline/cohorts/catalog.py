@@ -103,9 +103,15 @@ def parse_entry(name: str, content: dict[str, Any], where: Path | str) -> Entry:
     try:
         return parameters.model_validate(content)
     except ValidationError as error:
-        wrong = [_sentence(name, parameters, one) for one in error.errors()]
+        wrong = [_sentence(name, parameters, one) for one in _innermost(error.errors())]
     several = f"{len(wrong)} keys of {name} are wrong:\n  " if len(wrong) > 1 else ""
     raise UserError(f"{where}: {several}" + "\n  ".join(wrong))
+
+
+def _innermost(errors: list) -> list:
+    """Without those of a list that is only too short for its wrong items."""
+    inside = [other["loc"][:-1] for other in errors if other["loc"]]
+    return [one for one in errors if one["type"] != "too_short" or one["loc"] not in inside]
 
 
 def _sentence(name: str, parameters: type[Params], error: Any) -> str:

@@ -45,7 +45,10 @@ def run(args: argparse.Namespace) -> None:
         raise
     lines = [*account_lines(accounts), summary_line(cohort), *warnings(cohort), "", *missingness_lines(cohort)]
     print(*lines, sep="\n", flush=True)
-    rehearse(cohort)
+    try:
+        rehearse(cohort)
+    except UserError as error:
+        print(f"\nwarning: a study of all samples would stop: {error}")
 
 
 def _texts(faults: "Faults") -> list[str]:
