@@ -179,9 +179,9 @@ def _columns(path: Path, rows: Iterator[tuple[int, list[str]]], header: list[str
     total = len(at) + len(too_few) + len(too_many)
     for which, lines in (("more", too_many), ("fewer", too_few)):
         if lines:
-            have = "row has" if len(lines) == 1 else "rows have"
+            have = "has" if len(lines) == 1 else "have"
             raise UserError(
-                f"{path}: {len(lines):,} of {total:,} {have} {which} cells than the header has names, first in line "
+                f"{path}: {len(lines):,} of {total:,} rows {have} {which} cells than the header has names, first in line "
                 f"{lines[0]}; expected {len(header)} (is there a separator or a quote inside a text?)"
             )
     cells = [Cells(list(known), np.array(column, np.int64)) for known, column in zip(codes, code, strict=True)]
@@ -197,6 +197,8 @@ def _check_header(path: Path, header: list[str], wanted: list[str], entry) -> No
 
 def _encoding_hint(path: Path, entry, wanted: list[str]) -> str:
     """The encoding of most files that are not in that of the entry, and what its header says of the rest."""
+    if path.suffix == ".parquet":
+        return ""
     with _opened(path, "latin-1") as file:
         line = file.readline().rstrip("\r\n")
     if line[:2] in ("\xff\xfe", "\xfe\xff"):
