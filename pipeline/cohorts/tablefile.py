@@ -181,8 +181,8 @@ def _columns(path: Path, rows: Iterator[tuple[int, list[str]]], header: list[str
         if lines:
             have = "has" if len(lines) == 1 else "have"
             raise UserError(
-                f"{path}: {len(lines):,} of {total:,} rows {have} {which} cells than the header has names, first in line "
-                f"{lines[0]}; expected {len(header)} (is there a separator or a quote inside a text?)"
+                f"{path}: {len(lines):,} of {total:,} rows {have} {which} cells than the header has names, first in "
+                f"line {lines[0]}; expected {len(header)} (is there a separator or a quote inside a text?)"
             )
     cells = [Cells(list(known), np.array(column, np.int64)) for known, column in zip(codes, code, strict=True)]
     return Texts(dict(zip(wanted, cells, strict=True)), np.array(at, np.int64), "line")
