@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,11 +93,30 @@ def damaged(path: Path, kind: str, error: Exception) -> UserError:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; `UserError` when it is missing, not YAML, or anything but a mapping."""
+    """The mapping in a YAML file; `UserError` when it is missing, not YAML, anything but a mapping, or has a key twice.
+
+    Letters are composed: ü is one letter, also where the file has it as u and two dots.
+    """
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        def compose_mapping_node(self, anchor):
+            node = super().compose_mapping_node(anchor)
+            lines = {}  # of each key; what is merged in (<<) comes later, and may be overridden
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                    name, line = self.construct_object(key), key.start_mark.line + 1
+                    if name in lines:
+                        raise UserError(
+                            f"{path}: line {line}: key {key.value!r} stands twice in one mapping, first in line "
+                            f"{lines[name]}; expected each key once"
+                        )
+                    lines[name] = line
+            return node
+
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = unicodedata.normalize("NFC", Path(path).read_text(encoding="utf-8-sig"))
+        content = yaml.load(text, Loader)  # a SafeLoader
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -134,7 +134,9 @@ def test_a_text_that_is_not_listed_is_the_other_category(tmp_path):
     listed = load(tmp_path, frame, features={"sex": {"categories": ["f", "m"], "other": "m"}})
     assert listed.features[0].categories == ("f", "m")
     np.testing.assert_array_equal(listed.values[:5, 0, 0], [0, 1, 1, 1, np.nan])
-    with pytest.raises(UserError, match="column 'sex': 200 of 200 rows are wrong; expected at least one of F, M"):
+    with pytest.raises(
+        UserError, match="column 'sex': 199 of 200 rows are wrong, first in line 2; expected at least one of F, M"
+    ):
         load(tmp_path, frame, features={"sex": {"categories": ["F", "M"], "other": "neither"}})
 
 
@@ -148,7 +150,9 @@ def test_true_and_false_are_a_label(tmp_path):
 def test_a_worded_label(tmp_path):
     frame = table()
     frame["died"] = np.where(frame["died"] == 1, "dead", "alive")
-    np.testing.assert_array_equal(load(tmp_path, frame, positive="dead").label, frame["died"] == "dead")
+    np.testing.assert_array_equal(
+        load(tmp_path, frame, positive="dead", negative=["alive"]).label, frame["died"] == "dead"
+    )
 
 
 def change(column, value, row=7):
@@ -162,21 +166,30 @@ def change(column, value, row=7):
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda f: f.drop(columns="na"), r"made.csv: column 'na' is missing .* 200 rows and 5 columns$"),
+        (
+            lambda f: f.drop(columns="na"),
+            r"made.csv: column 'na' is missing \(1 of 5 expected columns\); the file has 5 columns$",
+        ),
         (
             lambda f: f.rename(columns=dict(zip(f.columns, ("13.8", "abc", *"bcde"), strict=True))),
-            r"made.csv: column 'age' is missing \(5 of 5 expected columns are\)",
+            r"made.csv: columns 'age', .*'sex' are missing \(5 of 5 expected columns\)",
         ),
-        (lambda f: f.assign(died=None), r"column 'died': 200 of 200 rows are wrong.*a value in every row"),
-        (change("died", 2), r"made.csv: column 'died': 1 of 200 rows are wrong.*row 8.*binary label"),
-        (change("died", "yes"), r"column 'died': 1 of 200 rows are wrong, first in row 8; expected a number"),
-        (change("died", None), r"column 'died': 1 of 200 rows are wrong"),
-        (change("na", "abc"), r"column 'na': 1 of 200 rows are wrong, first in row 8; expected a number"),
-        (change("na", 13.8), r"column 'na': 1 of 200 rows are wrong.*expected a number from 100 to 180 mmol/L"),
-        (change("sex", "x"), r"column 'sex': 1 of 200 rows are wrong.*one of f, m"),
-        (change("na", "-inf"), r"column 'na': 1 of 200 rows are wrong.*expected a number from 100 to 180 mmol/L"),
-        (change("age", True), r"column 'age': 1 of 200 rows are wrong, first in row 8; expected a number"),
-        (change("patient", None), r"column 'patient': 1 of 200 rows are wrong.*a value in every row"),
+        (lambda f: f.assign(died=None), r"column 'died': 200 of 200 rows are wrong.*in every row"),
+        (
+            change("died", 2),
+            r"made.csv: column 'died': 1 of 200 rows is wrong, first in line 9; expected a binary label",
+        ),
+        (
+            change("died", "yes"),
+            r"column 'died': 1 of 200 rows is wrong, first in line 9; expected a binary label, 0 or 1",
+        ),
+        (change("died", None), r"column 'died': 1 of 200 rows is wrong"),
+        (change("na", "abc"), r"column 'na': 1 of 200 rows is wrong, first in line 9; expected a number"),
+        (change("na", 13.8), r"column 'na': 1 of 200 rows is wrong.*expected a number from 100 to 180 mmol/L"),
+        (change("sex", "x"), r"column 'sex': 1 of 200 rows is wrong.*one of f, m"),
+        (change("na", "-inf"), r"column 'na': 1 of 200 rows is wrong.*expected a number from 100 to 180 mmol/L"),
+        (change("age", True), r"column 'age': 1 of 200 rows is wrong, first in line 9; expected a number"),
+        (change("patient", None), r"column 'patient': 1 of 200 rows is wrong.*an id in every row"),
         (lambda f: f.assign(died=0), r"column 'died': 0 of 200 rows are positive"),
         (lambda f: f[:0], r"made.csv: no rows"),
     ],
@@ -185,7 +198,9 @@ def test_a_wrong_table_is_one_sentence(tmp_path, break_it, message):
     for file in ("made.csv", "made.parquet"):
         frame = break_it(table())
         frame = frame if file == "made.csv" else frame.map(str, na_action="ignore")
-        with pytest.raises(UserError, match=message.replace("made.csv", file)) as raised:
+        if file == "made.parquet":
+            message = message.replace("made.csv", file).replace("line 9", "row 8")
+        with pytest.raises(UserError, match=message) as raised:
             load(tmp_path, frame, file=file)
         assert "\n" not in str(raised.value)
         assert not re.search(r"abc|13\.8", str(raised.value)), "a patient's value in a message"
@@ -194,7 +209,9 @@ def test_a_wrong_table_is_one_sentence(tmp_path, break_it, message):
 def test_an_id_that_comes_twice_is_one_sentence(tmp_path):
     frame = table().assign(stay=np.arange(200))
     np.testing.assert_array_equal(load(tmp_path, frame, sample_id="stay").sample_id, np.arange(200))
-    with pytest.raises(UserError, match="made.csv: column 'stay': 2 of 200 rows are wrong.*expected no value twice"):
+    with pytest.raises(
+        UserError, match="column 'stay': 2 of 200 rows are wrong, first in line 8; expected no id twice"
+    ):
         load(tmp_path, change("stay", 6)(frame), sample_id="stay")
 
 
@@ -210,10 +227,20 @@ PACKED = gzip.compress(GOOD)
         (b"", "made.parquet", "not readable as a table"),
         (b"\xff\xfe\x00bad", "made.csv", "not UTF-8"),
         (GOOD + "1,140,50,m\u00e4nnlich,0,x\n".encode("latin-1"), "made.csv", "not UTF-8"),
-        (b'a,b\n1,2\n3,4,5,6\n"', "made.csv", "not readable as a table"),
-        (b"na,age\n1,2,3\n4,5,6\n", "made.csv", "not readable as a table (its rows have more cells"),
+        (b'a,"b\n1,2\n3,4\n', "made.csv", "not readable as a table (unexpected end of data, in the row that begins in"),
+        (
+            GOOD + b'1,140,50,"f"x,0,x\n',
+            "made.csv",
+            "not readable as a table (',' expected after '\"', in the row that",
+        ),
+        (
+            GOOD + b"1,140,50,f,0,x,x\n" * 2,
+            "made.csv",
+            "2 of 202 rows have more cells than the header has names, first",
+        ),
+        (b"na,age\n1,2,3\n4,5,6\n", "made.csv", "columns 'died', 'patient', 'sex' are missing (3 of 5"),
         (b"na,age,na\n1,2,3\n", "made.csv", "not readable as a table (it has column 'na' more than once)"),
-        (gzip.compress(b"na,age\n" * 1000)[:40], "made.csv.gz", "not readable as a table"),
+        (gzip.compress(bytes(GOOD) * 9)[:40], "made.csv.gz", "not readable as a table"),
         (PACKED[: len(PACKED) // 2], "made.csv.gz", "not readable as a table"),
         (PACKED[:-4], "made.csv.gz", "not readable as a table"),
         (PACKED[:-8] + bytes(8), "made.csv.gz", "not readable as a table"),
@@ -306,11 +333,11 @@ def test_outcomes_of_support2_are_no_features():
     assert not forbidden & {column.column or name for name, column in entry.features.items()}
 
 
-def test_nobody_who_died_is_told_apart_in_diabetes130():
+def test_nobody_who_died_or_went_to_a_hospice_is_in_diabetes130():
     entry = read_catalog(Path("data/datasets.yaml"))["diabetes130"]
     assert not {"encounter_id", "patient_nbr", "readmitted"} & set(entry.columns.values())
-    died_or_hospice = {"11", "13", "14", "19", "20", "21"}
-    assert not died_or_hospice & set(entry.features["discharge_disposition"].categories)
+    reasons = entry.exclude["discharge_disposition_id"]
+    assert sorted(sum(reasons.values(), ())) == ["11", "13", "14", "19", "20", "21"]
 
 
 def test_the_same_cohort_comes_back_from_its_files(tmp_path, cohort):
@@ -394,7 +421,9 @@ def test_an_integer_column_holds_whole_numbers(tmp_path, file):
     frame.loc[[7, 9], "age"] = 40.5
     frame.loc[11, "age"] = None
     frame = frame if file == "made.csv" else frame.map(str, na_action="ignore")
-    with pytest.raises(UserError, match="column 'age': 2 of 200 rows are wrong, first in row 8; .* a whole number"):
+    with pytest.raises(
+        UserError, match="column 'age': 2 of 200 rows are wrong, first in (line 9|row 8); .* a whole number"
+    ):
         load(tmp_path, frame, file=file, features=features)
 
 
@@ -566,9 +595,10 @@ def test_support2_is_what_its_notice_says(real_data):
 def test_diabetes130_is_what_its_notice_says(real_data):
     entry = read_catalog(Path("data/datasets.yaml"))["diabetes130"]
     cohort, accounts = take_in("diabetes130", entry, real_data, Path("unused"))
-    assert (len(cohort), int(cohort.label.sum()), len(np.unique(cohort.group_id))) == (101766, 11357, 71518)
-    assert accounts[0].dropped == {}
+    assert (len(cohort), int(cohort.label.sum()), len(np.unique(cohort.group_id))) == (99343, 11314, 69990)
+    # Nobody who died is readmitted, and 43 from hospices are.
+    assert accounts[0].dropped == {"died": 1652, "discharged to a hospice": 771}
     missing = dict(zip(cohort.feature_names, np.isnan(cohort.values[:, 0]).mean(0), strict=True))
-    assert missing["payer"] == pytest.approx(40256 / 101766, abs=1e-6)
-    assert missing["hba1c"] == pytest.approx(84748 / 101766, abs=1e-6)
+    assert missing["payer"] == pytest.approx(39398 / 99343, abs=1e-6)
+    assert missing["hba1c"] == pytest.approx(82509 / 99343, abs=1e-6)
     assert max(missing[feature.name] for feature in cohort.features if not feature.categories) == 0

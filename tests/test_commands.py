@@ -160,7 +160,7 @@ def test_ingest_of_a_series_says_what_is_never_measured(project, capsys):
     ("arguments", "message"),
     [
         (["wrad"], "error: catalog.yaml: no dataset 'wrad' (did you mean 'ward'?)"),
-        (["mimic"], "error: catalog.yaml: no dataset 'mimic' (it has: ward, icu)"),
+        (["mimic"], "error: catalog.yaml: no dataset 'mimic' (known: ward, icu)"),
         (["ward"], "error: ward: data/raw/ward.csv: no such file; ask the ward"),
         (["ward", "--raw-dir", "nowhere"], "error: ward: nowhere/ward.csv: no such file; ask the ward"),
         (["ward", "--catalog", "nowhere.yaml"], "error: nowhere.yaml: no such file"),

@@ -83,6 +83,7 @@ def _eval(key, rng, n_poisoned, study):
         "target": study.target,
         "clean_threshold": 0.31 + 0.01 * key["seed"],
         "own_threshold": 0.33,
+        "warnings": [],
         "fpr_clean_own_threshold": 0.15,
         "recall_clean_own_threshold": 0.7,
         "n_train": 2000,
@@ -486,6 +487,15 @@ def test_small_datasets_are_told_of(data):
     few = datasets.assign(n_test=pd.array([None], dtype="Int64"), prevalence=np.nan)
     assert "ward is too small for conclusions" in pages.warnings_html(few, "fixed")
     assert "withheld (dashes)" in pages.warnings_html(few, "fixed")
+
+
+def test_what_is_odd_about_the_data_is_told_first(results):
+    facts = facts_of(results, "results_eval")
+    assert tables.datasets(facts)["warnings"].isna().all()
+    odd = tables.datasets([fact | {"warnings": ["1 < 2", "and more"]} for fact in facts])
+    assert odd["warnings"].tolist() == ["1 < 2; and more"]
+    page = pages.warnings_html(odd, "fixed")
+    assert page.startswith('<p class="warning"><strong>Look at the data of ward first.</strong> 1 &lt; 2; and more.')
 
 
 def test_seeds_that_share_patients_have_wider_intervals(study, results, data):

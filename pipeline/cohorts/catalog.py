@@ -8,9 +8,10 @@ Source modules (`pipeline/cohorts/sources/`) share one interface:
                                                  reads and checks them; faster copies may be kept below cache_dir
 """
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, ValidationError
 
@@ -18,6 +19,9 @@ from pipeline import families
 from pipeline.errors import UserError
 from pipeline.files import read_yaml
 from pipeline.params import Params
+from pipeline.words import suggestion
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of a dataset or a feature: they stand in paths, figures and command lines
 
 
 class Expected(Params):
@@ -63,6 +67,8 @@ class Entry(Params):
 def read_catalog(path: Path) -> dict[str, Entry]:
     """All entries by name; `UserError` names the entry and key that is wrong."""
     content = read_yaml(path)
+    for name in content:
+        _check_name(name, path)
     return {name: parse_entry(name, entry, path) for name, entry in content.items()}
 
 
@@ -75,19 +81,70 @@ def read_entries(path: Path, names: Iterable[str]) -> dict[str, Entry]:
     return {name: catalog[name] for name in names}
 
 
+def _check_name(name: Any, path: Path) -> None:
+    if not isinstance(name, str):
+        raise UserError(f"{path}: dataset {name!r}: {_quote(name)}")
+    if not re.fullmatch(NAME, name):
+        raise UserError(
+            f"{path}: dataset {name!r}: expected a name of the letters a to z, digits, _ . and -, a letter or digit "
+            "first"
+        )
+
+
+def _quote(value: Any) -> str:
+    """What to do about a `value` that YAML took for something else than the text that was meant."""
+    words = {bool: "true or false (as which it takes yes, no, on and off too)", int: "a number", float: "a number"}
+    words |= {type(None): "nothing (as which it takes null, NULL and ~)"}
+    return f"YAML reads this as {words.get(type(value), 'a date')}, expected a text; put it in quotes"
+
+
 def parse_entry(name: str, content: dict[str, Any], where: Path | str) -> Entry:
-    """One entry, typed by its source; `UserError` names the first wrong key."""
-    source = content.get("source") if isinstance(content, dict) else None
+    """One entry, typed by its source; `UserError` names every wrong key."""
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: {name}: expected a mapping with the keys of a dataset, such as source")
     known = families.names("cohorts/sources")
-    if source not in known:
-        raise UserError(f"{where}: {name}.source: unknown {source!r}, expected one of {', '.join(known)}")
+    if "source" not in content:
+        raise UserError(f"{where}: {name}.source: missing, expected one of {', '.join(known)}")
+    if content["source"] not in known:
+        source = content["source"]
+        raise UserError(f"{where}: {name}.source: unknown {source!r} {suggestion(source, known)}")
+    parameters = families.load("cohorts/sources", content["source"]).Parameters
     try:
-        return families.load("cohorts/sources", source).Parameters.model_validate(content)
+        return parameters.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, (name, *first["loc"])))
-        given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
-        raise UserError(f"{where}: {key}: {first['msg']}{given}") from None
+        wrong = [_sentence(name, parameters, one) for one in _innermost(error.errors())]
+    several = f"{len(wrong)} keys of {name} are wrong:\n  " if len(wrong) > 1 else ""
+    raise UserError(f"{where}: {several}" + "\n  ".join(wrong))
+
+
+def _innermost(errors: list) -> list:
+    """Without those of a list that is only too short for its wrong items."""
+    inside = [other["loc"][:-1] for other in errors if other["loc"]]
+    return [one for one in errors if one["type"] != "too_short" or one["loc"] not in inside]
+
+
+def _sentence(name: str, parameters: type[Params], error: Any) -> str:
+    """One error of pydantic's in words: the key, what is wrong, what was expected."""
+    location, given = list(error["loc"]), error["input"]
+    if location[-1:] == ["[key]"]:
+        location[-2:] = [given]
+    key = ".".join(map(str, (name, *location)))
+    if error["type"] == "extra_forbidden":
+        return f"{key}: no such key {suggestion(location[-1], _keys(parameters, location[:-1]))}"
+    if error["type"] == "missing":
+        return f"{key}: missing"
+    if error["type"] in ("string_type", "invalid_key") and not isinstance(given, dict | list | str):
+        return f"{key}: {_quote(given)}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}" + ("" if isinstance(given, dict) else f" (given: {given!r})")
+
+
+def _keys(parameters: type[Params], location: list) -> list[str]:
+    """The keys known at `location` below an entry."""
+    for part in location:
+        inside = get_args(parameters.model_fields[part].annotation) if part in parameters.model_fields else ()
+        parameters = next((kind for kind in inside if isinstance(kind, type) and issubclass(kind, Params)), parameters)
+    return list(parameters.model_fields)
 
 
 def relations_of(name: str, entry: Entry, raw_dir: Path) -> tuple[tuple[str, ...], ...]:

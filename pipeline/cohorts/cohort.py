@@ -4,7 +4,7 @@ Files of a cohort (one folder per dataset):
     samples.parquet   sample_id, group_id, label                       one row per sample
     windows.parquet   sample_id, step, one float32 column per feature  T rows per sample, null = not measured
 The description of a feature (unit, range, categories) travels as metadata of its column, the relations between features
-as metadata of windows.parquet.
+and what is to be known of the data (`Cohort.warnings`) as metadata of windows.parquet.
 """
 
 import json
@@ -15,6 +15,8 @@ import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.files import damaged, whole
+
+RESERVED = ("sample_id", "step")  # columns of windows.parquet that are no features
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Cohort:
     label : [N] int8, 0 or 1
     values : [N, T, D] float32 in clinical units, NaN = not measured
     relations : chains of feature names; where two neighbours are measured, the first is at most the second
+    warnings : what readers of results must know of the data, in words; no ids, no values, no counts of 1 to 9
     """
 
     name: str
@@ -54,6 +57,7 @@ class Cohort:
     label: np.ndarray
     values: np.ndarray
     relations: tuple[tuple[str, ...], ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.values.ndim != 3 or self.values.shape[::2] != (len(self.label), len(self.features)):
@@ -86,8 +90,9 @@ def windows_table(sample_id: np.ndarray, values: np.ndarray, features: tuple[Fea
     import pyarrow as pa
 
     n, steps, _ = values.shape
+    # Not the type of pa.array(sample_id): an array of no texts has none.
     fields = [
-        pa.field("sample_id", pa.array(sample_id).type, nullable=False),
+        pa.field("sample_id", pa.string() if sample_id.dtype.kind in "OU" else pa.int64(), nullable=False),
         pa.field("step", pa.int16(), nullable=False),
     ]
     columns = [np.repeat(sample_id, steps), np.tile(np.arange(steps, dtype=np.int16), n)]
@@ -119,8 +124,8 @@ def write_cohort(cohort: Cohort, folder: Path) -> None:
 
     samples = pa.table({"sample_id": cohort.sample_id, "group_id": cohort.group_id, "label": cohort.label})
     windows = windows_table(cohort.sample_id, cohort.values, cohort.features)
-    if cohort.relations:
-        windows = windows.replace_schema_metadata({"relations": json.dumps(cohort.relations)})
+    facts = {name: getattr(cohort, name) for name in ("relations", "warnings")}
+    windows = windows.replace_schema_metadata({name: json.dumps(fact) for name, fact in facts.items() if fact})
     write_parquet(samples, Path(folder) / "samples.parquet")
     write_parquet(windows, Path(folder) / "windows.parquet")
 
@@ -156,7 +161,9 @@ def read_cohort(folder: Path) -> Cohort:
     try:
         values, features = windows_values(windows)
         sample_id, group_id, label = (samples[name].to_numpy() for name in ("sample_id", "group_id", "label"))
-        relations = tuple(map(tuple, json.loads((windows.schema.metadata or {}).get(b"relations", b"[]"))))
+        facts = windows.schema.metadata or {}
+        relations = tuple(map(tuple, json.loads(facts.get(b"relations", b"[]"))))
+        warnings = tuple(json.loads(facts.get(b"warnings", b"[]")))
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(folder, "cohort", error) from None
     if len(values) != len(samples):
@@ -164,4 +171,4 @@ def read_cohort(folder: Path) -> Cohort:
             f"{folder}: windows.parquet holds {len(values)} samples, samples.parquet {len(samples)}: "
             "expected the same; delete the folder and run again"
         )
-    return Cohort(folder.name, features, sample_id, group_id, label.astype(np.int8), values, relations)
+    return Cohort(folder.name, features, sample_id, group_id, label.astype(np.int8), values, relations, warnings)

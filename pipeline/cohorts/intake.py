@@ -74,17 +74,19 @@ def summary_line(cohort: Cohort) -> str:
 
 
 def warnings(cohort: Cohort) -> list[str]:
-    """What a user must know before a study of `cohort`: one line if a label has too few patients to be tested on."""
+    """What a user must know before a study of `cohort`: its own warnings, and one if a label has too few patients."""
     from pipeline.cohorts.splits import N_FOLDS, ROLES
 
     needed = ceil(MIN_CELL * N_FOLDS / ROLES["test"])
     patients = {label: len(np.unique(cohort.group_id[cohort.label == label])) for label in (0, 1)}
     rarer = min(patients, key=patients.get)
+    told = [f"warning: {cohort.name}: {text}" for text in cohort.warnings]
     if patients[rarer] >= needed:
-        return []
+        return told
     return [
+        *told,
         f"warning: {cohort.name} has fewer than {needed} groups with label {rarer}: the test split will hold too few, "
-        f"and numbers measured on fewer than {MIN_CELL} groups are withheld"
+        f"and numbers measured on fewer than {MIN_CELL} groups are withheld",
     ]
 
 

@@ -9,43 +9,6 @@ from pipeline.cohorts.cohort import Cohort, Feature
 from pipeline.errors import UserError
 
 
-def check_table(frame, entry, path: Path):
-    """A raw table of texts, typed: numbers in range (whole where they must be), known categories, a complete 0/1 label.
-
-    `entry` is a catalog entry of the source `table`. Raises `UserError` with file, column, the number of wrong rows
-    and the first of them.
-    """
-    import pandera.pandas as pa
-
-    checks = {}
-    for feature, column in entry.columns.items():
-        described = entry.features[feature]
-        if described.categories:
-            checks[column] = pa.Column(nullable=True, checks=_category_check(described))
-        else:
-            low, high = described.range
-            promises = [
-                pa.Check.in_range(low, high, error=f"a number from {low:g} to {high:g} {described.unit}".rstrip())
-            ]
-            if described.integer:
-                promises.append(pa.Check(lambda numbers: numbers % 1 == 0, error="a whole number"))
-            checks[column] = pa.Column(float, nullable=True, coerce=True, checks=promises)
-    for column in filter(None, (entry.sample_id, entry.group)):
-        checks[column] = pa.Column(nullable=False, unique=column == entry.sample_id)
-    if entry.positive is None:
-        frame = frame.assign(**{entry.label: _truth(frame[entry.label])})
-        checks[entry.label] = pa.Column(
-            float, nullable=False, coerce=True, checks=pa.Check.isin([0, 1], error="a binary label, 0 or 1")
-        )
-    else:
-        checks[entry.label] = pa.Column(nullable=False)
-    checked = _validate(pa.DataFrameSchema(checks), frame, path)
-    if entry.positive is not None:
-        checked = checked.assign(**{entry.label: (checked[entry.label] == entry.positive).astype(float)})
-    _check_label(checked[entry.label].to_numpy(), f"{path}: column {entry.label!r}")
-    return checked
-
-
 def check_cohort(cohort: Cohort) -> None:
     """A finished cohort: unique ids and names, a 0/1 label with both classes, features measured and as described."""
     import pandas as pd
@@ -109,23 +72,6 @@ def out_of_order(cohort: Cohort, values: np.ndarray) -> np.ndarray:
         # A comparison with a value that was not measured is false.
         broken |= (values[:, :, order[:-1]] > values[:, :, order[1:]]).any(axis=(1, 2))
     return broken
-
-
-def _category_check(described):
-    """Only listed texts; where there is another category for the rest, some listed text at least."""
-    import pandera.pandas as pa
-
-    listed = f"one of {', '.join(described.categories)}"
-    if described.other is None:
-        return pa.Check.isin(described.categories, error=listed)
-    # None of them in the whole column means that they are spelt wrong: all would be the other category.
-    return pa.Check(lambda column: bool(column.isin(described.categories).any()), error=f"at least {listed}")
-
-
-def _truth(label):
-    """True and False, in any case, as 1 and 0; every other text as it is."""
-    truth = label.str.lower().map({"true": "1", "false": "0"})
-    return truth.fillna(label)
 
 
 def _check_label(label: np.ndarray, where: str) -> None:

@@ -2,36 +2,80 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.cohorts.cohort import Cohort
+    from pipeline.cohorts.tablecheck import Faults
+
+MOST = 20  # texts that are shown of a column
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="a dataset of the catalog")
     parser.add_argument("--raw-dir", type=Path, help="where the original files lie (default: as in config/config.yaml)")
     parser.add_argument("--catalog", type=Path, help="the catalog (default: as in config/config.yaml)")
+    parser.add_argument(
+        "--show-texts",
+        action="store_true",
+        help="of a table's wrong columns, list the most frequent unexpected texts: shows data of patients",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     from pipeline.cohorts.catalog import read_catalog
     from pipeline.cohorts.intake import account_lines, missingness_lines, summary_line, take_in, warnings
+    from pipeline.cohorts.tablecheck import Faults
     from pipeline.config import load_study
+    from pipeline.errors import UserError
     from pipeline.files import read_yaml
+    from pipeline.words import suggestion
 
     study = load_study(read_yaml(Path("config/config.yaml")))
     path = args.catalog or Path(study.catalog)
     catalog = read_catalog(path)
     if args.name not in catalog:
-        raise _unknown(args.name, list(catalog), path)
+        raise UserError(f"{path}: no dataset {args.name!r} {suggestion(args.name, catalog)}")
     raw_dir = args.raw_dir or Path(study.raw_dir)
-    cohort, accounts = take_in(args.name, catalog[args.name], raw_dir, Path(study.data_dir) / "cache")
+    try:
+        cohort, accounts = take_in(args.name, catalog[args.name], raw_dir, Path(study.data_dir) / "cache")
+    except Faults as faults:
+        if args.show_texts:
+            print(*_texts(faults), sep="\n", flush=True)
+        raise
     lines = [*account_lines(accounts), summary_line(cohort), *warnings(cohort), "", *missingness_lines(cohort)]
-    print(*lines, sep="\n")
+    print(*lines, sep="\n", flush=True)
+    try:
+        rehearse(cohort)
+    except UserError as error:
+        print(f"\nwarning: a study of all samples would stop: {error}")
 
 
-def _unknown(name: str, known: list[str], path: Path):
-    import difflib
+def _texts(faults: "Faults") -> list[str]:
+    """The unexpected texts of each wrong column, the most frequent first."""
+    lines = ["This shows data of patients: keep it on this machine."]
+    for column, fault in faults.found.items():
+        shown = list(fault.texts.items())[:MOST]
+        lines.append(f"column {column!r}: {len(shown)} of {len(fault.texts):,} unexpected texts, the most frequent")
+        lines += [f"{count:>9,}  {text!r}" for text, count in shown]
+    return lines
 
-    from pipeline.errors import UserError
 
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(known)}"
-    return UserError(f"{path}: no dataset {name!r} ({hint})")
+def rehearse(cohort: "Cohort") -> None:
+    """What every study does with a cohort, in a folder that is gone afterwards: its files, its split, poison of nobody.
+
+    Raises `UserError` where a study would.
+    """
+    from tempfile import TemporaryDirectory
+
+    from pipeline.cohorts import splits
+    from pipeline.cohorts.cohort import read_cohort, read_parquet, windows_table, write_cohort, write_parquet
+
+    fold = splits.assign_folds(cohort.group_id, cohort.label)
+    splits.deal(fold, cohort.label, None, cohort.name)
+    with TemporaryDirectory() as folder:
+        write_cohort(cohort, Path(folder) / cohort.name)
+        again = read_cohort(Path(folder) / cohort.name)
+        poison = Path(folder) / "poison.parquet"
+        write_parquet(windows_table(again.sample_id[:0], again.values[:0], again.features), poison)
+        read_parquet(poison)

@@ -53,7 +53,7 @@ TRIGGERS = [
     *["footprint_size", "n_cells", "footprint_share", "n_poisoned"],
     *PLAUSIBILITY,
 ]
-DATASETS = ["dataset", "target", "n_train", "n_test", "prevalence", "threshold_low", "threshold_high"]
+DATASETS = ["dataset", "target", "n_train", "n_test", "prevalence", "threshold_low", "threshold_high", "warnings"]
 ROC = [*RUN, "detector", "scope", "fpr", "n_seeds", "tpr", "ci_low", "ci_high"]
 SUMMARY = [*RUN, "metric", "n_seeds", "mean", "ci_low", "ci_high", "lowest", "highest"]
 CONTRASTS = [
@@ -71,7 +71,7 @@ CONTRASTED = ["auroc_clean", "auprc_clean", "acc_clean", "brier_clean", "ece_cle
 COUNTS = {"seed", "target", "n_poisoned", "n_triggered", "n_flagged", "n_samples", "top_k", "n_seeds", "n_train"}
 COUNTS |= {"n_test", "n_cells", "footprint_size", "epochs", "best_epoch"}
 TEXTS = {"dataset", "model", "trigger", "detector", "scope", "feature", "metric", "control", "description"}
-TEXTS |= {"features", "steps", "where", "threshold"}
+TEXTS |= {"features", "steps", "where", "threshold", "warnings"}
 
 # Measured on the test patients, which the seeds of a study share (`split: per_seed`) or have in common (`fixed`).
 ON_TEST = {*ON_CLEAN, *ON_TRIGGERED, *ATTACK, *SHARES, *DRIFT}

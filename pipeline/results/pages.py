@@ -118,9 +118,17 @@ def gaps_html(cells: pd.DataFrame) -> str:
 
 
 def warnings_html(datasets: pd.DataFrame, split: str) -> str:
-    """What must be known of small datasets before reading on; empty if all are large. `split`: as in the study."""
-    rows = datasets[["dataset", "n_test", "prevalence"]].itertuples(index=False)
-    return "".join(_too_small(escape(name), n_test, prevalence, split) for name, n_test, prevalence in rows)
+    """What must be known of datasets with odd data and of small ones before reading on. `split`: as in the study."""
+    rows = datasets[["dataset", "n_test", "prevalence", "warnings"]].itertuples(index=False)
+    return "".join(
+        ("" if pd.isna(warnings) else _odd_data(escape(name), escape(warnings)))
+        + _too_small(escape(name), n_test, prevalence, split)
+        for name, n_test, prevalence, warnings in rows
+    )
+
+
+def _odd_data(name: str, warnings: str) -> str:
+    return f'<p class="warning"><strong>Look at the data of {name} first.</strong> {warnings}.</p>'
 
 
 def _too_small(name: str, n_test, prevalence: float, split: str) -> str:

@@ -209,6 +209,7 @@ def datasets(evals: list[dict]) -> pd.DataFrame:
                 "prevalence": 1 - share if target == 1 else share,
                 "threshold_low": min(fact["clean_threshold"] for fact in facts),
                 "threshold_high": max(fact["clean_threshold"] for fact in facts),
+                "warnings": "; ".join(facts[0]["warnings"]) or None,
                 **{f"{name}_patients": min(fact["patients"][name] for fact in facts) for name in sets},
             }
         )

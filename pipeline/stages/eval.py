@@ -84,6 +84,7 @@ def run(args: argparse.Namespace) -> None:
             "n_train": len(split.train),
             "n_test": len(test),
             "n_poisoned": int(poisoned.sum()),
+            "warnings": list(cohort.warnings),
             **results,
         },
     )

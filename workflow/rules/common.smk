@@ -9,9 +9,12 @@ from pipeline import cluster, grid, lifetime, preflight, progress, warm
 from pipeline.cohorts.catalog import source_of
 from pipeline.config import load_study
 from pipeline.errors import UserError
+from pipeline.files import read_yaml
 from pipeline.stamps import NOT_MEASURED, Stamps, cohort_stamps
 
 try:
+    for path in workflow.configfiles:  # Snakemake has read them, but takes the last of two equal keys
+        read_yaml(path)
     STUDY = load_study(config)
     ENTRIES = preflight.check(STUDY)
     COHORTS = cohort_stamps(STUDY, ENTRIES)

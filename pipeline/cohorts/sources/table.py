@@ -1,18 +1,52 @@
 """Any CSV or Parquet table with one row per sample becomes a cohort (T = 1) by a catalog entry."""
 
-import zlib
+import codecs
+import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, model_validator
 
-from pipeline.cohorts.catalog import Entry
-from pipeline.cohorts.cohort import Cohort, Feature
+from pipeline.cohorts.catalog import NAME, Entry
+from pipeline.cohorts.cohort import RESERVED, Cohort, Feature
 from pipeline.cohorts.intake import Account
-from pipeline.cohorts.schema import check_table
+from pipeline.cohorts.tablecheck import LARGEST, Table, number
+from pipeline.cohorts.tablefile import read_texts
 from pipeline.errors import UserError
 from pipeline.params import Params
+
+SHARED = ("tablecheck.py", "tablefile.py")
+
+
+def _encoding(name: str) -> str:
+    try:
+        if not codecs.lookup(name)._is_text_encoding:
+            raise LookupError
+        return codecs.lookup(name).name
+    except LookupError:
+        raise ValueError("expected the name of a text encoding, such as utf-8, cp1252 or latin-1") from None
+
+
+def _separator(text: str) -> str:
+    if len(text) != 1 or text in '"\r\n':
+        raise ValueError('expected one character, such as ";" (a tab is "\\t" in double quotes)')
+    return text
+
+
+def _bound(value: float) -> float:
+    if not abs(value) < LARGEST:
+        raise ValueError(f"expected a number below {LARGEST:g} in size")
+    return value
+
+
+def _listed(given: Any) -> Any:
+    return given if isinstance(given, list | tuple | dict) else (given,)
+
+
+Bound = Annotated[FiniteFloat, AfterValidator(_bound)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_listed)]  # one text, or a list of them
+Outside = Literal["error", "missing"]
 
 
 class Column(Params):
@@ -20,10 +54,12 @@ class Column(Params):
 
     column: str | None = Field(None, description="name in the file, when it differs from the feature's")
     unit: str = ""
-    range: tuple[float, float] | None = None
+    range: tuple[Bound, Bound] | None = None
     integer: bool = Field(False, description="whether the numbers must be whole, such as counts")
+    outside: Outside | None = Field(None, description="what a number outside the range is, in place of the table's")
     categories: tuple[str, ...] = ()
     other: str | None = Field(None, min_length=1, description="category of every text that categories does not list")
+    missing: Texts | None = Field(None, description="texts that mean: not measured; in place of the table's")
 
     @property
     def all_categories(self) -> tuple[str, ...]:
@@ -41,6 +77,8 @@ class Column(Params):
             raise ValueError("other goes with categories, not with a range")
         if self.integer and not self.range:
             raise ValueError("integer goes with a range, not with categories")
+        if self.outside and not self.range:
+            raise ValueError("outside goes with a range, not with categories")
         if len(set(self.categories)) < len(self.categories):
             raise ValueError("categories lists a text twice")
         return self
@@ -50,14 +88,22 @@ class Parameters(Entry):
     """A table: the file under raw_dir and what its columns mean."""
 
     file: str = Field(description="path below raw_dir: .csv, .csv.gz or .parquet")
-    separator: str = ","
-    missing: tuple[str, ...] = Field(("", "NA", "NaN", "nan"), description="texts that mean: not measured")
+    separator: Annotated[str, AfterValidator(_separator)] = ","
+    decimal: Literal[".", ","] = Field(".", description="what stands before the decimals of numbers")
+    encoding: Annotated[str, AfterValidator(_encoding)] = "utf-8"
+    strip: bool = Field(False, description="whether blanks around texts and names do not count")
+    missing: Texts = Field(("", "NA", "NaN", "nan"), description="texts that mean: not measured")
+    outside: Outside = Field("error", description="what a number outside its feature's range is")
     label: str
-    positive: str | None = Field(
-        None, description="the label's text that means 1; without it the label is 0/1 or true/false"
+    positive: Texts = Field(
+        (), description="the label's texts that mean 1; without them the label is 0/1 or true/false"
     )
+    negative: Texts = Field((), description="the label's texts that mean 0, with positive")
     sample_id: str | None = Field(None, description="column with a unique id; without it the row's position")
     group: str | None = Field(None, description="column whose rows must stay in one split, e.g. the patient")
+    exclude: dict[str, dict[str, Texts]] = Field(
+        {}, description="column → reason → its texts that no row of the cohort may have"
+    )
     features: dict[str, Column] = Field(min_length=1)
 
     @property
@@ -65,14 +111,60 @@ class Parameters(Entry):
         """Each feature's column in the file."""
         return {name: described.column or name for name, described in self.features.items()}
 
+    def missing_texts(self, described: Column) -> tuple[str, ...]:
+        """The texts that mean "not measured" in the column of a feature."""
+        return self.missing if described.missing is None else described.missing
+
     @model_validator(mode="after")
-    def _each_column_once(self):
+    def _fits_together(self):
+        wrong = [*self._columns_twice(), *self._names(), *self._label_texts(), *self._missing_values()]
+        if self.decimal == self.separator:
+            wrong.append("decimal and separator are the same")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
+    def _columns_twice(self):
         taken = {column for column in (self.label, self.sample_id, self.group) if column}
         for feature, column in self.columns.items():
             if column in taken:
-                raise ValueError(f"feature {feature} reads column {column!r}, which is the label, an id or another's")
+                yield f"feature {feature} reads column {column!r}, which is the label, an id or another's"
             taken.add(column)
-        return self
+
+    def _names(self):
+        for feature in self.features:
+            if feature in RESERVED:
+                yield f"feature {feature} has a name of a cohort's own columns: give it another, and column: {feature}"
+            elif not re.fullmatch(NAME, feature):
+                yield (
+                    f"feature {feature!r}: expected a name of the letters a to z, digits, _ . and -, a letter or digit "
+                    f"first; the column's name in the file goes into column: {feature!r}"
+                )
+
+    def _label_texts(self):
+        if self.positive and not self.negative:
+            yield "positive needs negative beside it: the label's texts that mean 0, such as negative: [alive]"
+        if self.negative and not self.positive:
+            yield "negative needs positive beside it: the label's texts that mean 1"
+        for text in self.positive:
+            if text in self.negative:
+                yield f"positive and negative both list {text!r}"
+        for text in (*self.positive, *self.negative):
+            if text in self.missing:
+                yield f"label: {text!r} is in positive or negative, and in missing too"
+
+    def _missing_values(self):
+        """A text that means "not measured" cannot be a value as well."""
+        own = "give the feature a missing of its own, which stands in place of the table's"
+        for feature, described in self.features.items():
+            both = [text for text in self.missing_texts(described) if text in described.categories]
+            # What a feature itself calls missing may be a number in its range: that is said on purpose.
+            if described.range and described.missing is None:
+                low, high = described.range
+                both += [text for text in self.missing if low <= number(text, self.decimal) <= high]
+            if both:
+                where = "its categories" if described.categories else "its range"
+                yield f"features.{feature}: missing has {', '.join(map(repr, both))}, and so has {where}; {own}"
 
 
 def describe(entry: Parameters, raw_dir: Path | None) -> tuple[int, tuple[Feature, ...]]:
@@ -88,112 +180,39 @@ def input_files(entry: Parameters, raw_dir: Path) -> list[Path]:
 
 
 def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[Cohort, list[Account]]:
-    """Read and check the table; `UserError` names file, column and how many rows are wrong."""
+    """Read and check the table; `UserError` names file, columns, how many of their rows are wrong, and the first."""
     path = input_files(entry, raw_dir)[0]
-    extra = {column for column in (entry.label, entry.sample_id, entry.group) if column}
-    frame = _read(path, entry, sorted({*entry.columns.values(), *extra}))
-    if frame.empty:
-        raise UserError(f"{path}: no rows; expected one per sample")
-    frame = check_table(frame, entry, path)
-    label = frame[entry.label].to_numpy()
-    row = np.arange(len(frame))
+    extra = {column for column in (entry.label, entry.sample_id, entry.group, *entry.exclude) if column}
+    texts = read_texts(path, entry, sorted({*entry.columns.values(), *extra}))
+    kept, account = _exclude(texts, entry)
+    if not kept.any():
+        raise UserError(f"{path}: exclude takes all of its {len(texts):,} rows")
+    table = Table(texts.subset(kept), entry)
+    table.check_breaks()
+    row = np.flatnonzero(kept)
+    label = table.label()
+    sample_id = table.ids(entry.sample_id, unique=True) if entry.sample_id else row
+    group_id = table.ids(entry.group, unique=False) if entry.group else row
     _, features = describe(entry, raw_dir)
-    values = np.empty((len(frame), 1, len(features)), np.float32)
+    values = np.empty((len(row), 1, len(features)), np.float32)
+    accounts = [account]
     for position, (feature, column) in enumerate(entry.columns.items()):
         described = entry.features[feature]
-        values[:, 0, position] = _codes(frame[column], described) if described.categories else frame[column]
-    cohort = Cohort(
-        name=name,
-        features=features,
-        sample_id=_ids(frame[entry.sample_id]) if entry.sample_id else row,
-        group_id=_ids(frame[entry.group]) if entry.group else row,
-        label=label.astype(np.int8),
-        values=values,
-    )
-    return cohort, [Account("rows", len(frame), {})]
+        read = table.categories if described.categories else table.numbers
+        values[:, 0, position], found = read(feature, column, described)
+        accounts += found
+    table.finish(str(path))
+    table.check_twins(values[:, 0], label)
+    return Cohort(name, features, sample_id, group_id, label, values, warnings=tuple(table.warnings)), accounts
 
 
-def _codes(texts: Any, described: Column) -> np.ndarray:
-    """Each text's position among the categories, NaN where it is missing."""
-    import pandas as pd
-
-    if described.other:
-        texts = texts.where(texts.isna() | texts.isin(described.categories), described.other)
-    codes = pd.Categorical(texts, categories=list(described.all_categories)).codes.astype(np.float32)
-    return np.where(codes < 0, np.nan, codes)
-
-
-def _ids(column: Any) -> np.ndarray:
-    """Ids as integers where all of them are, else as texts."""
-    texts = column.to_numpy(dtype=object)
-    if all(text.isdecimal() and len(text) < 19 for text in texts):
-        return texts.astype(np.int64)
-    return texts
-
-
-def _read(path: Path, entry: Parameters, wanted: list[str]):
-    """The wanted columns, every cell as text or missing; one clear error for a file that cannot be read."""
-    import pandas as pd
-    import pyarrow as pa
-
-    try:
-        if not path.is_file():
-            raise UserError(f"{path}: {_not_a_file(path)}; {entry.obtain or 'expected the table of the catalog entry'}")
-        read = _read_parquet if path.suffix == ".parquet" else _read_csv
-        frame = read(path, entry, wanted)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason})") from None
-    except (OSError, EOFError, ValueError, zlib.error, pd.errors.ParserError, pa.ArrowException) as error:
-        raise UserError(f"{path}: not readable as a table ({' '.join(str(error).split())})") from None
-    absent = [column for column in wanted if column not in frame.columns]
-    if absent:  # the names found are not told: without a header they are the first patient's values
-        raise UserError(
-            f"{path}: column {absent[0]!r} is missing ({len(absent)} of {len(wanted)} expected columns are); "
-            f"the file has {len(frame)} rows and {len(frame.columns)} columns"
-        )
-    return frame[wanted]
-
-
-def _not_a_file(path: Path) -> str:
-    if path.is_dir():
-        return "a folder, expected a file"
-    return "a link that leads to no file" if path.is_symlink() else "no such file"
-
-
-def _refuse_twins(names: list[str], wanted: list[str]) -> None:
-    twins = [name for name in wanted if names.count(name) > 1]
-    if twins:
-        raise ValueError(f"it has column {twins[0]!r} more than once")
-
-
-def _read_csv(path: Path, entry: Parameters, wanted: list[str]):
-    import pandas as pd
-
-    how = {"sep": entry.separator, "dtype": str, "keep_default_na": False, "na_values": list(entry.missing)}
-    _refuse_twins(pd.read_csv(path, header=None, nrows=1, **how).loc[0].tolist(), wanted)
-    frame = pd.read_csv(path, **how)
-    # pandas would make the first column an index and give every other the name of its neighbour.
-    if not isinstance(frame.index, pd.RangeIndex):
-        raise ValueError("its rows have more cells than its header has names")
-    return frame
-
-
-def _read_parquet(path: Path, entry: Parameters, wanted: list[str]):
-    """Numbers, booleans and categories as the texts that a CSV file has for them: 1 (not 1.0), True, a name."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        table = file.read()
-    _refuse_twins(table.column_names, wanted)
-    for name in set(wanted) & set(table.column_names):
-        column = table[name]
-        if pa.types.is_floating(column.type):
-            column = pc.if_else(pc.is_nan(column), None, column)
-        texts = column.cast(pa.string())
-        if pa.types.is_boolean(column.type):
-            texts = pc.utf8_capitalize(texts)
-        missing = pc.is_in(texts, value_set=pa.array(entry.missing, pa.string()))
-        table = table.set_column(table.column_names.index(name), name, pc.if_else(missing, None, texts))
-    return table.to_pandas(ignore_metadata=True)  # which would want the types back
+def _exclude(texts, entry: Parameters) -> tuple[np.ndarray, Account]:
+    """[N] bool, the rows that `exclude` leaves, and the account of them; a row counts for the first reason it meets."""
+    kept, dropped = np.ones(len(texts), bool), {}
+    for column, reasons in entry.exclude.items():
+        for reason, listed in reasons.items():
+            met = kept & texts.cells[column].of_each(set(listed).__contains__)
+            dropped[reason] = dropped.get(reason, 0) + int(met.sum())
+            kept &= ~met
+    never = [reason for reason, count in dropped.items() if not count]
+    return kept, Account("rows", len(texts), dropped, f"none dropped as {', '.join(never)}" if never else "")

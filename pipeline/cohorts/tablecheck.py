@@ -1,0 +1,285 @@
+"""A table's texts as numbers, categories, labels and ids; what is wrong with a column is one sentence."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import inf, isfinite
+
+import numpy as np
+
+from pipeline.cohorts.intake import MIN_CELL, Account, shown, shown_share
+from pipeline.cohorts.tablefile import Cells, Texts
+from pipeline.errors import UserError
+from pipeline.words import counted
+
+LARGEST = 1e30  # of a value: far from where float32 ends
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_TRUTH = {"true": 1, "false": 0}
+_SPREADSHEET = re.compile(r"[0-9]([.,][0-9]+)?E\+[0-9]+", re.IGNORECASE)
+# Zeros in front of a number and behind its decimal point.
+_ZEROS = re.compile(r"(?<![0-9.,])0+(?=[0-9])|(?<=[0-9])(\.0*|,0)$")
+_WHOLE = re.compile(r"([0-9]+)\.0*")
+_NO_VALUE = {"", ".", "-", "--", "?", "na", "n/a", "#n/a", "nan", "null", "none"}
+_MANY_TWICE = 0.01
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a column: a `sentence` for everybody; `texts` that were not expected, with how often each."""
+
+    sentence: str
+    texts: dict[str, int]
+
+
+class Faults(UserError):
+    """All columns of a table that are wrong."""
+
+    def __init__(self, where: str, found: dict[str, Fault]):
+        self.found = found
+        sentences = [f"column {column!r}: {fault.sentence}" for column, fault in found.items()]
+        several = f"{len(sentences)} columns are wrong:\n  " if len(sentences) > 1 else ""
+        super().__init__(f"{where}: {several}" + "\n  ".join(sentences))
+
+
+class Table:
+    """The texts of a file on their way to a cohort: finds all faulty columns before it gives up.
+
+    `faults` by column and `warnings` gather what is wrong, and what is not but may be.
+    """
+
+    def __init__(self, texts: Texts, entry):
+        self.texts, self.entry = texts, entry
+        self.faults: dict[str, Fault] = {}
+        self.warnings: list[str] = []
+
+    def cells(self, column: str) -> Cells:
+        """A column where the entry's missing texts are no text."""
+        return self.texts.cells[column].without(self.entry.missing)
+
+    def number(self, text: str) -> float:
+        """`text` as a plain decimal number, NaN if it is none."""
+        return number(text, self.entry.decimal)
+
+    def check_breaks(self) -> None:
+        """Warn of line breaks inside cells, which a quote too many makes of whole rows."""
+        for column, cells in self.texts.cells.items():
+            broken = cells.of_each(lambda text: "\n" in text or "\r" in text).sum()
+            if broken:
+                self.warnings.append(
+                    f"column {column!r} has line breaks inside {shown(int(broken))} of its cells; is there a quote too "
+                    "many in the file, so that it has lost rows?"
+                )
+
+    def numbers(self, feature: str, column: str, described) -> tuple[np.ndarray, list[Account]]:
+        """[N] float32 (NaN = not measured) of a numeric feature, and an account if values were left out."""
+        cells = self.texts.cells[column].without(self.entry.missing_texts(described))
+        low, high = described.range
+        parsed = [self.number(text) for text in cells.texts]
+        value = np.array([*parsed, np.nan])[cells.code]
+        outside = (value < low) | (value > high)
+        accounts = []
+        if (described.outside or self.entry.outside) == "missing":
+            if outside.any():
+                share = _share(int(outside.sum()), len(value))
+                note = f"{share} outside {low:g} to {high:g}, taken as not measured"
+                accounts = [_account(feature, len(value), note)]
+            value = np.where(outside, np.nan, value)
+            wrong = (cells.code >= 0) & np.isnan(value) & ~outside
+        else:
+            wrong = (cells.code >= 0) & (np.isnan(value) | outside)
+        if described.integer:
+            wrong |= value % 1 > 0
+        if wrong.any():
+            kind = "a whole number" if described.integer else "a number"
+            hint = self._number_hint(cells.counts(wrong), outside[wrong].all())
+            expected = f"{kind} from {low:g} to {high:g} {described.unit}".rstrip()
+            self._fault(column, cells, wrong, expected, hint)
+        elif np.isnan(value).all():
+            why = "missing texts"
+            why += f" or outside {low:g} to {high:g}" if outside.any() else ""
+            self.faults[column] = Fault(f"no value of feature {feature!r} is left: every row holds {why}", {})
+        return value.astype(np.float32), accounts
+
+    def categories(self, feature: str, column: str, described) -> tuple[np.ndarray, list[Account]]:
+        """[N] float32 positions among the categories (NaN = missing), and an account if texts became `other`."""
+        cells = self.texts.cells[column].without(self.entry.missing_texts(described))
+        codes = {text: code for code, text in enumerate(described.all_categories)}
+        listed = cells.of_each(set(described.categories).__contains__)
+        unlisted, accounts = (cells.code >= 0) & ~listed, []
+        expected = f"one of {', '.join(described.categories)}"
+        wrong = cells.counts(unlisted)
+        hint = _spelling_hint(wrong, described.categories) + _missing_hint(wrong)
+        if described.other is None:
+            if unlisted.any():
+                self._fault(column, cells, unlisted, expected, hint)
+        elif unlisted.any():
+            if not listed.any():  # they are spelt wrong: all would be the other category
+                self._fault(column, cells, unlisted, f"at least {expected}", hint)
+            taken = _share(int(unlisted.sum()), len(unlisted))
+            accounts = [_account(feature, len(unlisted), f"{taken} not listed, taken as {described.other!r}")]
+            near = set(map(near_key, described.categories))
+            alike = unlisted & cells.of_each(lambda text: near_key(text) in near)
+            if alike.any():
+                self.warnings.append(
+                    f"feature {feature!r}: {shown(int(alike.sum()))} texts differ from a listed category only in "
+                    f"capitals, blanks or zeros, and were taken as {described.other!r}"
+                )
+        if (cells.code < 0).all():
+            self.faults[column] = Fault(f"no value of feature {feature!r} is left: every row holds a missing text", {})
+        position = [codes.get(text, codes.get(described.other, np.nan)) for text in cells.texts]
+        return np.array([*position, np.nan], np.float32)[cells.code], accounts
+
+    def label(self) -> np.ndarray:
+        """[N] int8, 0 or 1."""
+        entry = self.entry
+        cells = self.cells(entry.label)
+        if entry.positive:
+            meaning = dict.fromkeys(entry.positive, 1) | dict.fromkeys(entry.negative, 0)
+            expected = "one of the texts that positive and negative list, in every row"
+        else:
+            truth = {text: _TRUTH.get(text.lower(), self.number(text)) for text in cells.texts}
+            meaning = {text: int(value) for text, value in truth.items() if value in (0, 1)}
+            expected = "a binary label, 0 or 1 (or true or false; where it is another text, positive and negative "
+            expected += "name it), in every row"
+        label = np.array([*(meaning.get(text, -1) for text in cells.texts), -1], np.int8)[cells.code]
+        wrong = label < 0
+        if wrong.any():
+            hint = _spelling_hint(cells.counts(wrong), (*entry.positive, *entry.negative))
+            self._fault(entry.label, cells, wrong, expected, hint)
+        elif not 0 < label.sum() < len(label):
+            self.faults[entry.label] = Fault(
+                f"{label.sum():,} of {len(label):,} rows are positive; expected both classes", {}
+            )
+        return label
+
+    def ids(self, column: str, unique: bool) -> np.ndarray:
+        """[N] ids, int64 where all are whole numbers without zeros in front, else texts.
+
+        Blanks around them do not count, and 1.0 is 1. As groups (not `unique`) ids are the same if they differ only in
+        capitals, blanks or zeros: a patient taken for two would cross the splits, two taken for one do no harm.
+        """
+        cells = self.cells(column)
+        without = cells.code < 0
+        if without.any():
+            self._fault(column, cells, without, "an id in every row", "")
+            return cells.code
+        self._warn_of_ids(column, cells, unique)
+        same = cells.rewritten(_whole if unique else near_key)
+        twice = np.bincount(same.code, minlength=len(same.texts))[same.code] > 1
+        if unique and twice.any():
+            hint = "; a spreadsheet has shortened them" if cells.of_each(_shortened).any() else ""
+            self._fault(column, same, twice, "no id twice", hint, of_ids=True)
+        if all(text == "0" or text.isdecimal() and text[0] != "0" and len(text) < 19 for text in same.texts):
+            return np.array([int(text) for text in same.texts], np.int64)[same.code]
+        return np.array(same.texts, object)[same.code]
+
+    def _warn_of_ids(self, column: str, cells: Cells, unique: bool) -> None:
+        alike = sum(count for count in Counter(map(near_key, cells.texts)).values() if count > 1)
+        if alike:
+            taken = "kept apart" if unique else "taken as the same"
+            self.warnings.append(
+                f"column {column!r}: {shown(alike)} ids differ from another one only in capitals, blanks, zeros in "
+                f"front or .0 behind; they were {taken}"
+            )
+        short = int(cells.of_each(_shortened).sum())
+        if short:
+            self.warnings.append(
+                f"column {column!r}: the ids of {shown(short)} rows are numbers that a spreadsheet has shortened (such "
+                "as 1.23E+11); different patients may have the same one"
+            )
+
+    def check_twins(self, values: np.ndarray, label: np.ndarray) -> None:
+        """Warn if many rows repeat another in all features ([N, D] `values`) and the label, and nothing groups them."""
+        if self.entry.group:
+            return
+        columns = [np.unique(column, return_inverse=True)[1] for column in (*values.T, label)]
+        n, alike = len(label), 1.0
+        for column in columns:
+            alike *= ((np.bincount(column) / n) ** 2).sum()
+        twins = n - len(np.unique(np.column_stack(columns), axis=0))
+        # Where few things are measured, rows are alike by chance.
+        by_chance = n * n / 2 * alike
+        if twins > max(_MANY_TWICE * n, 3 * by_chance):
+            self.warnings.append(
+                f"{_share(twins, n)} of the rows repeat another in all features and the label, and no group is given: "
+                "if they are of the same patients, training and test set share patients"
+            )
+
+    def finish(self, where: str) -> None:
+        """Raise all faults, if there are any."""
+        if self.faults:
+            raise Faults(where, self.faults)
+
+    def _fault(
+        self, column: str, cells: Cells, wrong: np.ndarray, expected: str, hint: str, of_ids: bool = False
+    ) -> None:
+        count, texts = int(wrong.sum()), cells.counts(wrong)
+        first = self.texts.at[np.argmax(wrong)]
+        are = "is" if count == 1 else "are"
+        different = f" ({counted(len(texts), 'different text')} in them)" if count > 1 and texts and not of_ids else ""
+        # Where to look is told; the value itself may be a patient's and stays out of messages and logs.
+        sentence = (
+            f"{count:,} of {len(wrong):,} rows {are} wrong, first in {self.texts.place} {first}; "
+            f"expected {expected}{different}{hint}"
+        )
+        self.faults[column] = Fault(sentence, texts)
+
+    def _number_hint(self, wrong: dict[str, int], all_outside: bool) -> str:
+        if all_outside:
+            return "; with outside: missing such numbers are taken as not measured"
+        texts = [text for text in wrong if np.isnan(self.number(text))]
+        hints = []
+        other = {".": ",", ",": "."}[self.entry.decimal]
+        if any(isfinite(number(text, other)) for text in texts):
+            hints.append(f'; does the entry need decimal: "{other}"?')
+        if any(isfinite(self.number(text.strip())) for text in texts):
+            hints.append("; some are numbers between blanks, which strip: true takes off")
+        return "".join(hints) + _missing_hint(texts)
+
+
+def _spelling_hint(wrong: dict[str, int], listed: Iterable[str]) -> str:
+    near = set(map(near_key, listed))
+    if any(near_key(text) in near for text in wrong):
+        return "; some differ from one only in capitals, blanks or zeros (strip: true takes blanks off)"
+    return ""
+
+
+def _missing_hint(wrong: Iterable[str]) -> str:
+    """The words for missing in `wrong`: these texts are told, since no patient's value can be among them."""
+    words = sorted(word for word in wrong if word.strip().casefold() in _NO_VALUE)
+    return f"; does missing need {', '.join(map(repr, words))}?" if words else ""
+
+
+def number(text: str, decimal: str = ".") -> float:
+    """`text` as a plain decimal number with an exponent or without; NaN if it is none or is too large."""
+    if decimal != ".":
+        text = "" if "." in text else text.replace(decimal, ".")
+    value = float(text) if _NUMBER.fullmatch(text) else inf
+    return value if abs(value) < LARGEST else np.nan
+
+
+def near_key(text: str) -> str:
+    """What is the same for texts that differ only in capitals, blanks, zeros in front or .0 behind."""
+    return _ZEROS.sub("", "".join(text.split()).casefold())
+
+
+def _whole(text: str) -> str:
+    """An id without blanks around it, and without a decimal point if nothing but zeros stand behind it: 1.0 is 1."""
+    text = text.strip()
+    return found[1] if (found := _WHOLE.fullmatch(text)) else text
+
+
+def _shortened(text: str) -> bool:
+    return bool(_SPREADSHEET.fullmatch(text.strip()))
+
+
+def _account(feature: str, n: int, note: str) -> Account:
+    # Of all rows: how many are measured would tell how few are not.
+    return Account(f"values of {feature}", n, {}, note)
+
+
+def _share(count: int, total: int) -> str:
+    """A count and its share in words, neither of them telling of few."""
+    share = shown_share(count, total)
+    return share if 0 < count < MIN_CELL or 0 < total - count < MIN_CELL else f"{count:,} ({share})"
