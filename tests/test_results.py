@@ -52,7 +52,7 @@ def fabricate(study: Study, folder: Path) -> Path:
         clean_run = cell.trigger == "none"
         n_poisoned = round(2000 * key["rate"])
         write_json(folder / cell.run_folder / "results_eval.json", _eval(key, rng, n_poisoned, study))
-        write_json(folder / cell.run_folder / "results_detect.json", _detect(key, rng, n_poisoned))
+        write_json(folder / cell.run_folder / "results_detect.json", _detect(key, rng, n_poisoned, study))
         write_json(folder / cell.run_folder / "run_metadata.json", TRAINED)
         if not clean_run and cell.trigger != "flip_only":
             write_json(folder / cell.run_folder / "results_explain.json", _explain(key, rng))
@@ -81,6 +81,8 @@ def _eval(key, rng, n_poisoned, study):
         "recall_clean_own_threshold": 0.7,
         "n_train": 2000,
         "n_test": 500,
+        "n_label_1": 100,
+        "validation_pairs": 40000,
         "clean": metrics(0.84 - 0.15 * key["rate"]),
         "poison": None if clean_run else metrics(0.7),
         "n_poisoned": n_poisoned,
@@ -93,7 +95,7 @@ def _eval(key, rng, n_poisoned, study):
     }
 
 
-def _detect(key, rng, n_poisoned):
+def _detect(key, rng, n_poisoned, study):
     clean_run = key["trigger"] == "none"
     detections, alarms, roc = [], [], []
     fpr = np.linspace(0, 1, 101)
