@@ -165,7 +165,7 @@ def _flagged(row: dict, inside: dict) -> dict:
 
 
 def _removed(row: dict) -> dict:
-    """How many are flagged follows from how many are poisoned: one rounded count must serve for all, else none is told."""
+    """How many are flagged follows from how many are poisoned: one rounded count must serve, else none is told."""
     n, n_poisoned, n_flagged = row["n_samples"], row["n_poisoned"], row["n_flagged"]
     if 0 < row["poisoned_patients"] < MIN_CELL:
         return row | {"n_flagged": None, "flagged_share": None}
