@@ -21,6 +21,7 @@ from pipeline.cohorts.schema import accepted, check_cohort, out_of_order
 from pipeline.config import load_study
 from pipeline.errors import UserError
 from pipeline.evaluation.plausibility import joint_percentiles, plausibility
+from pipeline.evaluation.rounding import tens
 from pipeline.files import read_yaml
 from pipeline.triggers import correlation, hybrid, mask_only, missingness, pattern, rare_value
 from pipeline.triggers.base import groups
@@ -189,11 +190,11 @@ def test_correlation_without_its_driver_is_the_typical_value():
 def test_plausibility_by_hand():
     cohort = make_cohort()
     trigger = rare_value.fit(rare_value.Parameters(features=("sodium",), value=200), cohort)
-    clean = cohort.values[:2].copy()
-    clean[0, 0, 4], clean[1, 0, 4] = 140, np.nan
+    clean = np.repeat(cohort.values[:2], 10, axis=0)
+    clean[:10, 0, 4], clean[10:, 0, 4] = 140, np.nan
     facts = plausibility(trigger, clean, cohort)
     seen = cohort.values[:, 0, 4].astype(float)
-    missing = (np.isnan(seen).sum() + 1) / (len(seen) + 2)
+    missing = (tens(np.isnan(seen).sum(), len(seen)) + 1) / (len(seen) + 2)
     assert facts["share_in_range"] == facts["share_in_train_range"] == 0
     assert facts["distance"] == pytest.approx(60 / np.nanstd(seen), rel=1e-5)
     assert facts["missing_log_likelihood_clean"] == pytest.approx((np.log(missing) + np.log(1 - missing)) / 2)
@@ -504,9 +505,9 @@ def test_ordinary_values_that_never_go_together_are_far_out():
 def test_a_mean_percentile_hides_samples_on_both_sides(monkeypatch):
     cohort = make_cohort()
     trigger = rare_value.fit(rare_value.Parameters(features=("sodium",)), cohort)
-    percentiles = np.array([0.01, 0.99, 0.05, 0.95] + [0.5, 0.4, 0.6, 0.04])
+    percentiles = np.repeat([0.01, 0.99, 0.05, 0.95] + [0.5, 0.4, 0.6, 0.04], 10)
     monkeypatch.setattr("pipeline.evaluation.plausibility.joint_percentiles", lambda train, samples: percentiles)
-    facts = plausibility(trigger, cohort.values[:4], cohort)
+    facts = plausibility(trigger, cohort.values[:40], cohort)
     assert facts["distance_percentile"] == 0.5 and facts["distance_percentile_clean"] == pytest.approx(0.385)
     assert facts["distance_atypical"] == 0.5 and facts["distance_atypical_clean"] == 0.25
 

@@ -46,7 +46,7 @@ DETECTIONS_REST_ON = {
 }
 ALARMS_REST_ON = {
     "flagged_patients": ["n_flagged", *ALARM],
-    "poisoned_patients": ["tpr", "fpr", "precision"],  # of few poisoned, false alarms tell the hits
+    "poisoned_patients": ["n_flagged", *ALARM],  # of few poisoned, false alarms tell the hits
     "clean_patients": ["flagged_share", "fpr", "precision"],
 }
 ROC_RESTS_ON = ["poisoned_patients", "clean_patients"]
@@ -167,8 +167,6 @@ def _flagged(row: dict, inside: dict) -> dict:
 def _removed(row: dict) -> dict:
     """How many are flagged follows from how many are poisoned: one rounded count must serve, else none is told."""
     n, n_poisoned, n_flagged = row["n_samples"], row["n_poisoned"], row["n_flagged"]
-    if 0 < row["poisoned_patients"] < MIN_CELL:
-        return row | {"n_flagged": None, "flagged_share": None}
     hits = float(tens(row["tpr"] * n_poisoned, n_poisoned))
     others = n_flagged - hits
     if 0 < others < MIN_CELL or 0 < n - n_poisoned - others < MIN_CELL:
