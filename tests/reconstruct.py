@@ -198,7 +198,7 @@ class Reader:
             product = np.exp(row.missing_log_likelihood_triggered) * (n_train + 2.0) ** cells
             if abs(product - round(product) if product < 1e6 else 1) < 1e-6 and 1 < round(product) <= SMALLEST**cells:
                 largest = max(d for d in range(2, SMALLEST + 1) if round(product) % d == 0)
-                self.tell("triggers", "missing in training (+ 1)", largest - 1, row)
+                self.tell("triggers", "missing in training, at most", largest - 1, row)
 
     def totals(self, row, metric: str) -> float:
         """Samples of a seed that a metric is a share of."""
@@ -235,7 +235,8 @@ class Reader:
             if row.metric != "asr_net":
                 self.share("contrasts", "mean_run", row.mean_run, n * row.n_seeds, row)
                 self.share("contrasts", "mean_control", row.mean_control, n * row.n_seeds, row)
-            if row.n_seeds == 1:
+            # More of one label and fewer of the other, or a difference of differences, is a number of nobody.
+            if row.n_seeds == 1 and not row.metric.startswith(("acc", "asr_net")):
                 self.tell("contrasts", "difference", abs(row.difference) * n, row)
 
     def masks(self) -> None:
