@@ -174,6 +174,8 @@ def test_of_few_more_flagged_than_poisoned_nothing_is_told_where_no_count_would_
     known = {"threshold": "rate_known", "n_flagged": 15, "precision": 2 / 3, "fpr": 5 / 190}
     few = disclosure._alarms([*rows, rows[1] | known])[2]
     assert [few[name] for name in ("n_flagged", "tpr", "fpr", "precision")] == [15, None, None, None]
+    few = disclosure._alarms([*rows, rows[1] | known | {"tpr": 0.0}])[2]
+    assert few["tpr"] is None, "that it is withheld must not tell what was found"
     known = {"n_poisoned": 20, "threshold": "rate_known", "n_flagged": 30, "precision": 0.4, "fpr": 0.1, "tpr": 0.6}
     enough = disclosure._alarms([*rows, rows[1] | known])[2]
     assert enough["tpr"] == 10 / 20 and enough["precision"] == 10 / 30 and enough["fpr"] == 20 / 180

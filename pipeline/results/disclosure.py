@@ -165,11 +165,14 @@ def _flagged(row: dict, inside: dict) -> dict:
 
 
 def _removed(row: dict) -> dict:
-    """How many are flagged follows from how many are poisoned: one rounded count must serve, else none is told."""
+    """How many are flagged follows from how many are poisoned, so one rounded count must serve for all cells.
+
+    Where it could not, were all poison found, nothing is told whatever was found.
+    """
     n, n_poisoned, n_flagged = row["n_samples"], row["n_poisoned"], row["n_flagged"]
     hits = float(tens(row["tpr"] * n_poisoned, n_poisoned))
     others = n_flagged - hits
-    if 0 < others < MIN_CELL or 0 < n - n_poisoned - others < MIN_CELL:
+    if 0 < n_flagged - n_poisoned < MIN_CELL or 0 < n - n_poisoned - others < MIN_CELL:
         return row | dict.fromkeys(("tpr", "fpr", "precision"))
     return row | _alarm(row, hits, others)
 
