@@ -183,6 +183,7 @@ def test_detection_by_hand():
     assert everywhere == pytest.approx(
         {
             "scope": "all",
+            "n_samples": 10,
             "poisoned_patients": 1,
             "clean_patients": 7,
             "auroc": 15 / 16,
@@ -196,6 +197,7 @@ def test_detection_by_hand():
     )
     assert within == {
         "scope": "label_1",
+        "n_samples": 5,
         "poisoned_patients": 1,
         "clean_patients": 3,
         **dict.fromkeys(["auroc", "average_precision", "tpr_at_fpr_01", "tpr_at_fpr_05", "precision_at_n"], 1.0),
@@ -203,7 +205,7 @@ def test_detection_by_hand():
         "poison_share": 2 / 5,
     }
     own, known = (row for row in tables["alarms"] if row["scope"] == "all")
-    about = {"scope": "all", "poisoned_patients": 1, "clean_patients": 7}
+    about = {"scope": "all", "n_samples": 10, "n_poisoned": 2, "poisoned_patients": 1, "clean_patients": 7}
     flags = about | {"threshold": "rate_unknown", "n_flagged": 2, "flagged_patients": 1, "flagged_share": 0.2}
     assert own == flags | {"tpr": 0.5, "fpr": 1 / 8, "precision": 0.5}
     flags = about | {"threshold": "rate_known", "n_flagged": 3, "flagged_patients": 2, "flagged_share": 0.3}
@@ -218,7 +220,7 @@ def test_clean_training_data_has_only_false_alarms():
     tables = evaluate(SUSPICION, np.zeros(10, bool), LABELS, PATIENTS, target=1)
     for row in tables["detections"]:
         assert row["n_poisoned"] == row["poison_share"] == 0
-        counts = ("scope", "poisoned_patients", "clean_patients", "n_poisoned", "poison_share")
+        counts = ("scope", "n_samples", "poisoned_patients", "clean_patients", "n_poisoned", "poison_share")
         assert {value for name, value in row.items() if name not in counts} == {None}
         assert row["poisoned_patients"] == 0
     assert [row["threshold"] for row in tables["alarms"]] == ["rate_unknown"] * 2

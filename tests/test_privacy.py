@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, make_cohort
+from reconstruct import reconstruct
 from test_workflow import snakemake
 
 from pipeline.cohorts.intake import warnings
@@ -275,6 +276,31 @@ def test_without_disclosure_control_the_check_fails(study, tmp_path, monkeypatch
     assert found >= {"runs.recall_clean", "runs.acc_poison", "runs.n_poisoned", "runs.precision_poison"}
     assert found >= {"detections.auroc", "detections.n_poisoned", "alarms.n_flagged", "alarms.tpr", "alarms.precision"}
     assert found >= {"triggers.distance", "triggers.n_poisoned", "datasets.n_test", "datasets.threshold_low"}
+
+
+def test_no_count_of_few_patients_can_be_calculated(study):
+    assert reconstruct(study / "results") == []
+
+
+@pytest.mark.parametrize("dataset", ["icu_dev", "support2"])
+def test_nor_in_studies_of_more_patients(dataset, real_data, tmp_path):
+    changes = {"datasets": [dataset], "rates": [0.01, 0.05], "training": {"epochs": 3}, "explain": {"samples": 64}}
+    changes |= {"triggers": ["rare_value", "missingness", "flip_only"], "n_samples": "all"}
+    snakemake(tmp_path, "aggregate", raw_dir=str(real_data), **changes)
+    assert reconstruct(tmp_path / "results") == []
+    runs = tables.read(tmp_path / "results" / "tables")["runs"]
+    assert runs[["acc_clean", "recall_clean", "f1_clean", "n_poisoned"]].notna().all(axis=None)
+
+
+def test_without_rounding_counts_can_be_calculated(study, tmp_path, monkeypatch):
+    for name in ("run_in_tens", "detection_in_tens", "explanation_in_tens"):
+        monkeypatch.setattr(tables, name, lambda fact: fact)
+    built = tables.build(demo(), study / "results")
+    tables.write(built, tmp_path / "tables")
+    tables.write_headlines(built["summary"], tmp_path)
+    told = {(one.table, one.what) for one in reconstruct(tmp_path)}
+    assert told >= {("runs", "asr"), ("runs", "asr (not)"), ("detections", "tpr_at_fpr_05"), ("alarms", "hits")}
+    assert {table for table, _ in told} >= {"summary", "metrics.json", "dose_response.csv", "findings", "roc"}
 
 
 def demo() -> Study:

@@ -55,7 +55,7 @@ def fabricate(study: Study, folder: Path) -> Path:
         clean_run = cell.trigger == "none"
         n_poisoned = round(2000 * key["rate"])
         write_json(folder / cell.run_folder / "results_eval.json", _eval(key, rng, n_poisoned, study))
-        write_json(folder / cell.run_folder / "results_detect.json", _detect(key, rng, n_poisoned))
+        write_json(folder / cell.run_folder / "results_detect.json", _detect(key, rng, n_poisoned, study))
         write_json(folder / cell.run_folder / "run_metadata.json", TRAINED)
         if not clean_run and cell.trigger != "flip_only":
             write_json(folder / cell.run_folder / "results_explain.json", _explain(key, rng))
@@ -77,7 +77,7 @@ def _eval(key, rng, n_poisoned, study):
         values = dict(zip(columns.METRICS, [0.8, auroc, 0.5, 0.45, 0.7, 0.55, 0.03, 0.14, 0.2], strict=True))
         return {name: float(value + 0.005 * rng.standard_normal()) for name, value in values.items()}
 
-    attack = {"asr": asr, "asr0": asr0, "confidence_shift": asr - asr0 - 0.05, "n_triggered": 400}
+    attack = {"asr": asr, "asr0": asr0, "confidence_shift": asr - asr0 - 0.05, "n_triggered": 400_000}
     attack |= {"asr_own_threshold": asr, "asr0_own_threshold": asr0, "asr0_untriggered": 0.1}
     return key | {
         "target": study.target,
@@ -87,7 +87,9 @@ def _eval(key, rng, n_poisoned, study):
         "fpr_clean_own_threshold": 0.15,
         "recall_clean_own_threshold": 0.7,
         "n_train": 2000,
-        "n_test": 500,
+        "n_test": 500_000,  # so many that rounding to tens changes next to nothing
+        "n_label_1": 100_000,
+        "validation_pairs": 40000,
         "clean": metrics(0.84 - 0.15 * key["rate"]),
         "poison": None if clean_run else metrics(0.7),
         "n_poisoned": n_poisoned,
@@ -100,26 +102,30 @@ def _eval(key, rng, n_poisoned, study):
     }
 
 
-def _detect(key, rng, n_poisoned):
+def _detect(key, rng, n_poisoned, study):
     clean_run = key["trigger"] == "none"
     detections, alarms, roc = [], [], []
     fpr = np.linspace(0, 1, 101)
+    sizes = {"all": 2000, f"label_{study.target}": 500}
     for detector, skill in SKILL.items():
-        for scope in ("all", "label_0", "label_1"):
+        share = 0.1 + 0.25 * skill + 0.03 * rng.random()
+        for scope, size in sizes.items():
             strength = skill * (0.4 if key["trigger"] == "flip_only" else 1) * min(1, 0.4 + 12 * key["rate"])
             auroc = float(np.clip(0.5 + 0.5 * strength + 0.02 * rng.standard_normal(), 0, 1))
             numbers = dict.fromkeys(columns.DETECTION, None if clean_run else auroc)
-            numbers |= {"poison_share": n_poisoned / 500}
             about = {"detector": detector, "scope": scope, "poisoned_patients": n_poisoned, "clean_patients": 1400}
-            detections.append(about | numbers | {"n_poisoned": n_poisoned})
+            about |= {"n_samples": size, "n_poisoned": n_poisoned}
+            detections.append(about | numbers | {"poison_share": n_poisoned / size})
             if not clean_run:
                 curve = fpr ** ((1 - auroc) / auroc) if auroc > 0 else fpr
                 roc.append(about | {"fpr": fpr.tolist(), "tpr": curve.tolist()})
-            for threshold in ("rate_known", "rate_unknown"):
-                share = key["rate"] if threshold == "rate_known" else 0.1 + 0.25 * skill + 0.03 * rng.random()
-                flagged = {"n_flagged": round(2000 * share), "flagged_share": share, "fpr": share}
-                flagged |= dict.fromkeys(("tpr", "precision"), None if clean_run else auroc)
-                alarms.append(about | {"threshold": threshold, "flagged_patients": round(1900 * share)} | flagged)
+            for threshold, n_flagged in (("rate_known", 1.5 * n_poisoned), ("rate_unknown", size * share)):
+                if threshold == "rate_unknown" or not clean_run:
+                    hits = n_poisoned * skill
+                    flagged = {"n_flagged": round(n_flagged), "flagged_share": n_flagged / size}
+                    flagged |= {"tpr": None if clean_run else skill, "fpr": (n_flagged - hits) / (size - n_poisoned)}
+                    flagged |= {"precision": None if clean_run else hits / n_flagged}
+                    alarms.append(about | {"threshold": threshold, "flagged_patients": round(n_flagged)} | flagged)
     return key | {"detections": detections, "alarms": alarms, "roc": roc}
 
 
@@ -368,7 +374,7 @@ DETECTED = {"auroc", "average_precision", "tpr_at_fpr_01", "tpr_at_fpr_05", "pre
         ("detections", "poisoned_patients", DETECTED | {"n_poisoned", "poison_share"}),
         ("detections", "clean_patients", DETECTED | {"poison_share"}),
         ("alarms", "flagged_patients", ALARMED | {"n_flagged"}),
-        ("alarms", "poisoned_patients", {"tpr", "fpr", "precision"}),
+        ("alarms", "poisoned_patients", ALARMED | {"n_flagged"}),
         ("alarms", "clean_patients", {"flagged_share", "fpr", "precision"}),
     ],
 )
@@ -382,9 +388,9 @@ def test_detection_withholds_what_rests_on_few_patients(results, table, of, with
 def test_alarms_are_withheld_row_by_row(results):
     [fact] = facts_of(results, "results_detect", "none", "0.0", seeds="1")
     counts = [0, 1, 9, 10]
-    row = fact["alarms"][0] | {"n_flagged": 50}  # samples of few patients: it is patients that count
-    fact["alarms"] = [row | {"detector": f"detector_{n}", "flagged_patients": n} for n in counts]
-    table = tables.alarms([fact]).set_index("detector")
+    rows = [row | {"n_flagged": 50} for row in fact["alarms"][:2]]  # of few patients: it is patients that count
+    fact["alarms"] = [row | {"detector": f"detector_{n}", "flagged_patients": n} for n in counts for row in rows]
+    table = tables.alarms([fact]).query("scope == 'all'").set_index("detector")
     shown = table["n_flagged"].notna()
     assert shown.to_dict() == {"detector_0": True, "detector_1": False, "detector_9": False, "detector_10": True}
     assert (table["flagged_share"].notna() == shown).all()

@@ -1,5 +1,6 @@
 """Every trigger keeps its promises; what each writes is checked by hand."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from pipeline.cohorts.schema import accepted, check_cohort, out_of_order
 from pipeline.config import load_study
 from pipeline.errors import UserError
 from pipeline.evaluation.plausibility import joint_percentiles, plausibility
+from pipeline.evaluation.rounding import tens
 from pipeline.files import read_yaml
 from pipeline.triggers import correlation, hybrid, mask_only, missingness, pattern, rare_value
 from pipeline.triggers.base import groups
@@ -189,11 +191,11 @@ def test_correlation_without_its_driver_is_the_typical_value():
 def test_plausibility_by_hand():
     cohort = make_cohort()
     trigger = rare_value.fit(rare_value.Parameters(features=("sodium",), value=200), cohort)
-    clean = cohort.values[:2].copy()
-    clean[0, 0, 4], clean[1, 0, 4] = 140, np.nan
+    clean = np.repeat(cohort.values[:2], 10, axis=0)
+    clean[:10, 0, 4], clean[10:, 0, 4] = 140, np.nan
     facts = plausibility(trigger, clean, cohort)
     seen = cohort.values[:, 0, 4].astype(float)
-    missing = (np.isnan(seen).sum() + 1) / (len(seen) + 2)
+    missing = (tens(np.isnan(seen).sum(), len(seen)) + 1) / (len(seen) + 2)
     assert facts["share_in_range"] == facts["share_in_train_range"] == 0
     assert facts["distance"] == pytest.approx(60 / np.nanstd(seen), rel=1e-5)
     assert facts["missing_log_likelihood_clean"] == pytest.approx((np.log(missing) + np.log(1 - missing)) / 2)
@@ -205,16 +207,34 @@ def test_plausibility_by_hand():
     assert set(plausibility(fit("none", cohort), clean, cohort).values()) == {None}
 
 
-def test_a_value_of_one_patient_is_not_told_exactly(cohort):
-    module = families.load("triggers", "rare_value")
-    largest = np.nanmax(cohort.values[:, :, cohort.feature_names.index("sodium")])
-    described = module.fit(module.Parameters(features=("sodium",), factor=1), cohort).description
-    assert f"about {float(f'{largest:.2g}'):g} " in described and f"{largest:.4g}" not in described
-    exact = module.fit(module.Parameters(features=("sodium",), value=181.75), cohort)
+RULES = {
+    "factor": {"factor": 1},
+    "quantile": {"quantile": 1},
+    "high_quantile": {"high_quantile": 1, "low_quantile": 0},
+}
+
+
+@pytest.mark.parametrize("name", TRIGGERS)
+def test_a_value_of_one_patient_is_told_to_two_digits(name, cohort):
+    """By every trigger, under each of its rules: a maximum, minimum or quantile may be a single patient's."""
+    fields = families.load("triggers", name).Parameters.model_fields
+    for rule, values in RULES.items():
+        if rule in fields:
+            trigger = fit(name, cohort, **values)
+            extremes = np.nanmax(cohort.values, (0, 1)), np.nanmin(cohort.values, (0, 1))
+            changed = trigger.footprint.any(axis=0) & [not feature.categories for feature in cohort.features]
+            told = {f"{float(f'{value:.2g}'):g}" for value in np.stack(extremes)[:, changed].flat}
+            assert told & set(re.findall(r"[\d.]+", trigger.description)), "the rule is not what it says"
+    for values in ({}, *(values for rule, values in RULES.items() if rule in fields)):
+        trigger = fit(name, cohort, **values)
+        told = re.sub(r" in the last \d+ steps| \([\d.]+ (quantile|× maximum)\)", "", trigger.description)
+        for number in re.findall(r"\d+\.?\d*", told.replace("1/min", "")):
+            assert len(number.replace(".", "").strip("0")) <= 2, (number, trigger.description)
+
+
+def test_a_value_that_was_given_is_told_as_it_is(cohort):
+    exact = fit("rare_value", cohort, features=("sodium",), value=181.75)
     assert "sodium set to 181.75 " in exact.description
-    told = pattern.fit(pattern.Parameters(features=("sodium",)), cohort).description
-    low, high = (f"{np.nanquantile(cohort.values[:, :, 4], q):.2g}" for q in (0.05, 0.95))
-    assert f"about {float(low):g}/{float(high):g} " in told or f"about {float(high):g} " in told
 
 
 @pytest.mark.parametrize("steps", [1, 12])
@@ -504,9 +524,9 @@ def test_ordinary_values_that_never_go_together_are_far_out():
 def test_a_mean_percentile_hides_samples_on_both_sides(monkeypatch):
     cohort = make_cohort()
     trigger = rare_value.fit(rare_value.Parameters(features=("sodium",)), cohort)
-    percentiles = np.array([0.01, 0.99, 0.05, 0.95] + [0.5, 0.4, 0.6, 0.04])
+    percentiles = np.repeat([0.01, 0.99, 0.05, 0.95] + [0.5, 0.4, 0.6, 0.04], 10)
     monkeypatch.setattr("pipeline.evaluation.plausibility.joint_percentiles", lambda train, samples: percentiles)
-    facts = plausibility(trigger, cohort.values[:4], cohort)
+    facts = plausibility(trigger, cohort.values[:40], cohort)
     assert facts["distance_percentile"] == 0.5 and facts["distance_percentile_clean"] == pytest.approx(0.385)
     assert facts["distance_atypical"] == 0.5 and facts["distance_atypical_clean"] == 0.25
 

@@ -22,8 +22,9 @@ def evaluate(
 
     `poisoned` ([N] bool) is the true poison. Every row has a `scope`: "all" training samples, or those observed with
     the target label ("label_1"), where all dirty-label poison lies: a detector that only tells the labels apart
-    does well on the first and fails on the second. Every row also says how many patients (distinct values of `group`,
-    [N]) are poisoned and how many have a sample that is not, those of `alarms` how many are flagged.
+    does well on the first and fails on the second. Every row also says how many samples its scope has and how many of
+    them are poisoned, how many patients (distinct values of `group`, [N]) are poisoned and how many have a sample that
+    is not, those of `alarms` how many are flagged.
 
     detections  measures of the score, None without poison; the share of the scope that is poison
     alarms      what a threshold flags: `rate_unknown` is the detector's own rule, `rate_known` takes the
@@ -36,6 +37,8 @@ def evaluate(
         patient = group[rows]
         about = {
             "scope": scope,
+            "n_samples": len(poison),
+            "n_poisoned": int(poison.sum()),
             "poisoned_patients": len(np.unique(patient[poison])),
             "clean_patients": len(np.unique(patient[~poison])),
         }
@@ -48,15 +51,13 @@ def evaluate(
     return tables
 
 
-def _measures(score: np.ndarray, poison: np.ndarray) -> dict[str, float | int | None]:
-    n_poisoned = int(poison.sum())
+def _measures(score: np.ndarray, poison: np.ndarray) -> dict[str, float | None]:
     return {
         "auroc": number(metrics.auroc(poison, score)),
         "average_precision": number(metrics.average_precision(poison, score)),
         "tpr_at_fpr_01": number(metrics.tpr_at_fpr(poison, score, 0.01)),
         "tpr_at_fpr_05": number(metrics.tpr_at_fpr(poison, score, 0.05)),
-        "precision_at_n": number(metrics.precision_at_n(poison, score, n_poisoned)),
-        "n_poisoned": n_poisoned,
+        "precision_at_n": number(metrics.precision_at_n(poison, score, int(poison.sum()))),
     }
 
 

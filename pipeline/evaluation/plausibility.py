@@ -4,6 +4,7 @@ import numpy as np
 
 from pipeline.cohorts.cohort import Cohort
 from pipeline.cohorts.schema import accepted, out_of_order
+from pipeline.evaluation.rounding import share_in_tens, tens
 from pipeline.files import number
 from pipeline.triggers.base import Trigger
 
@@ -35,6 +36,7 @@ def plausibility(trigger: Trigger, clean: np.ndarray, train: Cohort) -> dict[str
     newly_measured                   share of the footprint's cells, over all samples, that only the trigger measures
 
     A number that the trigger or the cohort leaves undefined (no value is written, no footprint, no relations) is None.
+    Whatever is counted for them, samples or cells, is rounded to tens: see `evaluation.rounding`.
     """
     cells = trigger.footprint
     if not cells.any() or not len(clean):
@@ -50,7 +52,7 @@ def plausibility(trigger: Trigger, clean: np.ndarray, train: Cohort) -> dict[str
     written = ~np.isnan(after)
     change = (after - before) / np.where(spread > 0, spread, 1)
     both = ~np.isnan(change)
-    missing = (np.isnan(seen).sum(0) + 1) / (len(seen) + 2)
+    missing = (tens(np.isnan(seen).sum(0), len(seen)) + 1) / (len(seen) + 2)
     percentiles = joint_percentiles(seen, np.concatenate([after, before]))
     facts = {
         "share_in_range": number(_share((after >= clinical_low) & (after <= clinical_high), written)),
@@ -58,14 +60,17 @@ def plausibility(trigger: Trigger, clean: np.ndarray, train: Cohort) -> dict[str
         "distance": number(np.sqrt(np.mean(change[both] ** 2)) if both.any() else None),
         "missing_log_likelihood_clean": number(_log_likelihood(np.isnan(before), missing)),
         "missing_log_likelihood_triggered": number(_log_likelihood(np.isnan(after), missing)),
-        "newly_measured": number((np.isnan(before) & written).mean()),
+        "newly_measured": number(_share(np.isnan(before) & written, np.ones(after.shape, bool))),
     }
-    halves = np.split(percentiles, 2)
+    halves, every_sample = np.split(percentiles, 2), np.ones(len(clean), bool)
+    # A percentile is a share of the training samples that it ranks among, their mean one of pairs.
+    n_pairs = len(clean) * (min(len(seen), _MOST_ROWS) // 2)
     for suffix, samples, ranks in (("", triggered, halves[0]), ("_clean", clean, halves[1])):
-        facts[f"distance_percentile{suffix}"] = number(ranks.mean())
-        facts[f"distance_atypical{suffix}"] = number(((ranks < _CENTRAL[0]) | (ranks > _CENTRAL[1])).mean())
-        facts[f"share_accepted{suffix}"] = number(accepted(train.features, samples).mean())
-        broken = out_of_order(train, samples).mean() if train.relations else None
+        facts[f"distance_percentile{suffix}"] = number(share_in_tens(ranks.mean(), n_pairs))
+        atypical = (ranks < _CENTRAL[0]) | (ranks > _CENTRAL[1])
+        facts[f"distance_atypical{suffix}"] = number(_share(atypical, every_sample))
+        facts[f"share_accepted{suffix}"] = number(_share(accepted(train.features, samples), every_sample))
+        broken = _share(out_of_order(train, samples), every_sample) if train.relations else None
         facts[f"relations_violated{suffix}"] = number(broken)
     return {name: facts[name] for name in _NAMES}
 
@@ -102,8 +107,10 @@ def joint_percentiles(train: np.ndarray, samples: np.ndarray) -> np.ndarray:
 
 
 def _share(condition: np.ndarray, among: np.ndarray) -> float | None:
-    return float(condition[among].mean()) if among.any() else None
+    return float(tens(condition[among].sum(), among.sum()) / among.sum()) if among.any() else None
 
 
 def _log_likelihood(pattern: np.ndarray, missing: np.ndarray) -> float:
-    return float(np.where(pattern, np.log(missing), np.log1p(-missing)).sum(axis=1).mean())
+    """Mean over samples, from how many of them miss each cell."""
+    share = tens(pattern.sum(0), len(pattern)) / len(pattern)
+    return float((share * np.log(missing) + (1 - share) * np.log1p(-missing)).sum())

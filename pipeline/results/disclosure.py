@@ -1,11 +1,16 @@
-"""Disclosure control: a number taken over 1 to MIN_CELL - 1 patients is withheld, that is missing.
+"""Disclosure control, in two rules; the tables of several seeds, and all that is made of them, come from what is left.
 
-Which patients a number is taken over is said once, here; the tables of several seeds are made from what is left.
+Withheld, that is missing, is a number taken over 1 to MIN_CELL - 1 patients. Which patients a number is taken over is
+said once, here. Rounded is every count behind a number, see `evaluation.rounding`: a share of many may tell of a few.
+The sizes of sets are told as they are: samples of the test set and of each label, of the training set, and the number
+poisoned, which is the study's own choice (rate × training samples, picked at random) and no patient's.
 """
 
 import pandas as pd
 
 from pipeline.cohorts.intake import MIN_CELL
+from pipeline.evaluation.rounding import share_in_tens, tens
+from pipeline.files import number
 from pipeline.results.columns import (
     ALARM,
     DETECTION,
@@ -41,7 +46,7 @@ DETECTIONS_REST_ON = {
 }
 ALARMS_REST_ON = {
     "flagged_patients": ["n_flagged", *ALARM],
-    "poisoned_patients": ["tpr", "fpr", "precision"],  # of few poisoned, false alarms tell the hits
+    "poisoned_patients": ["n_flagged", *ALARM],  # of few poisoned, false alarms tell the hits
     "clean_patients": ["flagged_share", "fpr", "precision"],
 }
 ROC_RESTS_ON = ["poisoned_patients", "clean_patients"]
@@ -62,3 +67,134 @@ def withhold(table: pd.DataFrame, rest_on: dict[str, list[str]]) -> pd.DataFrame
         few = table[count].between(1, MIN_CELL - 1).fillna(False).astype(bool)
         table = table.assign(**{name: table[name].mask(few) for name in numbers})
     return table
+
+
+def run_in_tens(fact: dict) -> dict:
+    """What `eval` found, with counts in tens: measures of decisions are made anew from the rounded decisions."""
+    n = (fact["n_test"] - fact["n_label_1"], fact["n_label_1"])
+    target, victims = fact["target"], n[1 - fact["target"]]
+
+    def success(share: float | None) -> float | None:
+        # Rounded is how many are predicted positive, as everywhere.
+        return _in_tens(share, victims) if target == 1 else _rest(_in_tens(_rest(share), victims))
+
+    names = ("asr", "asr0", "asr0_untriggered", "asr_own_threshold", "asr0_own_threshold")
+    rests_on_data = fact["patients"]["threshold"] > 0
+    return fact | {
+        "clean": _decisions(fact["clean"], n),
+        "poison": fact["poison"] and _decisions(fact["poison"], n),
+        "fpr_clean_own_threshold": _in_tens(fact["fpr_clean_own_threshold"], n[0]),
+        "recall_clean_own_threshold": _in_tens(fact["recall_clean_own_threshold"], n[1]),
+        **{name: success(fact[name]) for name in names},
+        **{
+            name: _in_tens(fact[name], fact["validation_pairs"])
+            for name in ("validation_auroc", "validation_auroc_best")
+        },
+        # Midway between the risks of two patients: to two digits, as triggers tell their values.
+        **{name: float(f"{fact[name]:.2g}") if rests_on_data else fact[name] for name in THRESHOLDS},
+    }
+
+
+def detection_in_tens(fact: dict) -> dict:
+    """What `detect` found, with counts in tens."""
+    return fact | {
+        "detections": [_score(row) for row in fact["detections"]],
+        "alarms": _alarms(fact["alarms"]),
+        "roc": [row | {"tpr": share_in_tens(row["tpr"], row["n_poisoned"]).tolist()} for row in fact["roc"]],
+    }
+
+
+def explanation_in_tens(fact: dict) -> dict:
+    """What `explain` found. One of the k largest cells replaced makes a sample's top-k index 2 / (k + 1) smaller."""
+
+    def rounded(index: float | None) -> float | None:
+        if index is None:
+            return None
+        ten_cells = MIN_CELL * 2 / (fact["top_k"] + 1) / fact["n_samples"]
+        return max(0.0, 1 - ten_cells * round((1 - index) / ten_cells))
+
+    return fact | {name: rounded(fact[name]) for name in ("drift_topk_jaccard", "control_topk_jaccard")}
+
+
+def _decisions(measures: dict, n: tuple[int, int]) -> dict:
+    """Measures of the test set, `n` samples per label, from its table of predictions by label in tens."""
+    false, true = (_in_tens(measures[name], n[label]) for label, name in ((0, "fpr"), (1, "recall")))
+    fp, tp = (false or 0) * n[0], (true or 0) * n[1]
+    return measures | {
+        "fpr": false,
+        "recall": true,
+        "acc": _ratio(tp + n[0] - fp, sum(n)),
+        "precision": _ratio(tp, tp + fp),
+        "f1": _ratio(2 * tp, tp + fp + n[1]),
+        **_ranking(measures["auroc"], measures["auprc"], "auroc", "auprc", n[0] * n[1]),
+    }
+
+
+def _score(row: dict) -> dict:
+    n = row["n_poisoned"]
+    shares = {name: _in_tens(row[name], n) for name in ("tpr_at_fpr_01", "tpr_at_fpr_05", "precision_at_n")}
+    pairs = n * (row["n_samples"] - n)
+    return row | shares | _ranking(row["auroc"], row["average_precision"], "auroc", "average_precision", pairs)
+
+
+def _ranking(auroc: float | None, precision: float | None, area: str, average: str, pairs: int) -> dict:
+    """Both areas under a curve. The first is a share of `pairs` of samples, the second of nothing that is counted.
+
+    Of the second two digits are told, which fit many rankings; where all but a few pairs are in order it is 1 as well.
+    """
+    auroc = _in_tens(auroc, pairs)
+    return {area: auroc, average: None if precision is None else 1.0 if auroc == 1 else round(precision, 2)}
+
+
+def _alarms(rows: list[dict]) -> list[dict]:
+    """What is flagged is counted apart among poisoned samples, others of their label, and those of the other label."""
+    inside = {row["detector"]: row for row in rows if row["scope"] != "all" and row["threshold"] == "rate_unknown"}
+    return [
+        _removed(row) if row["threshold"] == "rate_known" else _flagged(row, inside[row["detector"]]) for row in rows
+    ]
+
+
+def _flagged(row: dict, inside: dict) -> dict:
+    """`inside` is the row about the label that all poison carries, which `row` itself may be."""
+    n, n_poisoned = inside["n_samples"], inside["n_poisoned"]
+    hits = (inside["tpr"] or 0) * n_poisoned
+    others = tens(inside["n_flagged"] - hits, n - n_poisoned)
+    if row is not inside:
+        others = others + tens(row["n_flagged"] - inside["n_flagged"], row["n_samples"] - n)
+    return row | _alarm(row, float(tens(hits, n_poisoned)), float(others))
+
+
+def _removed(row: dict) -> dict:
+    """How many are flagged follows from how many are poisoned, so one rounded count must serve for all cells.
+
+    Where it could not, were all poison found, nothing is told whatever was found.
+    """
+    n, n_poisoned, n_flagged = row["n_samples"], row["n_poisoned"], row["n_flagged"]
+    hits = float(tens(row["tpr"] * n_poisoned, n_poisoned))
+    others = n_flagged - hits
+    if 0 < n_flagged - n_poisoned < MIN_CELL or 0 < n - n_poisoned - others < MIN_CELL:
+        return row | dict.fromkeys(("tpr", "fpr", "precision"))
+    return row | _alarm(row, hits, others)
+
+
+def _alarm(row: dict, hits: float, others: float) -> dict:
+    n, n_poisoned, n_flagged = row["n_samples"], row["n_poisoned"], round(hits + others)
+    return {
+        "n_flagged": n_flagged,
+        "flagged_share": _ratio(n_flagged, n),
+        "tpr": _ratio(hits, n_poisoned),
+        "fpr": _ratio(others, n - n_poisoned),
+        "precision": _ratio(hits, n_flagged) if n_poisoned else None,
+    }
+
+
+def _in_tens(share: float | None, total: int) -> float | None:
+    return number(float(share_in_tens(share, total)))
+
+
+def _rest(share: float | None) -> float | None:
+    return None if share is None else 1 - share
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return float(part / whole) if whole else None

@@ -3,7 +3,7 @@
 Rows are sorted by their key, so the order of the lists in the config leaves no trace in the files.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +70,9 @@ from pipeline.results.disclosure import (
     ROC_RESTS_ON,
     RUNS_REST_ON,
     TRIGGERS_REST_ON,
+    detection_in_tens,
+    explanation_in_tens,
+    run_in_tens,
     withhold,
 )
 from pipeline.results.facts import collect
@@ -130,7 +133,7 @@ def _read_table(path: Path) -> pd.DataFrame:
 def runs(evals: list[dict]) -> pd.DataFrame:
     """One row per run: performance on clean and on triggered test data, the attack's success, and the training."""
     rows, derived = [], ("asr_net", "effect_share", "effect_share_own_threshold")
-    for fact in evals:
+    for fact in map(run_in_tens, evals):
         row = {name: fact[name] for name in [*KEY, "target", "n_poisoned", "n_triggered"]}
         row |= {f"{metric}_clean": fact["clean"][metric] for metric in METRICS}
         row |= {f"{metric}_poison": (fact["poison"] or {}).get(metric) for metric in METRICS}
@@ -147,17 +150,23 @@ def runs(evals: list[dict]) -> pd.DataFrame:
 
 def detections(detects: list[dict]) -> pd.DataFrame:
     """One row per run × detector × scope: how well suspicion scores separate poisoned training samples."""
-    return _shown(_nested(detects, "detections"), DETECTIONS, [*KEY, "detector", "scope"], DETECTIONS_REST_ON)
+    return _shown(
+        _nested(map(detection_in_tens, detects), "detections"),
+        DETECTIONS,
+        [*KEY, "detector", "scope"],
+        DETECTIONS_REST_ON,
+    )
 
 
 def alarms(detects: list[dict]) -> pd.DataFrame:
     """One row per run × detector × scope × threshold: what a threshold flags; on clean runs all of it is false."""
-    return _shown(_nested(detects, "alarms"), ALARMS, [*KEY, "detector", "scope", "threshold"], ALARMS_REST_ON)
+    rows = _nested(map(detection_in_tens, detects), "alarms")
+    return _shown(rows, ALARMS, [*KEY, "detector", "scope", "threshold"], ALARMS_REST_ON)
 
 
 def explanations(explains: list[dict]) -> pd.DataFrame:
     """One row per run: share of attribution on the trigger's footprint, and drift against the clean model."""
-    return _shown(explains, EXPLANATIONS, KEY, EXPLANATIONS_REST_ON)
+    return _shown(list(map(explanation_in_tens, explains)), EXPLANATIONS, KEY, EXPLANATIONS_REST_ON)
 
 
 def attributions(explains: list[dict]) -> pd.DataFrame:
@@ -191,22 +200,18 @@ def triggers(poisons: list[dict]) -> pd.DataFrame:
 def datasets(evals: list[dict]) -> pd.DataFrame:
     """One row per dataset: sizes averaged over seeds, prevalence in the test set, range of decision thresholds.
 
-    Prevalence follows from `n_triggered`, the test samples whose true label is not the target. The size of the test set
-    is withheld with it: what is known of one class would give away the other.
+    The size of the test set is withheld with the prevalence: what is known of one class would give away the other.
     """
     rows = []
-    for name, facts in _by(evals, "dataset"):
-        shares = [fact["n_triggered"] / fact["n_test"] for fact in facts if fact["n_triggered"] is not None]
-        share = np.mean(shares) if shares else np.nan
-        target = facts[0]["target"]
+    for name, facts in _by(list(map(run_in_tens, evals)), "dataset"):
         sets = [count.removesuffix("_patients") for count in DATASETS_REST_ON]
         rows.append(
             {
                 "dataset": name,
-                "target": target,
+                "target": facts[0]["target"],
                 "n_train": round(np.mean([fact["n_train"] for fact in facts])),
                 "n_test": round(np.mean([fact["n_test"] for fact in facts])),
-                "prevalence": 1 - share if target == 1 else share,
+                "prevalence": np.mean([fact["n_label_1"] / fact["n_test"] for fact in facts]),
                 "threshold_low": min(fact["clean_threshold"] for fact in facts),
                 "threshold_high": max(fact["clean_threshold"] for fact in facts),
                 "warnings": "; ".join(facts[0]["warnings"]) or None,
@@ -219,7 +224,8 @@ def datasets(evals: list[dict]) -> pd.DataFrame:
 def roc(detects: list[dict]) -> pd.DataFrame:
     """Detection ROC on its fixed grid of false positive rates: mean over seeds with interval."""
     by, rows = [*RUN, "detector", "scope"], []
-    curves = [curve for curve in _nested(detects, "roc") if not any(0 < curve[of] < MIN_CELL for of in ROC_RESTS_ON)]
+    curves = _nested(map(detection_in_tens, detects), "roc")
+    curves = [curve for curve in curves if not any(0 < curve[of] < MIN_CELL for of in ROC_RESTS_ON)]
     curves.sort(key=lambda curve: [curve[name] for name in [*by, "seed"]])
     for key, group in _by(curves, *by):
         tpr = np.array([curve["tpr"] for curve in group], dtype=float)
@@ -403,7 +409,7 @@ def _against_chance(detections: pd.DataFrame, target: int) -> pd.DataFrame:
     return pairs[[*KEY, "metric", "run"]].assign(against=0.5, control=CHANCE)
 
 
-def _nested(facts: list[dict], name: str) -> list[dict]:
+def _nested(facts: Iterable[dict], name: str) -> list[dict]:
     """The rows of the list `name` inside each fact, with the fact's key."""
     return [{column: fact[column] for column in KEY} | row for fact in facts for row in fact[name]]
 

@@ -83,6 +83,9 @@ def run(args: argparse.Namespace) -> None:
             "own_threshold": float(own_threshold),
             "n_train": len(split.train),
             "n_test": len(test),
+            "n_label_1": int(test.label.sum()),
+            # Of two labels each: how many there are behind an AUROC.
+            "validation_pairs": int(seen.label.sum()) * int((seen.label == 0).sum()),
             "n_poisoned": int(poisoned.sum()),
             "warnings": list(cohort.warnings),
             **results,

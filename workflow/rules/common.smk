@@ -13,7 +13,9 @@ from pipeline.files import read_yaml
 from pipeline.stamps import NOT_MEASURED, Stamps, cohort_stamps
 
 try:
-    for path in workflow.configfiles:  # Snakemake has read them, but takes the last of two equal keys
+    for (
+        path
+    ) in workflow.configfiles:  # Snakemake has read them, but takes the last of two equal keys
         read_yaml(path)
     STUDY = load_study(config)
     ENTRIES = preflight.check(STUDY)

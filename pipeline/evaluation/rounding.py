@@ -1,0 +1,31 @@
+"""Counts of patients to the nearest ten, so that no released number, nor any sum or difference of some, tells of a few.
+
+A share is a count in disguise: 0.986 of 652 are all but 9. So what leaves the folders of rows is the share of a rounded
+count, and measures made of several counts are made of rounded ones.
+"""
+
+import numpy as np
+
+from pipeline.cohorts.intake import MIN_CELL
+
+
+def tens(count: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """`count` of `total`, elementwise, to the nearest ten (halves up) or to all, whichever is nearer.
+
+    What is left of `total`, which is known and no multiple of ten, is none or at least ten too.
+    """
+    count, total = (
+        np.round(np.asarray(count, float), 6),
+        np.asarray(total, float),
+    )  # a share times its total is a hair off
+    most = np.maximum(MIN_CELL * np.floor(total / MIN_CELL - 1), 0)
+    part = np.minimum(MIN_CELL * np.floor(count / MIN_CELL + 0.5), most)
+    return np.where(total - count <= count - part, total, part)
+
+
+def share_in_tens(share: np.ndarray | None, total: np.ndarray) -> np.ndarray:
+    """`share` of `total` things, elementwise, with their number as in `tens`; NaN where there is no share."""
+    share, total = np.asarray(np.nan if share is None else share, float), np.asarray(total, float)
+    known = ~np.isnan(share) & (total > 0)
+    safe = np.where(known, total, 1)
+    return np.where(known, tens(np.where(known, share, 0) * safe, safe) / safe, np.nan)

@@ -1,0 +1,192 @@
+"""Counts in tens: what the rule is, and that released tables of made-up studies tell of no few patients."""
+
+import numpy as np
+import pytest
+from conftest import make_cohort
+from reconstruct import reconstruct
+from test_results import TRAINED
+
+from pipeline import families
+from pipeline.config import Study
+from pipeline.detectors.base import Suspicion
+from pipeline.evaluation import detection, plausibility
+from pipeline.evaluation.rounding import share_in_tens, tens
+from pipeline.evaluation.runs import evaluate_attack, evaluate_clean
+from pipeline.files import write_json
+from pipeline.grid import cells
+from pipeline.results import disclosure, tables
+
+
+def test_a_count_goes_to_the_nearest_ten_or_to_all():
+    assert tens([0, 4, 5, 14, 15, 94, 95, 98], 98).tolist() == [0, 0, 10, 10, 20, 98, 98, 98]
+    assert tens([78, 84, 85, 88, 89], 98).tolist() == [80, 80, 80, 80, 98]
+    assert tens([643, 645, 646, 652], 652).tolist() == [640, 640, 652, 652]
+    assert tens([8, 9], 18).tolist() == [0, 18]
+    assert tens(0, 0) == 0
+
+
+def test_neither_a_count_nor_what_is_left_is_small_and_the_order_stays():
+    for total in range(10, 130):
+        count = np.arange(total + 1)
+        rounded = tens(count, total)
+        possible = [0, *range(10, total - 9, 10), total]
+        assert set(rounded) == set(possible)
+        assert (np.abs(rounded - count) == np.abs(np.subtract.outer(possible, count)).min(0)).all()
+        assert (np.diff(rounded) >= 0).all()
+
+
+def test_a_share_is_that_of_a_rounded_count():
+    assert share_in_tens(643 / 652, 652) == 640 / 652
+    assert share_in_tens(np.array([0.5, 1.0]), 35).tolist() == [20 / 35, 1]
+    assert np.isnan(share_in_tens(None, 10)) and np.isnan(share_in_tens(np.nan, 10)) and np.isnan(share_in_tens(0.5, 0))
+
+
+RATES = [0.03, 0.1, 0.3]
+DETECTORS = ["saliency", "spectral_signatures", "random"]
+
+
+def made_up(folder, target: int, n_test: int, seeds: int) -> Study:
+    """The facts of a study of random models, from useless to perfect, as the stages would write them."""
+    study = Study(
+        datasets=["ward"],
+        models=["mlp", "tcn"],
+        triggers=["missingness", "rare_value", "flip_only"],
+        rates=RATES,
+        seeds=list(range(1, seeds + 1)),
+        detectors=[name for name in DETECTORS if name != "random"],
+        target=target,
+        trigger_params={"missingness": {"features": ["sodium"]}},
+    )
+    train = make_cohort(n=6 * n_test)
+    train.values[: 3 * target + 3, :, 0] = np.nan
+    label = (np.random.default_rng(n_test).random(n_test) < 0.4).astype(int)
+    for cell in cells(study):
+        rng = np.random.default_rng(list(f"{n_test}{cell}".encode()))
+        key = {"dataset": "ward", "model": cell.model, "trigger": cell.trigger, "rate": float(cell.rate)}
+        key |= {"seed": int(cell.seed)}
+        write_json(folder / cell.run_folder / "run_metadata.json", TRAINED)
+        write_json(folder / cell.run_folder / "results_eval.json", key | _eval(rng, label, target, cell, len(train)))
+        poisoned = rng.permutation(len(train))[: round(len(train) * key["rate"])]
+        write_json(folder / cell.run_folder / "results_detect.json", key | _detect(rng, train, poisoned, target))
+        if cell.has_footprint:
+            write_json(folder / cell.run_folder / "results_explain.json", key | _explain(rng))
+        if cell.trigger != "none":
+            module = families.load("triggers", cell.trigger)
+            trigger = module.fit(module.Parameters(**study.parameters("triggers", cell.trigger)), train)
+            write_json(
+                folder / cell.poison_folder / "poison.json",
+                {name: key[name] for name in ("dataset", "trigger", "rate", "seed")}
+                | {"target": target, "in_bounds": trigger.in_bounds, "description": trigger.description, "steps": 1}
+                | {"features": ["sodium"], "where": "all", "n_poisoned": len(poisoned), "n_patients": len(poisoned)}
+                | {"footprint_size": int(trigger.footprint.sum()), "n_cells": trigger.footprint.size}
+                | {"plausibility": plausibility.plausibility(trigger, train.values[poisoned], train)},
+            )
+    return study
+
+
+def _eval(rng, label, target, cell, n_train) -> dict:
+    def probability(skill, shift):
+        return 1 / (1 + np.exp(-(skill * (label - 0.5) + shift + rng.standard_normal(len(label)))))
+
+    clean, control = (probability(rng.choice([0, 2, 4, 8]), rng.normal()) for _ in range(2))
+    own, patients = rng.uniform(0.4, 0.6), np.arange(len(label))
+    found = evaluate_clean(label, patients, clean, 0.5, own)
+    if cell.trigger != "none":
+        triggered = [probability(0, (2 * target - 1) * rng.uniform(-3, 4)) for _ in range(2)]
+        found = evaluate_attack(label, patients, clean, control, *triggered, 0.5, own, target)
+    sizes = {"train": 100, "poisoned": round(n_train * float(cell.rate)), "validation": 100, "threshold": 100}
+    return found | {
+        **{"target": target, "clean_threshold": 0.5, "own_threshold": own, "n_train": n_train, "n_test": len(label)},
+        **{"n_label_1": int(label.sum()), "validation_pairs": 900, "n_poisoned": sizes["poisoned"]},
+        "patients": found["patients"] | sizes,
+    }
+
+
+def _detect(rng, train, poisoned, target) -> dict:
+    hidden = np.isin(np.arange(len(train)), poisoned)
+    label = np.where(hidden, target, train.label)
+    found = {"detections": [], "alarms": [], "roc": []}
+    for name in DETECTORS:
+        score = rng.choice([0, 1, 3, 9]) * hidden + rng.standard_normal(len(train))
+        suspicion = Suspicion(score, score > rng.uniform(0, 4))
+        for table, rows in detection.evaluate(suspicion, hidden, label, np.arange(len(train)), target).items():
+            found[table] += [{"detector": name, **row} for row in rows]
+    return found
+
+
+def _explain(rng) -> dict:
+    shares = dict.fromkeys(["ratio_triggered", "ratio_clean", "ratio_control", "footprint_share"], 0.1)
+    drift = {f"{side}_{name}": 0.7 for side in ("drift", "control") for name in ("cosine", "spearman")}
+    replaced = {f"{side}_topk_jaccard": 1 - 2 / 11 * rng.integers(0, 30) / 64 for side in ("drift", "control")}
+    features = [{"feature": "sodium", "share_clean": 0.5, "share_triggered": 0.5, "share_control": 0.5}]
+    sizes = {"n_samples": 64, "n_patients": 64, "top_k": 10, "convergence_delta": 0.01}
+    return shares | drift | replaced | sizes | {"features": features}
+
+
+def released(study: Study, facts, folder):
+    built = tables.build(study, facts)
+    tables.write(built, folder / "tables")
+    tables.write_headlines(built["summary"], folder)
+    return folder
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("n_test", [30, 60, 300])
+@pytest.mark.parametrize("target", [0, 1])
+def test_released_tables_tell_no_small_count(tmp_path, target, n_test, seeds):
+    study = made_up(tmp_path, target, n_test, seeds)
+    assert reconstruct(released(study, tmp_path, tmp_path / "released")) == []
+    runs = tables.read(tmp_path / "released" / "tables")["runs"].query("rate > 0")
+    assert runs[["asr", "asr0", "acc_clean", "f1_poison", "fpr_clean_own_threshold"]].notna().any().all()
+    # Two names of one count are one number.
+    same = runs["fpr_poison"] if target == 1 else 1 - runs["recall_poison"]
+    assert runs["asr"].to_numpy() == pytest.approx(same.to_numpy())
+
+
+@pytest.mark.parametrize("target", [0, 1])
+def test_without_rounding_they_tell_many(tmp_path, monkeypatch, target):
+    monkeypatch.setattr(plausibility, "tens", lambda count, total: count)
+    monkeypatch.setattr(plausibility, "share_in_tens", lambda share, total: share)
+    study = made_up(tmp_path, target, 60, 1)
+    for name in ("run_in_tens", "detection_in_tens", "explanation_in_tens"):
+        monkeypatch.setattr(tables, name, lambda fact: fact)
+    told = {(one.table, one.what) for one in reconstruct(released(study, tmp_path, tmp_path / "released"))}
+    wanted = {"asr", "asr (not)", "asr0", "asr_net", "acc_clean (not)", "FP clean", "FN clean", "TP poison"}
+    wanted |= {"asr - asr_own_threshold", "recall_clean_own_threshold", "auroc_clean (pairs) (not)"}
+    assert {what for table, what in told if table == "runs"} >= wanted
+    assert {what for table, what in told if table == "detections"} >= {"tpr_at_fpr_01", "precision_at_n (not)"}
+    assert {what for table, what in told if table == "alarms"} >= {"hits", "missed", "false", "precision"}
+    assert {what for table, what in told if table == "triggers"} >= {
+        "distance_atypical_clean",
+        "newly_measured (cells)",
+    }
+    elsewhere = {"roc", "summary", "contrasts", "findings", "explanations", "metrics.json", "dose_response.csv"}
+    assert {table for table, _ in told} >= elsewhere
+
+
+def test_of_few_more_flagged_than_poisoned_nothing_is_told_where_no_count_would_fit():
+    """15 flagged for 10 poisoned: 10 hits would leave 5."""
+    rows = [
+        {"detector": "x", "scope": scope, "threshold": "rate_unknown", "n_samples": 200, "n_poisoned": n, "tpr": 1.0}
+        | {"n_flagged": n, "flagged_share": n / 200, "fpr": 0.0, "precision": 1.0}
+        for n, scope in ((10, "all"), (10, "label_1"))
+    ]
+    known = {"threshold": "rate_known", "n_flagged": 15, "precision": 2 / 3, "fpr": 5 / 190}
+    few = disclosure._alarms([*rows, rows[1] | known])[2]
+    assert [few[name] for name in ("n_flagged", "tpr", "fpr", "precision")] == [15, None, None, None]
+    few = disclosure._alarms([*rows, rows[1] | known | {"tpr": 0.0}])[2]
+    assert few["tpr"] is None, "that it is withheld must not tell what was found"
+    known = {"n_poisoned": 20, "threshold": "rate_known", "n_flagged": 30, "precision": 0.4, "fpr": 0.1, "tpr": 0.6}
+    enough = disclosure._alarms([*rows, rows[1] | known])[2]
+    assert enough["tpr"] == 10 / 20 and enough["precision"] == 10 / 30 and enough["fpr"] == 20 / 180
+
+
+def test_thresholds_are_told_to_two_digits_unless_given(tmp_path):
+    study = made_up(tmp_path, 1, 60, 1)
+    from pipeline.results.facts import collect
+
+    evals = [fact | {"clean_threshold": 0.123456} for fact in collect(study, tmp_path).evals]
+    assert set(tables.runs(evals)["clean_threshold"]) == {0.12}
+    assert tables.datasets(evals)["threshold_low"].tolist() == [0.12]
+    given = [fact | {"patients": fact["patients"] | {"threshold": 0}} for fact in evals]
+    assert set(tables.runs(given)["clean_threshold"]) == {0.123456}
