@@ -96,10 +96,12 @@ class Hospital:
         """With a text as its `value` where the number has a column of its own."""
         row = {"subject_id": subject, "hadm_id": None, "charttime": after(time), "storetime": after(stored)}
         number = {"value": x} if table == "icu/outputevents" else {"value": 'x, "y"\nz', "valuenum": x}
+        row |= {"labevent_id": len(self.rows[table])} if table == "hosp/labevents" else {}
         self.rows[table].append(row | {"itemid": item} | number | {"valueuom": unit})
 
     def write(self, raw_dir: Path) -> Path:
         filler = {"subject_id": 0, "itemid": 1, "charttime": BEGIN, "storetime": BEGIN, "valuenum": None, "value": None}
+        filler["labevent_id"] = 0
         for name, rows in self.rows.items():
             rows = rows or [filler | {"valueuom": None}]
             put(raw_dir / "mimiciv", name, pd.DataFrame(rows).convert_dtypes())
@@ -307,6 +309,42 @@ def test_nothing_after_the_window_is_read(mimic_tables, tmp_path):
     assert (other.values != cohort.values)[~np.isnan(cohort.values)].sum() == 1
 
 
+@pytest.mark.parametrize("double", [lambda f: pd.concat([f, f]), lambda f: f.loc[f.index.repeat(2)]])
+def test_rows_that_stand_twice_count_once(mimic_tables, linked, tmp_path, double):
+    once, accounts = load(mimic_tables, tmp_path / "cache", stays="all")
+    for name in READ:
+        put(linked / "mimiciv", name, double(text(mimic_tables / "mimiciv", name)))
+    again, doubled = load(linked, tmp_path / "cache", stays="all")
+    assert same(again, once)
+    kept = {account.rows: account.kept for account in accounts}
+    assert [account.rows for account in doubled] == [*kept, "patients", "admissions"]
+    for account in doubled:
+        assert account.kept == kept.get(account.rows, account.read // 2)
+        if account.rows != "hourly values":
+            assert account.dropped["that stand twice"] >= account.kept > 0
+    assert doubled[0].read == 2 * 60 and doubled[0].dropped["that stand twice"] == 60
+    assert "60 that stand twice" in account_lines(doubled)[0]
+
+
+def test_what_makes_a_row_another_one(tmp_path):
+    """A lab has an id; what is charted differs by any column that is read, such as the time of storage."""
+    hospital = Hospital()
+    hospital.patient(1)
+    hospital.admission(1)
+    hospital.stay(1)
+    for x in (1, 1, 4):  # three labs, two of them equal but for their id
+        hospital.event("hosp/labevents", 1, CREATININE, 1.5, x, "mg/dL", 2)
+    for x, stored in ((40, 2), (40, 2), (40, 3), (50, 3)):
+        hospital.event("icu/outputevents", 1, FOLEY, 1, x, "ml", stored)
+    for x in (60, 60, 90):
+        hospital.event("icu/chartevents", 1, HEART_RATE, 1, x, "bpm", 1)
+    cohort, accounts = load(hospital.write(tmp_path), tmp_path / "cache")
+    found = dict(zip(cohort.feature_names, cohort.values[0, 1], strict=True))
+    assert (found["creatinine"], found["urine_output"], found["heart_rate"]) == (2, 130, 75)
+    twice = {account.rows: account.dropped.get("that stand twice") for account in accounts[1:4]}
+    assert twice == {"labevents": None, "chartevents": 1, "outputevents": 1}
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_every_form_of_the_tables_gives_the_same(mimic_tables, tmp_path, kind):
     write_tables(tmp_path / "mimiciv", 60, 60_000, kind=kind)
@@ -468,7 +506,8 @@ def parquet(name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Break:
 
 
 def twice(column: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    return lambda frame: pd.concat([frame, frame[:1]])
+    """The first row once more, with the content of the second in `column`."""
+    return lambda frame: pd.concat([frame, frame[:1].assign(**{column: frame[column][1]})])
 
 
 BAD = [
@@ -498,10 +537,20 @@ BAD = [
     (cell("hosp/labevents", "itemid", "S3CRET"), "column 5 of the file holds something else than whole numbers"),
     (cell("icu/outputevents", "value", "S3CRET"), "column 8 of the file holds something else than numbers"),
     *(
-        (table(name, twice(key)), f"{name}.csv.gz: column '{key}': 1 of {n} rows hold an id that stands twice")
-        for name, key, n in [("hosp/patients", "subject_id", r"\d+"), ("icu/icustays", "stay_id", 61)]
+        (
+            table(name, twice(other)),
+            f"{name}.csv.gz: column '{key}': 1 of {n} rows hold an id that stands twice, with oth",
+        )
+        for name, key, other, n in [
+            ("hosp/patients", "subject_id", "anchor_year", r"\d+"),
+            ("icu/icustays", "stay_id", "outtime", 61),
+            ("hosp/admissions", "hadm_id", "admittime", r"\d+"),
+        ]
     ),
-    (table("hosp/admissions", twice("hadm_id")), r"column 'hadm_id': 1 of \d+ rows hold an id that stands twice"),
+    (
+        table("icu/icustays", lambda f: pd.concat([f, f[:2].assign(stay_id=["7", "8"])])),
+        "made: 2 of 62 stays start at the same time as another stay of their patient; expected each stay once",
+    ),
     (content("hosp/patients", lambda b: gzip.compress(gzip.decompress(b).replace(b",F,", b",\xe9,"))), "text in UTF-8"),
     (
         content("hosp/patients", lambda b: gzip.compress(b"\xff\xfe" + gzip.decompress(b))),

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from csv import reader
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from pipeline.errors import UserError
@@ -27,6 +27,19 @@ def find(stem: Path) -> Path | None:
     """
     paths = (stem.with_name(stem.name + suffix) for suffix in SUFFIXES)
     return next((path for path in paths if os.path.lexists(path)), None)
+
+
+def visible(folder: Path, pattern: str) -> list[Path]:
+    """The files below `folder` that match `pattern`, in order, without those that are hidden or lie in hidden folders.
+
+    Tools keep copies there (.cache/, .ipynb_checkpoints/), which would be the same rows again.
+    """
+    return sorted(path for path in folder.rglob(pattern) if not hidden(path.relative_to(folder)))
+
+
+def hidden(path: PurePath) -> bool:
+    """Whether a part of the relative `path` begins with a point, as in `.cache/0.parquet`."""
+    return any(part.startswith(".") and part not in (".", "..") for part in path.parts)
 
 
 def read(source: Any, types: dict[str, Any], where: Path | None = None):
