@@ -526,16 +526,29 @@ BAD = [
             ("icu/outputevents", "value"),
         ]
     ),
-    (cell("hosp/patients", "subject_id", "S3CRET"), "column 1 of the file holds something else than whole numbers"),
-    (cell("hosp/patients", "anchor_age", "61.5"), "column 3 of the file holds something else than whole numbers"),
-    (cell("hosp/admissions", "hospital_expire_flag", "S3CRET"), "holds something else than whole numbers"),
-    (cell("hosp/admissions", "hospital_expire_flag", "3141"), "holds something else than whole numbers"),
-    (cell("icu/icustays", "intime", "S3CRET"), "column 6 of the file holds something else than times"),
-    (cell("icu/icustays", "intime", "2150-01-01T00:00:00Z"), "column 6 of the file holds something else than times"),
-    (cell("icu/chartevents", "valuenum", "S3CRET"), "icu/chartevents.csv.gz: not readable: column 9 of the file holds"),
-    (cell("icu/chartevents", "charttime", "S3CRET"), "column 5 of the file holds something else than times"),
-    (cell("hosp/labevents", "itemid", "S3CRET"), "column 5 of the file holds something else than whole numbers"),
-    (cell("icu/outputevents", "value", "S3CRET"), "column 8 of the file holds something else than numbers"),
+    (
+        cell("hosp/patients", "subject_id", "S3CRET"),
+        "column 'subject_id': 1 of 184 rows hold something else than whole num",
+    ),
+    (
+        cell("hosp/patients", "anchor_age", "61.5"),
+        "column 'anchor_age': 1 of 184 rows hold something else than whole num",
+    ),
+    (cell("hosp/admissions", "hospital_expire_flag", "S3CRET"), "hold something else than whole numbers"),
+    (cell("hosp/admissions", "hospital_expire_flag", "3141"), "hold something else than whole numbers"),
+    (cell("icu/icustays", "intime", "S3CRET"), r"column 'intime': 1 of 60 rows hold something else than times such as"),
+    (cell("icu/icustays", "intime", "31.01.2150 00:00:00"), "1 of 60 rows hold something else than times such as"),
+    (cell("icu/icustays", "intime", "2150-02-31 00:00:00"), "column 'intime': it holds something else than times"),
+    (
+        cell("icu/chartevents", "valuenum", "S3CRET"),
+        r"icu/chartevents.csv.gz: column 'valuenum': 1 of \d+ rows hold some",
+    ),
+    (
+        cell("icu/chartevents", "charttime", "S3CRET"),
+        r"column 'charttime': 1 of \d+ rows hold something else than times",
+    ),
+    (cell("hosp/labevents", "itemid", "S3CRET"), r"column 'itemid': 1 of \d+ rows hold something else than whole nu"),
+    (cell("icu/outputevents", "value", "S3CRET"), r"column 'value': 1 of \d+ rows hold something else than numbers"),
     *(
         (
             table(name, twice(other)),
@@ -566,11 +579,20 @@ BAD = [
     (content("icu/chartevents", lambda b: b"PAR1 no", ".parquet"), "icu/chartevents.parquet: not readable: "),
     (
         parquet("hosp/patients", lambda f: f.assign(subject_id="S3CRET")),
-        "column 'subject_id' holds something else than",
+        "column 'subject_id': 184 of 184 rows hold something else than",
     ),
-    (parquet("icu/icustays", lambda f: f.assign(intime="S3CRET")), "column 'intime' holds something else than times"),
-    (parquet("icu/icustays", lambda f: f.assign(stay_id=31415926.5)), "column 'stay_id' holds something else than"),
-    (parquet("icu/chartevents", lambda f: f.assign(valuenum="S3CRET")), "column 'valuenum' holds something else than"),
+    (
+        parquet("icu/icustays", lambda f: f.assign(intime="S3CRET")),
+        "column 'intime': 60 of 60 rows hold something else than times",
+    ),
+    (
+        parquet("icu/icustays", lambda f: f.assign(stay_id=31415926.5)),
+        "column 'stay_id': 60 of 60 rows hold something else than",
+    ),
+    (
+        parquet("icu/chartevents", lambda f: f.assign(valuenum="S3CRET")),
+        r"column 'valuenum': (\d+) of \1 rows hold something else than",
+    ),
     (parquet("icu/chartevents", lambda f: f.drop(columns="valuenum")), "column 'valuenum' is missing"),
     *((parquet(name, lambda f: f[:0]), f"{name}.parquet: not readable: it has no rows") for name in (READ[0], READ[4])),
     (table("icu/icustays", lambda f: f.assign(outtime=f["intime"])), "made: none of 60 stays is left .with times miss"),

@@ -239,7 +239,10 @@ def loop(path: str) -> Callable[[Path], None]:
             edited("Outcomes-a.txt", "9,6,1,5,-1,1", ",6,1,5,-1,1"),
             "Outcomes-a.txt: column .*: 1 of 4 rows hold no value",
         ),
-        (edited("Outcomes-a.txt", "9,6,1,5,-1,1", "9,6,1,5,-1,dead"), "Outcomes-a.txt: not readable: column 6 "),
+        (
+            edited("Outcomes-a.txt", "9,6,1,5,-1,1", "9,6,1,5,-1,dead"),
+            "Outcomes-a.txt: column 'In-hospital_death': 1 of 4 rows hold",
+        ),
         (edited("Outcomes-a.txt", "9,6,1,5,-1,1", "9,6,1"), "Outcomes-a.txt: not readable"),
         (
             edited("Outcomes-a.txt", "In-hospital_death", "Died"),
@@ -253,12 +256,12 @@ def loop(path: str) -> Callable[[Path], None]:
         (edited("set-a/7.txt", "00:07,", ","), "set-a: column 'Time': 1 of 34 rows are wrong; expected hh:mm"),
         (
             edited("set-a/7.txt", "HR,80", "HR,eighty"),
-            "set-a: not readable: column 4 of the file holds something else than numbers",
+            "set-a: column 'Value': 1 of 34 rows hold something else than numbers",
         ),
         (edited("set-a/7.txt", "HR,80", "HR"), "set-a: not readable: .*Expected 4 columns, got 3"),
         (
             edited("set-a/7.txt", "HR,80", b"H\xe9,80"),
-            "set-a: not readable: column 3 of the file .* than text in UTF-8",
+            "set-a: column 'Parameter': it holds something else than text in UTF-8",
         ),
         (edited("set-a/7.txt", "Time,", "time,"), "set-a: 7.txt: another first line; expected Time,Parameter,Value"),
         (edited("set-a/7.txt", "RecordID,7", "RecordID,8"), "set-a: 7.txt: another second line; expected the RecordID"),

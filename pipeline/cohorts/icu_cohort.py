@@ -83,6 +83,7 @@ def database(cache_dir: Path) -> Iterator:
     Path(cache_dir).mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=cache_dir) as folder, duckdb.connect() as connection:
         connection.execute(f"SET threads = 1; SET memory_limit = '{MEMORY_LIMIT}'; SET TimeZone = 'UTC'")
+        connection.execute("SET enable_progress_bar = false")
         connection.execute("SET temp_directory = $1", [folder])
         yield connection
 

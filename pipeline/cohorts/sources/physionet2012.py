@@ -86,7 +86,7 @@ def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[
     if unknown:
         raise UserError(f"{files[0][0].parent}: {unknown} of the stays have no outcome; expected one for each")
     with duckdb.connect() as connection:
-        connection.execute("SET threads = 1")
+        connection.execute("SET threads = 1; SET enable_progress_bar = false")
         connection.register("event", event)
         connection.register("record", pa.table({"RecordID": record, "stay": np.arange(len(record))}))
         connection.execute(f"""
