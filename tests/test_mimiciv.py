@@ -326,6 +326,64 @@ def test_rows_that_stand_twice_count_once(mimic_tables, linked, tmp_path, double
     assert "60 that stand twice" in account_lines(doubled)[0]
 
 
+SPELLINGS = {
+    "T": lambda times: times.str.replace(" ", "T"),
+    "Z": lambda times: times.where(times == "", times + "Z"),
+    "UTC": lambda times: times.where(times == "", times + " UTC"),
+    "fractions": lambda times: times.where(times == "", times + ".000"),
+    "nanoseconds": lambda times: times.where(times == "", times + ".999999999+0000"),
+    "+00:00": lambda times: times.where(times == "", times + "+00:00"),
+    "Berlin in winter": lambda times: (
+        (pd.to_datetime(times) + pd.Timedelta(hours=1)).dt.strftime("%Y-%m-%dT%H:%M:%S+01:00").fillna("")
+    ),
+    "some": lambda times: times.where((times == "") | (np.arange(len(times)) % 3 > 0), times + " +00:00"),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_times_in_other_spellings_are_the_same(mimic_tables, linked, tmp_path, monkeypatch, spelling):
+    """Times with a zone become UTC, as those without are taken to be; what is below a second is cut off."""
+    monkeypatch.setattr(original, "BLOCK", 200_000)  # a table of several blocks
+    expected = load(mimic_tables, tmp_path / "cache", stays="all")
+    for name in READ[1:]:
+        frame = text(mimic_tables / "mimiciv", name)
+        for column in {"admittime", "dischtime", "deathtime", "intime", "outtime", "charttime", "storetime"} & set(
+            frame
+        ):
+            frame[column] = SPELLINGS[spelling](frame[column])
+        put(linked / "mimiciv", name, frame)
+    found = load(linked, tmp_path / "cache", stays="all")
+    assert same(found[0], expected[0]) and found[1] == expected[1]
+
+
+@pytest.mark.parametrize("kind", ["datetime64[ns]", "zoned", "text"])
+def test_times_in_parquet_are_the_same_whatever_their_type(mimic_tables, linked, tmp_path, kind):
+    expected, _ = load(mimic_tables, tmp_path / "cache", stays="all")
+    for name, columns in {"icu/icustays": ["intime", "outtime"], "icu/chartevents": ["charttime", "storetime"]}.items():
+        path = linked / "mimiciv" / f"{name}.csv.gz"
+        frame = pd.read_csv(path, low_memory=False)
+        for column in columns:
+            times = pd.to_datetime(frame[column]) + pd.Timedelta(milliseconds=7)
+            zoned = times.dt.tz_localize("UTC").dt.tz_convert("America/New_York")
+            frame[column] = times if kind == "datetime64[ns]" else zoned if kind == "zoned" else zoned.astype(str)
+            frame[column] = frame[column].replace("NaT", None)
+        path.unlink()
+        frame.to_parquet(path.with_name(path.name.replace(".csv.gz", ".parquet")))
+    assert same(load(linked, tmp_path / "cache", stays="all")[0], expected)
+
+
+@pytest.mark.parametrize("between", [",", ";", "\t"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_tables_with_another_separator_or_a_byte_order_mark(mimic_tables, linked, tmp_path, between, mark):
+    expected, _ = load(mimic_tables, tmp_path / "cache", stays="all")
+    for name in READ:
+        path = linked / "mimiciv" / f"{name}.csv.gz"
+        frame = text(mimic_tables / "mimiciv", name)
+        path.unlink()
+        path.write_bytes(gzip.compress((mark + frame.to_csv(index=False, sep=between)).encode()))
+    assert same(load(linked, tmp_path / "cache", stays="all")[0], expected)
+
+
 def test_what_makes_a_row_another_one(tmp_path):
     """A lab has an id; what is charted differs by any column that is read, such as the time of storage."""
     hospital = Hospital()

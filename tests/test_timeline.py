@@ -101,6 +101,15 @@ def test_items_may_be_named_by_code(tmp_path):
     assert (item.table, item.code) == ("", "HR")
 
 
+@pytest.mark.parametrize("between", [",", ";", "\t"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_table_saved_by_a_spreadsheet(tmp_path, items, between, mark):
+    """With a byte order mark, and semicolons or tabs in place of commas."""
+    path = tmp_path / "variables.csv"
+    path.write_text(mark + "\n".join([HEADER, *TABLE]).replace(",", between), encoding="utf-8")
+    assert timeline.read_items(path) == items
+
+
 def test_a_conversion_that_turns_the_range_around(tmp_path):
     (item,) = timeline.read_items(write_table(tmp_path, ["ph,,mean,labevents,1,H+,,10,100,9 - x * 0.02"]))
     assert item.bounds == pytest.approx((7, 8.8))

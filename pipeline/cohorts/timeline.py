@@ -20,6 +20,7 @@ import numpy as np
 
 from pipeline.cohorts.cohort import Feature
 from pipeline.cohorts.intake import Account, shown
+from pipeline.cohorts.original import separator
 from pipeline.errors import UserError
 
 HOURLY = ("mean", "sum", "total")
@@ -52,10 +53,16 @@ class Item(NamedTuple):
 
 
 def read_items(path: Path) -> list[Item]:
-    """The rows of a variables table; `UserError` names the line and column that is wrong."""
+    """The rows of a variables table, with or without a byte order mark and with commas, semicolons or tabs.
+
+    Raises `UserError` with the line and column that is wrong.
+    """
     try:
-        with Path(path).open(encoding="utf-8", newline="") as file:
-            items = [_item(row, f"{path}, line {number}") for number, row in enumerate(csv.DictReader(file), start=2)]
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+            names = next(csv.reader([header], delimiter=separator(header)), [])
+            rows = csv.DictReader(file, names, delimiter=separator(header))
+            items = [_item(row, f"{path}, line {number}") for number, row in enumerate(rows, start=2)]
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; expected a table of variables") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
