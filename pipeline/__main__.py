@@ -9,6 +9,7 @@ import os
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
+import io  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 
@@ -63,6 +64,9 @@ def main(argv: list[str]) -> int:
     from pipeline.clock import Clock
 
     clock = Clock()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal or log may have no °
+            stream.reconfigure(errors="replace")
     parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     # Only the command asked for is imported; the help imports them all, which is cheap by design.
@@ -80,6 +84,7 @@ def main(argv: list[str]) -> int:
         told = disk_error(error) if isinstance(error, OSError) else error
         if told is None:
             raise
+        sys.stdout.flush()  # what was said before comes before it, also in a log of both
         print(f"error: {told}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

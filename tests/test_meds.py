@@ -403,6 +403,22 @@ def test_swapped_times_and_a_birth_after_the_stay_are_dropped_and_counted(tmp_pa
     assert accounts[0].dropped["under the lowest age"] == 1
 
 
+def test_the_account_is_told_before_the_check_that_fails(tmp_path, capsys):
+    """All units of the heart rate are unknown: that is why it is never measured, and what the account says."""
+    rows = [*patient(1, died=True), *patient(2)]
+    rows += [(subject, hours(hour / 10), "LAB//220045//Hz", 1.3) for subject in (1, 2) for hour in range(9)]
+    rows += [(subject, hours(1), "LAB//50912//mg/dL", 1.5) for subject in (1, 2)]
+    events_of(rows).to_parquet(tmp_path / "meds.parquet")
+    told: list[str] = []
+    entry = parse_entry("made", {"source": "meds", "folder": "meds.parquet"}, "catalog")
+    with pytest.raises(UserError, match="made: column 'heart_rate': expected it measured at least once"):
+        take_in("made", entry, tmp_path, tmp_path / "cache", tell=told.append)
+    assert told[0].startswith("stays: under 10 read")
+    assert "18 in an unknown unit" in told[1]
+    assert "never with a value that counts: heart_rate (18 in an unknown unit; known units: bpm)" in told[2]
+    assert "not measured in any window: sbp (chartevents 220050, " in told[2]
+
+
 def test_codes_of_another_hospital(tmp_path):
     names = {
         "ICU_ADMISSION//A": "UNIT_IN//A",

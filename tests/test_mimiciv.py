@@ -676,7 +676,10 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(linked, tmp_path, capsys, 
     break_it(linked / "mimiciv")
     assert sample_dev(linked, tmp_path / "out") == 1
     said = capsys.readouterr()
-    assert re.fullmatch(rf"error: .*{message}.*\n", said.err) and not said.out
+    assert re.fullmatch(rf"error: .*{message}.*\n", said.err)
+    # What became of the rows is told before a check of the cohort fails.
+    assert said.out.startswith("stays: 60 read, 33 kept; dropped: ") == ("made: label:" in message)
+    assert said.out.count("\n") == (5 if said.out else 0)
     assert not re.search(r"S3CRET|3141|61\.5|T00:00|\b[1-3]\d{7}\b", said.err), "a value or an id in a message"
     left = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*")}
     assert all(re.fullmatch(r"cache(/\w+-[0-9a-f]{16}\.parquet)?", path) for path in left), left

@@ -175,6 +175,40 @@ def test_archives_are_preferred_to_nothing_and_together_to_all(folder):
     assert len(load(folder.parent)[0]) == 3
 
 
+@every_form
+def test_rows_that_stand_twice_count_once(folder, write):
+    stays = {record: (rows + rows, died) for record, (rows, died) in STAYS.items()}
+    write(folder, STAYS)
+    once, accounts = load(folder.parent)
+    write(folder, stays)
+    outcomes = next(path for path in folder.iterdir() if path.name in ("outcomes.csv", "Outcomes-a.txt"))
+    header, *rows = outcomes.read_text().splitlines(keepends=True)
+    outcomes.write_text("".join([header, *rows, *rows]))
+    again, doubled = load(folder.parent)
+    np.testing.assert_array_equal(again.values, once.values)
+    assert again.label.tolist() == once.label.tolist()
+    assert [account.kept for account in doubled] == [account.kept for account in accounts]
+    assert (doubled[0].read, doubled[0].dropped["that stand twice"]) == (8, 4)
+    assert (doubled[2].read, doubled[2].dropped["that stand twice"]) == (40, 19), "one is outside the window"
+
+
+def test_hidden_files_in_an_archive_are_not_read(folder):
+    write_zip(folder, STAYS)
+    expected, _ = load(folder.parent)
+    with zipfile.ZipFile(folder / "set-a.zip", "a") as archive:
+        archive.writestr("set-a/.ipynb_checkpoints/7.txt", patient_file(7, STAYS[9][0]))
+        archive.writestr("__MACOSX/set-a/._9.txt", b"no text")
+    assert load(folder.parent)[0].values.tobytes() == expected.values.tobytes()
+    (folder / "set-a.zip").unlink()
+    with tarfile.open(folder / "set-a.tar.gz", "w:gz") as archive:
+        for place in ("./set-a", "./set-a/.cache"):
+            for record, (rows, _) in STAYS.items():
+                member = tarfile.TarInfo(f"{place}/{record}.txt")
+                member.size = len(content := patient_file(record, rows))
+                archive.addfile(member, io.BytesIO(content))
+    assert load(folder.parent)[0].values.tobytes() == expected.values.tobytes()
+
+
 def test_a_day_is_the_first_half_of_two(folder):
     write_tar(folder, STAYS)
     two, one = load(folder.parent)[0], load(folder.parent, hours=24)[0]

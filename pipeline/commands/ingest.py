@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from pipeline.cohorts.catalog import read_catalog
-    from pipeline.cohorts.intake import account_lines, missingness_lines, summary_line, take_in, warnings
+    from pipeline.cohorts.intake import missingness_lines, summary_line, take_in, warnings
     from pipeline.config import load_study
     from pipeline.files import read_yaml
 
@@ -22,9 +22,8 @@ def run(args: argparse.Namespace) -> None:
     if args.name not in catalog:
         raise _unknown(args.name, list(catalog), path)
     raw_dir = args.raw_dir or Path(study.raw_dir)
-    cohort, accounts = take_in(args.name, catalog[args.name], raw_dir, Path(study.data_dir) / "cache")
-    lines = [*account_lines(accounts), summary_line(cohort), *warnings(cohort), "", *missingness_lines(cohort)]
-    print(*lines, sep="\n")
+    cohort, _ = take_in(args.name, catalog[args.name], raw_dir, Path(study.data_dir) / "cache", tell=print)
+    print(summary_line(cohort), *warnings(cohort), "", *missingness_lines(cohort), sep="\n")
 
 
 def _unknown(name: str, known: list[str], path: Path):

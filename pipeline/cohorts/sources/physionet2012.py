@@ -7,13 +7,14 @@ Silva et al., Predicting in-hospital mortality of ICU patients: the PhysioNet/Co
 Comput Cardiol 2012;39:245-248.
 """
 
+import codecs
 import io
 import re
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
@@ -76,7 +77,8 @@ def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[
     import pyarrow as pa
 
     files = [_files(Path(raw_dir) / entry.folder, part) for part in entry.sets]
-    outcome = pa.concat_tables([_outcomes(path, part) for (_, path), part in zip(files, entry.sets, strict=True)])
+    outcomes = [_outcomes(path, part) for (_, path), part in zip(files, entry.sets, strict=True)]
+    outcome, twice = pa.concat_tables([table for table, _ in outcomes]), sum(count for _, count in outcomes)
     event = pa.concat_tables([_events(path) for path, _ in files])
     record, order = np.unique(outcome["RecordID"].to_numpy(), return_index=True)
     label = outcome[LABEL].to_numpy()[order].astype(np.int8)
@@ -105,7 +107,11 @@ def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[
     measured = ~np.isnan(hourly.values).all(axis=(1, 2))
     values = np.concatenate([hourly.values, np.repeat(static[:, None], entry.hours, axis=1)], axis=2)
     accounts = [
-        Account("ICU stays", len(record), {"without a measurement": int((~measured).sum())}),
+        Account(
+            "ICU stays",
+            len(record) + twice,
+            {timeline.TWICE: twice, "without a measurement": int((~measured).sum())},
+        ),
         descriptors,
         hourly.account_of("measurements", len(event) - descriptors.read, wanted),
         hourly.account,
@@ -131,7 +137,7 @@ def _descriptors(connection, n_stays: int) -> tuple[np.ndarray, Account]:
 
 
 def _outcomes(path: Path, part: str):
-    """RecordID and label of one set, as an Arrow table."""
+    """RecordID and label of one set, as an Arrow table with each row once, and how many rows that leaves out."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -144,7 +150,8 @@ def _outcomes(path: Path, part: str):
     for name in types:
         if table[name].null_count:
             raise UserError(f"{path}: column {name!r}: {table[name].null_count} of {len(table)} rows hold no value")
-    return table
+    once = table.group_by(table.column_names, use_threads=False).aggregate([])
+    return once, len(table) - len(once)
 
 
 def _events(path: Path):
@@ -167,7 +174,7 @@ def _together(path: Path) -> bytes:
     seen = set()
     for name, content in _patients(path):
         header, *rows = content.split() or [b""]
-        if header != b"Time,Parameter,Value":
+        if header.removeprefix(codecs.BOM_UTF8) != b"Time,Parameter,Value":
             raise UserError(f"{path}: {name}: another first line; expected Time,Parameter,Value")
         record = re.fullmatch(rb"00:00,RecordID,(\d+)(\.0)?", rows[0] if rows else b"")
         if not record or int(record[1]) != int(Path(name).stem):
@@ -182,22 +189,21 @@ def _together(path: Path) -> bytes:
 
 
 def _patients(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and content of the per-patient files in a folder, a .tar.gz or a .zip."""
+    """Name and content of the per-patient files in a folder, a .tar.gz or a .zip, without hidden ones."""
     pattern = re.compile(r"\d+\.txt")
     try:
         if path.is_dir():
-            yield from (
-                (file.name, file.read_bytes()) for file in sorted(path.iterdir()) if pattern.fullmatch(file.name)
-            )
+            yield from ((f.name, f.read_bytes()) for f in sorted(path.iterdir()) if pattern.fullmatch(f.name))
         elif path.suffix == ".zip":
             with zipfile.ZipFile(path) as archive:
                 for name in archive.namelist():
-                    if pattern.fullmatch(Path(name).name):
+                    if pattern.fullmatch(Path(name).name) and not original.hidden(PurePosixPath(name)):
                         yield Path(name).name, archive.read(name)
         else:
             with tarfile.open(path, "r:gz") as archive:
                 for member in archive:
-                    if member.isfile() and pattern.fullmatch(Path(member.name).name):
+                    name = PurePosixPath(member.name)
+                    if member.isfile() and pattern.fullmatch(name.name) and not original.hidden(name):
                         yield Path(member.name).name, archive.extractfile(member).read()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
