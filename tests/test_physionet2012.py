@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -180,6 +181,8 @@ def test_rows_that_stand_twice_count_once(folder, write):
     stays = {record: (rows + rows, died) for record, (rows, died) in STAYS.items()}
     write(folder, STAYS)
     once, accounts = load(folder.parent)
+    shutil.rmtree(folder)
+    folder.mkdir()
     write(folder, stays)
     outcomes = next(path for path in folder.iterdir() if path.name in ("outcomes.csv", "Outcomes-a.txt"))
     header, *rows = outcomes.read_text().splitlines(keepends=True)
@@ -189,6 +192,7 @@ def test_rows_that_stand_twice_count_once(folder, write):
     assert again.label.tolist() == once.label.tolist()
     assert [account.kept for account in doubled] == [account.kept for account in accounts]
     assert (doubled[0].read, doubled[0].dropped["that stand twice"]) == (8, 4)
+    assert (doubled[1].read, doubled[1].dropped["given before"]) == (28, 14)
     assert (doubled[2].read, doubled[2].dropped["that stand twice"]) == (40, 19), "one is outside the window"
 
 
@@ -282,7 +286,10 @@ def loop(path: str) -> Callable[[Path], None]:
             edited("Outcomes-a.txt", "In-hospital_death", "Died"),
             "Outcomes-a.txt: column 'In-hospital_death' is missing",
         ),
-        (edited("Outcomes-a.txt", "10,6", "9,6"), "Outcomes-a.txt: 1 RecordIDs stand twice; expected each once"),
+        (
+            edited("Outcomes-a.txt", "10,6,1,5,-1,1", "9,6,1,5,-1,0"),
+            "Outcomes-a.txt: 1 RecordIDs stand twice; expected each once",
+        ),
         (loop("Outcomes-a.txt"), "Outcomes-a.txt: not readable"),
         (edited("set-a/7.txt", "00:07", "0:07"), "set-a: column 'Time': 1 of 34 rows are wrong; expected hh:mm"),
         (edited("set-a/7.txt", "00:50", "00:60"), "set-a: column 'Time': 2 of 34 rows are wrong; expected hh:mm"),

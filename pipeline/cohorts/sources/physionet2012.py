@@ -123,17 +123,19 @@ def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[
 def _descriptors(connection, n_stays: int) -> tuple[np.ndarray, Account]:
     """What was known on admission, [N, descriptors] float32, and what became of it."""
     static = np.full((n_stays, len(DESCRIPTORS)), np.nan, np.float32)
-    read, unknown, outside = 0, 0, 0
+    read, unknown, outside, again = 0, 0, 0, 0
     for column, (code, feature) in enumerate(DESCRIPTORS.items()):
-        first = "SELECT stay, arg_min(x, minute) AS x FROM timed WHERE code = ? GROUP BY stay"
+        first = "SELECT stay, arg_min(x, minute) AS x, count(*) - 1 AS again FROM timed WHERE code = ? GROUP BY stay"
         found = connection.execute(first, [code]).fetchnumpy()
         x = np.ma.filled(found["x"].astype(np.float32), np.nan) - (1 if code == "ICUType" else 0)
         plausible = (x >= feature.low) & (x <= feature.high)
         static[found["stay"], column] = np.where(plausible, x, np.nan)
-        read += len(x)
+        read += len(x) + int(found["again"].sum())
+        again += int(found["again"].sum())
         unknown += int(np.isnan(x).sum())
         outside += int((~np.isnan(x) & ~plausible).sum())
-    return static, Account("descriptors", read, {"not known": unknown, "outside the plausible range": outside})
+    dropped = {"not known": unknown, "outside the plausible range": outside, "given before": again}
+    return static, Account("descriptors", read, dropped)
 
 
 def _outcomes(path: Path, part: str):
