@@ -160,7 +160,10 @@ class Hourly(NamedTuple):
 
 
 def hourly_values(connection, items: list[Item], n_stays: int, hours: int) -> Hourly:
-    """Hourly values of the table or view `measurement` (described in timeline.sql), one column per variable."""
+    """Hourly values of the table or view `measurement`, one column per variable.
+
+    It is `once` of timeline.sql, less `twice`: a row per measurement. Further columns only tell one row from another.
+    """
     described = features(items)
     position = {feature.name: number for number, feature in enumerate(described)}
     codes = {variable: {row.code for row in rows} for variable, rows in _by_variable(items).items()}
@@ -178,6 +181,7 @@ def hourly_values(connection, items: list[Item], n_stays: int, hours: int) -> Ho
         [(position[i.variable], i.hourly, len(codes[i.variable])) for i in {i.variable: i for i in items}.values()],
     )
     branches = [f"WHEN {row} THEN {i.conversion.replace('x', 'm.x')}" for row, i in enumerate(items)]
+    _count_once(connection)
     connection.execute(_SQL.substitute(conversion=f"CASE i.row {' '.join(branches)} END"))
 
     judged: dict[str, dict[str, int]] = {}
@@ -198,6 +202,22 @@ def hourly_values(connection, items: list[Item], n_stays: int, hours: int) -> Ho
     note = _why_empty(connection, items, np.flatnonzero(np.isnan(values).all(axis=(0, 1))).tolist())
     account = Account("hourly values", len(found["value"]), {"outside the plausible range": int(outside.sum())}, note)
     return Hourly(values, judged, account)
+
+
+def _count_once(connection) -> None:
+    """Make `once` of `measurement`: a file that lies twice must not double a sum.
+
+    Rows that are the same in every column are one measurement. Two real ones of the same item, time and number cannot
+    be told from that where the data has no id of its rows.
+    """
+    # Equal rows have equal hashes, and to compare those takes a small part of the memory.
+    rows, hashes = connection.execute("SELECT count(*), count(DISTINCT hash(m)) FROM measurement AS m").fetchone()
+    if rows == hashes:
+        connection.execute("CREATE OR REPLACE TEMP VIEW once AS SELECT *, 0 AS twice FROM measurement")
+    else:
+        connection.execute(
+            "CREATE OR REPLACE TEMP TABLE once AS SELECT *, count(*) - 1 AS twice FROM measurement GROUP BY ALL"
+        )
 
 
 def _why_empty(connection, items: list[Item], variables: list[int]) -> str:

@@ -1,19 +1,13 @@
 -- From timed measurements to one value per stay, hour and variable.
 --
--- Given    measurement (table_name, stay, hour, charted, code, x, unit, late, …)
---              one row per measurement inside its window; further columns only tell one row from another
+-- Given    once (table_name, stay, hour, charted, code, x, unit, late, twice, …)
+--              every measurement inside its window once, and how often the same row stands there beyond that
 --          item (code, variable, row, units, low, high)    the table of variables, low and high as charted
 --          variable (variable, hourly, items)              how an hour's values become one; how many items it has
--- Makes    once      every measurement once, and how often it stands there beyond that (`twice`)
---          judged    the same with its value, or the reason why it has none
+-- Makes    judged    every measurement once, with its value, or the reason why it has none
 --          hourly    stay, hour, variable, value
 --
 -- Values are decimals of four places, so sums are exact: the order of the rows and the number of threads do not matter.
-
--- Rows that are the same in every column are one measurement: a file that lies twice must not double a sum. Two real
--- ones of the same item, minute and number cannot be told from it where the data has no id of its rows.
-CREATE OR REPLACE TEMP TABLE once AS
-SELECT *, count(*) - 1 AS twice FROM measurement GROUP BY ALL;
 
 CREATE OR REPLACE TEMP VIEW judged AS
 SELECT
