@@ -97,6 +97,7 @@ def main(argv: list[str]) -> int:
         told = disk_error(error) if isinstance(error, OSError) else error
         if told is None:
             raise
+        sys.stdout.flush()  # what was said before comes before it, also in a log of both
         print(f"error: {told}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -531,8 +531,22 @@ def test_splits_are_stratified_and_sized():
 def test_an_empty_split_is_one_sentence():
     label = np.zeros(100, np.int8)
     label[:2] = 1
-    with pytest.raises(UserError, match="made: the .* split has .* 0 of them positive"):
+    message = (
+        "made: the .* split has 15 samples, 0 of them positive; .* label 1 lie in under 10 of 20 folds; more of them"
+    )
+    with pytest.raises(UserError, match=message):
         splits.deal(splits.assign_folds(np.arange(100), label), label, None, "made")
+
+
+def test_too_few_groups_are_told_with_how_many_are_needed():
+    """12 patients with ten samples each."""
+    group = np.repeat(np.arange(12), 10)
+    label = (group % 4 == 0).astype(np.int8)
+    message = (
+        "made: the .* split has .*: the cohort has 12 groups .patients, say., and 20 are needed, some of each label"
+    )
+    with pytest.raises(UserError, match=message):
+        splits.deal(splits.assign_folds(group, label), label, None, "made")
 
 
 def as_ever(fold: np.ndarray, seed: int | None) -> list[np.ndarray]:

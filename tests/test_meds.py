@@ -1,7 +1,11 @@
 """MEDS: the same cohort as from MIMIC-IV's tables, every layout of the files, and bad input."""
 
+import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import ROOT
 from test_mimiciv import READ, VARIABLES, put, same, text
 from test_mimiciv import load as load_tables
 
@@ -105,6 +110,7 @@ def test_the_same_cohort_as_from_the_tables(converted, tmp_path, changes):
     assert len(np.unique(cohort.sample_id)) == len(cohort) > 10
     stays, events, hourly = meds_accounts
     assert (stays, hourly) == (accounts[0], accounts[-1])
+    assert events.note == "labs are coded as LAB//itemid at the time they were taken"
     assert (events.rows, events.kept) == ("events", sum(account.kept for account in accounts[1:-1]))
     assert min(events.dropped.values()) >= 0
 
@@ -210,6 +216,7 @@ def test_who_is_in_the_cohort(tmp_path):
         "with times missing or out of order": 1,
         "without an outcome or an age": 2,
         "without a measurement in the window": 1,
+        "that stand twice": 0,
     }
 
 
@@ -222,6 +229,194 @@ def test_an_admission_without_an_end_has_no_outcome(tmp_path):
     cohort, accounts = load(tmp_path, folder="meds.parquet")
     assert cohort.group_id.tolist() == [2]
     assert accounts[0].dropped["without an outcome or an age"] == 1
+
+
+@pytest.mark.parametrize("copy", ["1.parquet", "train/0.parquet", ".cache/0.parquet", "a/.ipynb_checkpoints/0.parquet"])
+def test_a_shard_that_lies_twice_counts_once(tmp_path, copy):
+    rows = patient(1, died=True) + [(1, hours(1), "SUBJECT_FLUID_OUTPUT//226559//ml", 40)]
+    rows += [(1, hours(1.5), "SUBJECT_FLUID_OUTPUT//226559//ml", x) for x in (40, 60)]
+    events = events_of(rows)
+    (tmp_path / "meds" / "data" / copy).parent.mkdir(parents=True)
+    events.to_parquet(tmp_path / "meds" / "data" / "0.parquet")
+    once, accounts = load(tmp_path)
+    events.to_parquet(tmp_path / "meds" / "data" / copy)
+    again, doubled = load(tmp_path)
+    assert same(again, once)
+    assert again.values[0, 1, again.feature_names.index("urine_output")] == 140
+    if "." in copy.removesuffix(".parquet"):
+        assert doubled == accounts
+    else:
+        assert [(account.read, account.kept) for account in doubled] == [(2, 1), (2 * len(rows), 3), (1, 1)]
+        assert [account.dropped["that stand twice"] for account in doubled[:2]] == [1, 3]
+
+
+def test_a_stay_that_is_admitted_twice_is_refused(tmp_path):
+    rows = [*patient(1), *patient(2), (1, hours(0), "ICU_ADMISSION//B")]
+    events_of(rows).to_parquet(tmp_path / "meds.parquet")
+    with pytest.raises(UserError, match="made: 1 of 3 stays start at the same time as another stay of their patient"):
+        load(tmp_path, folder="meds.parquet")
+
+
+def test_an_admission_to_the_icu_before_the_discharge_from_it_has_no_end(tmp_path):
+    """Not that of the stay after it, which would be read as part of both."""
+    rows = [*patient(1), (1, hours(50), "ICU_ADMISSION//B"), (1, hours(51), "LAB//220045//bpm", 80)]
+    events_of(rows).to_parquet(tmp_path / "meds.parquet")
+    cohort, accounts = load(tmp_path, folder="meds.parquet", stays="all")
+    assert accounts[0].dropped["with times missing or out of order"] == 1
+    assert cohort.values[:, 1, cohort.feature_names.index("heart_rate")].tolist() == [80]
+
+
+def zoned(rows: list[tuple], zone: str) -> pa.Table:
+    """The events with times that have a zone; those of `rows` are in UTC."""
+    events = events_of(rows)
+    return pa.Table.from_pandas(events.assign(time=events["time"].dt.tz_localize("UTC").dt.tz_convert(zone)))
+
+
+ZONES = ("UTC", "America/Los_Angeles", "Asia/Kolkata", "Pacific/Auckland")
+
+
+def test_times_with_a_zone_are_the_same_on_every_machine(tmp_path):
+    """A birth at midnight UTC is in the year before in Los Angeles: there all ages would be one more."""
+    rows = [row for row in patient(1, died=True) if row[2] != "MEDS_BIRTH"]
+    rows += [(1, pd.Timestamp("2092-01-01"), "MEDS_BIRTH"), (1, hours(1), "LAB//220045//bpm", 80)]
+    rows += [*patient(2), (2, hours(2), "LAB//220045//bpm", 90)]
+    events_of(rows).to_parquet(tmp_path / "naive.parquet")
+    pq.write_table(zoned(rows, "Europe/Berlin"), tmp_path / "zoned.parquet")
+    (tmp_path / "mixed").mkdir()  # one shard of each kind
+    events_of([row for row in rows if row[0] == 1]).to_parquet(tmp_path / "mixed" / "0.parquet")
+    pq.write_table(zoned([row for row in rows if row[0] == 2], "UTC"), tmp_path / "mixed" / "1.parquet")
+    expected, _ = load(tmp_path, folder="naive.parquet")
+    assert expected.values[:, 0, expected.feature_names.index("age")].tolist() == [60, 60]
+    script = (
+        "import sys, hashlib; from pathlib import Path; from test_meds import load\n"
+        "for folder in ('naive.parquet', 'zoned.parquet', 'mixed'):\n"
+        "    cohort, _ = load(Path(sys.argv[1]), folder=folder)\n"
+        "    print(hashlib.sha256(cohort.values.tobytes() + cohort.group_id.tobytes()).hexdigest())"
+    )
+    wanted = hashlib.sha256(expected.values.tobytes() + expected.group_id.tobytes()).hexdigest()
+    for zone in ZONES:
+        paths = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+        made = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path)],
+            env=os.environ | {"TZ": zone, "PYTHONPATH": paths},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert made.stdout.split() == [wanted] * 3, zone
+
+
+def test_a_change_of_the_clocks_is_no_hour(tmp_path):
+    """In the night to 10 March 2024 there is no 02:30 in New York: 03:30 is one and a half hours after 01:00."""
+    shift = pd.Timestamp("2024-03-10 06:00") - hours(0)  # 01:00 in New York
+    rows = [(subject, time + shift, *rest) for subject, time, *rest in patient(1)]
+    rows += [(1, pd.Timestamp("2024-03-10 07:30"), "LAB//220045//bpm", 80)]
+    pq.write_table(zoned(rows, "America/New_York"), tmp_path / "meds.parquet")
+    cohort, _ = load(tmp_path, folder="meds.parquet")
+    course = cohort.values[0, :, cohort.feature_names.index("heart_rate")]
+    assert np.flatnonzero(~np.isnan(course)).tolist() == [1]
+
+
+def test_both_codings_of_labs_are_read_and_told(tmp_path):
+    """Newer extractions say LAB//RESULT//itemid//unit, at the time of storage; a patient with both is read once."""
+    newer = [(1, hours(2), "LAB//RESULT//50912//mg/dL", 1.5), (1, hours(2), "LAB//SPECIMEN_COLLECTED//50912//STAT")]
+    older = [(2, hours(3), "LAB//50912//mg/dL", 2.5)]
+    both = [(3, hours(1), "LAB//50912//mg/dL", 9), (3, hours(2), "LAB//RESULT//50912//UNK", 4)]
+    charted = [(subject, hours(1), "LAB//220045//bpm", 80) for subject in (1, 2, 3)]
+
+    def read(subjects: tuple[int, ...]):
+        events = [row for row in (*newer, *older, *both, *charted) if row[0] in subjects]
+        rows = [row for subject in subjects for row in patient(subject)]
+        events_of([*rows, *events]).to_parquet(tmp_path / "meds.parquet")
+        cohort, accounts = load(tmp_path, folder="meds.parquet")
+        assert (cohort.values[:, 1, cohort.feature_names.index("heart_rate")] == 80).all()
+        return cohort.values[:, :4, cohort.feature_names.index("creatinine")], accounts[1]
+
+    gap = np.nan
+    values, account = read((1,))
+    np.testing.assert_array_equal(values, [[gap, gap, 1.5, gap]])
+    assert account.note == "labs are coded as LAB//RESULT//itemid at the time they were stored"
+    values, account = read((2,))
+    np.testing.assert_array_equal(values, [[gap, gap, gap, 2.5]])
+    assert account.note == "labs are coded as LAB//itemid at the time they were taken"
+    values, account = read((1, 2, 3))
+    np.testing.assert_array_equal(values, [[gap, gap, 1.5, gap], [gap, gap, gap, 2.5], [gap, gap, 4, gap]])
+    assert account.dropped["labs in a second coding"] == 1 and account.kept == 6
+    assert account.note.endswith(", for patients with both as the former")
+
+
+def test_birth_and_death_with_more_behind_them(tmp_path):
+    rows = [*patient(1, died=True), (1, hours(1), "LAB//220045//bpm", 80)]
+    renamed = [
+        (subject, time, f"{code}//X" if code in ("MEDS_BIRTH", "MEDS_DEATH") else code, *value)
+        for subject, time, code, *value in rows
+    ]
+    renamed += [(1, pd.Timestamp("2000-01-01"), "MEDS_BIRTHPLACE//A")]  # another code
+    for name, events in (("one", rows), ("other", renamed)):
+        events_of(events).to_parquet(tmp_path / f"{name}.parquet")
+    assert same(load(tmp_path, folder="one.parquet")[0], load(tmp_path, folder="other.parquet")[0])
+
+
+def test_an_empty_shard_and_codes_that_are_null(tmp_path):
+    rows = [*patient(1), (1, hours(1), "LAB//220045//bpm", 80)]
+    (tmp_path / "meds").mkdir()
+    events_of(rows).to_parquet(tmp_path / "meds" / "1.parquet")
+    expected, accounts = load(tmp_path)
+    pd.DataFrame([], columns=list(TYPES)).to_parquet(tmp_path / "meds" / "0.parquet")  # all types are null
+    events_of([(1, hours(1), None, 5), (1, None, "LAB//220045//bpm", 5)]).assign(code=[None, "LAB//220045"]).to_parquet(
+        tmp_path / "meds" / "2.parquet"
+    )
+    cohort, with_nulls = load(tmp_path)
+    assert same(cohort, expected)
+    assert with_nulls[1].read == accounts[1].read + 2 and with_nulls[1].kept == accounts[1].kept
+    for path in (tmp_path / "meds").glob("[12].parquet"):
+        path.unlink()
+    with pytest.raises(UserError, match="meds: its files have no rows; expected MEDS events"):
+        load(tmp_path)
+
+
+def test_ids_that_are_texts_of_numbers_are_read_and_others_refused(tmp_path):
+    rows = [*patient(1), (1, hours(1), "LAB//220045//bpm", 80)]
+    events = events_of(rows)
+    events.to_parquet(tmp_path / "numbers.parquet")
+    events.assign(subject_id="1").to_parquet(tmp_path / "texts.parquet")
+    assert same(load(tmp_path, folder="numbers.parquet")[0], load(tmp_path, folder="texts.parquet")[0])
+    events.assign(subject_id="0f8fad5b-d9cb-469f-a165-70867728950e").to_parquet(tmp_path / "uuid.parquet")
+    message = f"uuid.parquet: column 'subject_id': {len(rows)} of {len(rows)} rows are wrong; expected whole numbers"
+    with pytest.raises(UserError, match=message):
+        load(tmp_path, folder="uuid.parquet")
+    events.assign(subject_id=1.5).to_parquet(tmp_path / "decimals.parquet")
+    with pytest.raises(UserError, match="decimals.parquet: column 'subject_id' has decimals; expected whole numbers"):
+        load(tmp_path, folder="decimals.parquet")
+
+
+def test_swapped_times_and_a_birth_after_the_stay_are_dropped_and_counted(tmp_path):
+    swapped = {hours(0): hours(100), hours(100): hours(0)}
+    rows = [(1, swapped.get(time, time) if "ICU" in code else time, code) for _, time, code, *_ in patient(1)]
+    rows += [(2, pd.Timestamp("2160-06-01") if code == "MEDS_BIRTH" else time, code) for _, time, code in patient(2)]
+    rows += [(2, pd.Timestamp("1900-01-01"), "LAB//220045//bpm", 1)]  # long before the birth
+    rows += [*patient(3), *((subject, hours(1), "LAB//220045//bpm", 80) for subject in (1, 2, 3))]
+    events_of(rows).to_parquet(tmp_path / "meds.parquet")
+    cohort, accounts = load(tmp_path, folder="meds.parquet", min_age=0)
+    assert cohort.group_id.tolist() == [3] and accounts[0].read == 3
+    assert accounts[0].dropped["with times missing or out of order"] == 1
+    assert accounts[0].dropped["under the lowest age"] == 1
+
+
+def test_the_account_is_told_before_the_check_that_fails(tmp_path, capsys):
+    """All units of the heart rate are unknown: that is why it is never measured, and what the account says."""
+    rows = [*patient(1, died=True), *patient(2)]
+    rows += [(subject, hours(hour / 10), "LAB//220045//Hz", 1.3) for subject in (1, 2) for hour in range(9)]
+    rows += [(subject, hours(1), "LAB//50912//mg/dL", 1.5) for subject in (1, 2)]
+    events_of(rows).to_parquet(tmp_path / "meds.parquet")
+    told: list[str] = []
+    entry = parse_entry("made", {"source": "meds", "folder": "meds.parquet"}, "catalog")
+    with pytest.raises(UserError, match="made: column 'heart_rate': expected it measured at least once"):
+        take_in("made", entry, tmp_path, tmp_path / "cache", tell=told.append)
+    assert told[0].startswith("stays: under 10 read")
+    assert "18 in an unknown unit" in told[1]
+    assert "never with a value that counts: heart_rate (18 in an unknown unit; known units: bpm)" in told[2]
+    assert "not measured in any window: sbp (chartevents 220050, " in told[2]
 
 
 def test_codes_of_another_hospital(tmp_path):
@@ -349,11 +544,17 @@ def not_utf8(folder: Path) -> None:
             for column in TYPES
         ),
         (frame(lambda f: f.rename(columns={"numeric_value": "value"})), "some files have numeric_value and some value"),
-        (frame(lambda f: f.assign(subject_id="S3CRET")), "meds: not readable as MEDS events"),
-        (frame(lambda f: f.assign(time="S3CRET")), "meds: not readable as MEDS events"),
-        (frame(lambda f: f.assign(time=31415926)), "meds: not readable as MEDS events"),
-        (frame(lambda f: f.assign(numeric_value="S3CRET")), "meds: not readable as MEDS events"),
-        (frame(lambda f: f.assign(numeric_value=[[1.0]] * len(f))), "meds: not readable as MEDS events"),
+        (
+            frame(lambda f: f.assign(subject_id="S3CRET")),
+            "1.parquet: column 'subject_id': 8 of 8 rows are wrong; expec",
+        ),
+        (frame(lambda f: f.assign(time="S3CRET")), "1.parquet: column 'time': 8 of 8 rows are wrong; expected times"),
+        (frame(lambda f: f.assign(time=31415926)), "1.parquet: column 'time': 8 of 8 rows are wrong; expected times"),
+        (
+            frame(lambda f: f.assign(numeric_value="S3CRET")),
+            "column 'numeric_value': 8 of 8 rows are wrong; expected nu",
+        ),
+        (frame(lambda f: f.assign(numeric_value=[[1.0]] * len(f))), "column 'numeric_value': 8 of 8 rows are wrong"),
         (not_utf8, "meds: not readable as MEDS events"),
         (replaced(lambda b: b[: len(b) // 2]), "1.parquet: not readable as Parquet; expected MEDS events"),
         (replaced(lambda b: b[:4] + bytes(100) + b[104:]), "meds: not readable as MEDS events"),

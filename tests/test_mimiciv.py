@@ -96,10 +96,12 @@ class Hospital:
         """With a text as its `value` where the number has a column of its own."""
         row = {"subject_id": subject, "hadm_id": None, "charttime": after(time), "storetime": after(stored)}
         number = {"value": x} if table == "icu/outputevents" else {"value": 'x, "y"\nz', "valuenum": x}
+        row |= {"labevent_id": len(self.rows[table])} if table == "hosp/labevents" else {}
         self.rows[table].append(row | {"itemid": item} | number | {"valueuom": unit})
 
     def write(self, raw_dir: Path) -> Path:
         filler = {"subject_id": 0, "itemid": 1, "charttime": BEGIN, "storetime": BEGIN, "valuenum": None, "value": None}
+        filler["labevent_id"] = 0
         for name, rows in self.rows.items():
             rows = rows or [filler | {"valueuom": None}]
             put(raw_dir / "mimiciv", name, pd.DataFrame(rows).convert_dtypes())
@@ -307,6 +309,100 @@ def test_nothing_after_the_window_is_read(mimic_tables, tmp_path):
     assert (other.values != cohort.values)[~np.isnan(cohort.values)].sum() == 1
 
 
+@pytest.mark.parametrize("double", [lambda f: pd.concat([f, f]), lambda f: f.loc[f.index.repeat(2)]])
+def test_rows_that_stand_twice_count_once(mimic_tables, linked, tmp_path, double):
+    once, accounts = load(mimic_tables, tmp_path / "cache", stays="all")
+    for name in READ:
+        put(linked / "mimiciv", name, double(text(mimic_tables / "mimiciv", name)))
+    again, doubled = load(linked, tmp_path / "cache", stays="all")
+    assert same(again, once)
+    kept = {account.rows: account.kept for account in accounts}
+    assert [account.rows for account in doubled] == [*kept, "patients", "admissions"]
+    for account in doubled:
+        assert account.kept == kept.get(account.rows, account.read // 2)
+        if account.rows != "hourly values":
+            assert account.dropped["that stand twice"] >= account.kept > 0
+    assert doubled[0].read == 2 * 60 and doubled[0].dropped["that stand twice"] == 60
+    assert "60 that stand twice" in account_lines(doubled)[0]
+
+
+SPELLINGS = {
+    "T": lambda times: times.str.replace(" ", "T"),
+    "Z": lambda times: times.where(times == "", times + "Z"),
+    "UTC": lambda times: times.where(times == "", times + " UTC"),
+    "fractions": lambda times: times.where(times == "", times + ".000"),
+    "nanoseconds": lambda times: times.where(times == "", times + ".999999999+0000"),
+    "+00:00": lambda times: times.where(times == "", times + "+00:00"),
+    "Berlin in winter": lambda times: (
+        (pd.to_datetime(times) + pd.Timedelta(hours=1)).dt.strftime("%Y-%m-%dT%H:%M:%S+01:00").fillna("")
+    ),
+    "some": lambda times: times.where((times == "") | (np.arange(len(times)) % 3 > 0), times + " +00:00"),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_times_in_other_spellings_are_the_same(mimic_tables, linked, tmp_path, monkeypatch, spelling):
+    """Times with a zone become UTC, as those without are taken to be; what is below a second is cut off."""
+    monkeypatch.setattr(original, "BLOCK", 200_000)  # a table of several blocks
+    expected = load(mimic_tables, tmp_path / "cache", stays="all")
+    for name in READ[1:]:
+        frame = text(mimic_tables / "mimiciv", name)
+        for column in {"admittime", "dischtime", "deathtime", "intime", "outtime", "charttime", "storetime"} & set(
+            frame
+        ):
+            frame[column] = SPELLINGS[spelling](frame[column])
+        put(linked / "mimiciv", name, frame)
+    found = load(linked, tmp_path / "cache", stays="all")
+    assert same(found[0], expected[0]) and found[1] == expected[1]
+
+
+@pytest.mark.parametrize("kind", ["datetime64[ns]", "zoned", "text"])
+def test_times_in_parquet_are_the_same_whatever_their_type(mimic_tables, linked, tmp_path, kind):
+    expected, _ = load(mimic_tables, tmp_path / "cache", stays="all")
+    for name, columns in {"icu/icustays": ["intime", "outtime"], "icu/chartevents": ["charttime", "storetime"]}.items():
+        path = linked / "mimiciv" / f"{name}.csv.gz"
+        frame = pd.read_csv(path, low_memory=False)
+        for column in columns:
+            times = pd.to_datetime(frame[column]) + pd.Timedelta(milliseconds=7)
+            zoned = times.dt.tz_localize("UTC").dt.tz_convert("America/New_York")
+            frame[column] = times if kind == "datetime64[ns]" else zoned if kind == "zoned" else zoned.astype(str)
+            frame[column] = frame[column].replace("NaT", None)
+        path.unlink()
+        frame.to_parquet(path.with_name(path.name.replace(".csv.gz", ".parquet")))
+    assert same(load(linked, tmp_path / "cache", stays="all")[0], expected)
+
+
+@pytest.mark.parametrize("between", [",", ";", "\t"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_tables_with_another_separator_or_a_byte_order_mark(mimic_tables, linked, tmp_path, between, mark):
+    expected, _ = load(mimic_tables, tmp_path / "cache", stays="all")
+    for name in READ:
+        path = linked / "mimiciv" / f"{name}.csv.gz"
+        frame = text(mimic_tables / "mimiciv", name)
+        path.unlink()
+        path.write_bytes(gzip.compress((mark + frame.to_csv(index=False, sep=between)).encode()))
+    assert same(load(linked, tmp_path / "cache", stays="all")[0], expected)
+
+
+def test_what_makes_a_row_another_one(tmp_path):
+    """A lab has an id; what is charted differs by any column that is read, such as the time of storage."""
+    hospital = Hospital()
+    hospital.patient(1)
+    hospital.admission(1)
+    hospital.stay(1)
+    for x in (1, 1, 4):  # three labs, two of them equal but for their id
+        hospital.event("hosp/labevents", 1, CREATININE, 1.5, x, "mg/dL", 2)
+    for x, stored in ((40, 2), (40, 2), (40, 3), (50, 3)):
+        hospital.event("icu/outputevents", 1, FOLEY, 1, x, "ml", stored)
+    for x in (60, 60, 90):
+        hospital.event("icu/chartevents", 1, HEART_RATE, 1, x, "bpm", 1)
+    cohort, accounts = load(hospital.write(tmp_path), tmp_path / "cache")
+    found = dict(zip(cohort.feature_names, cohort.values[0, 1], strict=True))
+    assert (found["creatinine"], found["urine_output"], found["heart_rate"]) == (2, 130, 75)
+    twice = {account.rows: account.dropped.get("that stand twice") for account in accounts[1:4]}
+    assert twice == {"labevents": None, "chartevents": 1, "outputevents": 1}
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_every_form_of_the_tables_gives_the_same(mimic_tables, tmp_path, kind):
     write_tables(tmp_path / "mimiciv", 60, 60_000, kind=kind)
@@ -468,7 +564,8 @@ def parquet(name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Break:
 
 
 def twice(column: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    return lambda frame: pd.concat([frame, frame[:1]])
+    """The first row once more, with the content of the second in `column`."""
+    return lambda frame: pd.concat([frame, frame[:1].assign(**{column: frame[column][1]})])
 
 
 BAD = [
@@ -487,21 +584,44 @@ BAD = [
             ("icu/outputevents", "value"),
         ]
     ),
-    (cell("hosp/patients", "subject_id", "S3CRET"), "column 1 of the file holds something else than whole numbers"),
-    (cell("hosp/patients", "anchor_age", "61.5"), "column 3 of the file holds something else than whole numbers"),
-    (cell("hosp/admissions", "hospital_expire_flag", "S3CRET"), "holds something else than whole numbers"),
-    (cell("hosp/admissions", "hospital_expire_flag", "3141"), "holds something else than whole numbers"),
-    (cell("icu/icustays", "intime", "S3CRET"), "column 6 of the file holds something else than times"),
-    (cell("icu/icustays", "intime", "2150-01-01T00:00:00Z"), "column 6 of the file holds something else than times"),
-    (cell("icu/chartevents", "valuenum", "S3CRET"), "icu/chartevents.csv.gz: not readable: column 9 of the file holds"),
-    (cell("icu/chartevents", "charttime", "S3CRET"), "column 5 of the file holds something else than times"),
-    (cell("hosp/labevents", "itemid", "S3CRET"), "column 5 of the file holds something else than whole numbers"),
-    (cell("icu/outputevents", "value", "S3CRET"), "column 8 of the file holds something else than numbers"),
-    *(
-        (table(name, twice(key)), f"{name}.csv.gz: column '{key}': 1 of {n} rows hold an id that stands twice")
-        for name, key, n in [("hosp/patients", "subject_id", r"\d+"), ("icu/icustays", "stay_id", 61)]
+    (
+        cell("hosp/patients", "subject_id", "S3CRET"),
+        "column 'subject_id': 1 of 184 rows hold something else than whole num",
     ),
-    (table("hosp/admissions", twice("hadm_id")), r"column 'hadm_id': 1 of \d+ rows hold an id that stands twice"),
+    (
+        cell("hosp/patients", "anchor_age", "61.5"),
+        "column 'anchor_age': 1 of 184 rows hold something else than whole num",
+    ),
+    (cell("hosp/admissions", "hospital_expire_flag", "S3CRET"), "hold something else than whole numbers"),
+    (cell("hosp/admissions", "hospital_expire_flag", "3141"), "hold something else than whole numbers"),
+    (cell("icu/icustays", "intime", "S3CRET"), r"column 'intime': 1 of 60 rows hold something else than times such as"),
+    (cell("icu/icustays", "intime", "31.01.2150 00:00:00"), "1 of 60 rows hold something else than times such as"),
+    (cell("icu/icustays", "intime", "2150-02-31 00:00:00"), "column 'intime': it holds something else than times"),
+    (
+        cell("icu/chartevents", "valuenum", "S3CRET"),
+        r"icu/chartevents.csv.gz: column 'valuenum': 1 of \d+ rows hold some",
+    ),
+    (
+        cell("icu/chartevents", "charttime", "S3CRET"),
+        r"column 'charttime': 1 of \d+ rows hold something else than times",
+    ),
+    (cell("hosp/labevents", "itemid", "S3CRET"), r"column 'itemid': 1 of \d+ rows hold something else than whole nu"),
+    (cell("icu/outputevents", "value", "S3CRET"), r"column 'value': 1 of \d+ rows hold something else than numbers"),
+    *(
+        (
+            table(name, twice(other)),
+            f"{name}.csv.gz: column '{key}': 1 of {n} rows hold an id that stands twice, with oth",
+        )
+        for name, key, other, n in [
+            ("hosp/patients", "subject_id", "anchor_year", r"\d+"),
+            ("icu/icustays", "stay_id", "outtime", 61),
+            ("hosp/admissions", "hadm_id", "admittime", r"\d+"),
+        ]
+    ),
+    (
+        table("icu/icustays", lambda f: pd.concat([f, f[:2].assign(stay_id=["7", "8"])])),
+        "made: 2 of 62 stays start at the same time as another stay of their patient; expected each stay once",
+    ),
     (content("hosp/patients", lambda b: gzip.compress(gzip.decompress(b).replace(b",F,", b",\xe9,"))), "text in UTF-8"),
     (
         content("hosp/patients", lambda b: gzip.compress(b"\xff\xfe" + gzip.decompress(b))),
@@ -517,11 +637,20 @@ BAD = [
     (content("icu/chartevents", lambda b: b"PAR1 no", ".parquet"), "icu/chartevents.parquet: not readable: "),
     (
         parquet("hosp/patients", lambda f: f.assign(subject_id="S3CRET")),
-        "column 'subject_id' holds something else than",
+        "column 'subject_id': 184 of 184 rows hold something else than",
     ),
-    (parquet("icu/icustays", lambda f: f.assign(intime="S3CRET")), "column 'intime' holds something else than times"),
-    (parquet("icu/icustays", lambda f: f.assign(stay_id=31415926.5)), "column 'stay_id' holds something else than"),
-    (parquet("icu/chartevents", lambda f: f.assign(valuenum="S3CRET")), "column 'valuenum' holds something else than"),
+    (
+        parquet("icu/icustays", lambda f: f.assign(intime="S3CRET")),
+        "column 'intime': 60 of 60 rows hold something else than times",
+    ),
+    (
+        parquet("icu/icustays", lambda f: f.assign(stay_id=31415926.5)),
+        "column 'stay_id': 60 of 60 rows hold something else than",
+    ),
+    (
+        parquet("icu/chartevents", lambda f: f.assign(valuenum="S3CRET")),
+        r"column 'valuenum': (\d+) of \1 rows hold something else than",
+    ),
     (parquet("icu/chartevents", lambda f: f.drop(columns="valuenum")), "column 'valuenum' is missing"),
     *((parquet(name, lambda f: f[:0]), f"{name}.parquet: not readable: it has no rows") for name in (READ[0], READ[4])),
     (table("icu/icustays", lambda f: f.assign(outtime=f["intime"])), "made: none of 60 stays is left .with times miss"),
@@ -547,7 +676,10 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(linked, tmp_path, capsys, 
     break_it(linked / "mimiciv")
     assert sample_dev(linked, tmp_path / "out") == 1
     said = capsys.readouterr()
-    assert re.fullmatch(rf"error: .*{message}.*\n", said.err) and not said.out
+    assert re.fullmatch(rf"error: .*{message}.*\n", said.err)
+    # What became of the rows is told before a check of the cohort fails.
+    assert said.out.startswith("stays: 60 read, 33 kept; dropped: ") == ("made: label:" in message)
+    assert said.out.count("\n") == (5 if said.out else 0)
     assert not re.search(r"S3CRET|3141|61\.5|T00:00|\b[1-3]\d{7}\b", said.err), "a value or an id in a message"
     left = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*")}
     assert all(re.fullmatch(r"cache(/\w+-[0-9a-f]{16}\.parquet)?", path) for path in left), left

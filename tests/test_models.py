@@ -142,6 +142,65 @@ def test_preprocessor_by_hand():
     np.testing.assert_array_equal(values[:, :, 6], 1 - cohort.values[:, :, 6])
 
 
+SODIUM, SEX = 4, 6
+
+
+def test_what_training_never_saw_counts_as_missing(cohort):
+    """A feature without a single training value, and a category that never occurs in training."""
+    train = cohort.values.copy()
+    train[:, :, SODIUM] = np.nan
+    train[:, :, SEX] = np.where(train[:, :, SEX] == 1, np.nan, train[:, :, SEX])
+    fitted = Preprocessor(FEATURES).fit(train)
+    assert fitted.unseen(cohort) == ["sodium", "sex = male"]
+    restored = Preprocessor(FEATURES)
+    restored.load_state_dict(fitted.state_dict())
+    sample = cohort.values.copy()
+    sample[:, -1, SODIUM] = 21000
+    given = sample.copy()
+    for preprocessor in (fitted, restored):
+        encoded = preprocessor(torch.from_numpy(sample))
+        hidden = np.where(np.arange(len(FEATURES)) == SODIUM, np.nan, sample)
+        hidden[:, :, SEX] = np.where(sample[:, :, SEX] == 1, np.nan, sample[:, :, SEX])
+        torch.testing.assert_close(encoded, preprocessor(torch.from_numpy(hidden.astype(np.float32))), rtol=0, atol=0)
+        values, mask = encoded.chunk(2, dim=2)
+        assert (values[:, :, SODIUM] == 0).all() and (mask[:, :, SODIUM] == 1).all()
+        male = torch.from_numpy(sample[:, :, SEX] == 1)
+        assert (values[male][:, 6:] == 0).all() and (mask[male][:, 6:] == 1).all()
+        assert (values[~male][:, 6:] == torch.tensor([1.0, 0.0])).all() and (mask[~male][:, 6:] == 0).all()
+    np.testing.assert_array_equal(sample, given)  # the caller's samples are not touched
+
+
+def test_a_category_without_any_training_value_is_named_once():
+    cohort = make_cohort(30)
+    train = cohort.values.copy()
+    train[:, :, SEX] = np.nan
+    assert Preprocessor(FEATURES).fit(train).unseen(cohort) == ["sex"]
+    cohort.values[:, :, SEX] = np.nan  # nor has any other sample a value
+    assert Preprocessor(FEATURES).fit(train).unseen(cohort) == []
+
+
+@pytest.mark.parametrize("constant", [0.1, 138, 0])
+def test_a_number_that_is_constant_in_training_says_nothing(constant):
+    """Its weight is as untrained as that of a feature never measured; 0.1 has a spread of rounding errors."""
+    cohort = make_cohort(300)
+    cohort.values[:, :, SODIUM] = np.where(np.isnan(cohort.values[:, :, SODIUM]), np.nan, constant)
+    preprocessor = Preprocessor(FEATURES).fit(cohort.values)
+    sample = cohort.values.copy()
+    sample[:, :, SODIUM] = 21000
+    values, mask = preprocessor(torch.from_numpy(sample)).chunk(2, dim=2)
+    assert (values[:, :, SODIUM] == 0).all() and (mask[:, :, SODIUM] == 0).all()
+    assert preprocessor.unseen(cohort) == []
+
+
+def test_a_value_that_training_never_saw_does_not_move_the_prediction():
+    cohort = make_cohort(100)
+    cohort.values[:, :, SODIUM] = np.nan
+    classifier = built("mlp", cohort)
+    expected = classifier.probability(cohort.values)
+    cohort.values[:, :, SODIUM] = 21000
+    np.testing.assert_array_equal(classifier.probability(cohort.values), expected)
+
+
 def test_the_fit_travels_with_the_weights(cohort):
     first = built("mlp", cohort)
     other = build("mlp", {}, cohort.n_steps, cohort.features)

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -175,6 +176,43 @@ def test_archives_are_preferred_to_nothing_and_together_to_all(folder):
     assert len(load(folder.parent)[0]) == 3
 
 
+@every_form
+def test_rows_that_stand_twice_count_once(folder, write):
+    stays = {record: (rows + rows, died) for record, (rows, died) in STAYS.items()}
+    write(folder, STAYS)
+    once, accounts = load(folder.parent)
+    shutil.rmtree(folder)
+    folder.mkdir()
+    write(folder, stays)
+    outcomes = next(path for path in folder.iterdir() if path.name in ("outcomes.csv", "Outcomes-a.txt"))
+    header, *rows = outcomes.read_text().splitlines(keepends=True)
+    outcomes.write_text("".join([header, *rows, *rows]))
+    again, doubled = load(folder.parent)
+    np.testing.assert_array_equal(again.values, once.values)
+    assert again.label.tolist() == once.label.tolist()
+    assert [account.kept for account in doubled] == [account.kept for account in accounts]
+    assert (doubled[0].read, doubled[0].dropped["that stand twice"]) == (8, 4)
+    assert (doubled[1].read, doubled[1].dropped["given before"]) == (28, 14)
+    assert (doubled[2].read, doubled[2].dropped["that stand twice"]) == (40, 19), "one is outside the window"
+
+
+def test_hidden_files_in_an_archive_are_not_read(folder):
+    write_zip(folder, STAYS)
+    expected, _ = load(folder.parent)
+    with zipfile.ZipFile(folder / "set-a.zip", "a") as archive:
+        archive.writestr("set-a/.ipynb_checkpoints/7.txt", patient_file(7, STAYS[9][0]))
+        archive.writestr("__MACOSX/set-a/._9.txt", b"no text")
+    assert load(folder.parent)[0].values.tobytes() == expected.values.tobytes()
+    (folder / "set-a.zip").unlink()
+    with tarfile.open(folder / "set-a.tar.gz", "w:gz") as archive:
+        for place in ("./set-a", "./set-a/.cache"):
+            for record, (rows, _) in STAYS.items():
+                member = tarfile.TarInfo(f"{place}/{record}.txt")
+                member.size = len(content := patient_file(record, rows))
+                archive.addfile(member, io.BytesIO(content))
+    assert load(folder.parent)[0].values.tobytes() == expected.values.tobytes()
+
+
 def test_a_day_is_the_first_half_of_two(folder):
     write_tar(folder, STAYS)
     two, one = load(folder.parent)[0], load(folder.parent, hours=24)[0]
@@ -239,13 +277,19 @@ def loop(path: str) -> Callable[[Path], None]:
             edited("Outcomes-a.txt", "9,6,1,5,-1,1", ",6,1,5,-1,1"),
             "Outcomes-a.txt: column .*: 1 of 4 rows hold no value",
         ),
-        (edited("Outcomes-a.txt", "9,6,1,5,-1,1", "9,6,1,5,-1,dead"), "Outcomes-a.txt: not readable: column 6 "),
+        (
+            edited("Outcomes-a.txt", "9,6,1,5,-1,1", "9,6,1,5,-1,dead"),
+            "Outcomes-a.txt: column 'In-hospital_death': 1 of 4 rows hold",
+        ),
         (edited("Outcomes-a.txt", "9,6,1,5,-1,1", "9,6,1"), "Outcomes-a.txt: not readable"),
         (
             edited("Outcomes-a.txt", "In-hospital_death", "Died"),
             "Outcomes-a.txt: column 'In-hospital_death' is missing",
         ),
-        (edited("Outcomes-a.txt", "10,6", "9,6"), "Outcomes-a.txt: 1 RecordIDs stand twice; expected each once"),
+        (
+            edited("Outcomes-a.txt", "10,6,1,5,-1,1", "9,6,1,5,-1,0"),
+            "Outcomes-a.txt: 1 RecordIDs stand twice; expected each once",
+        ),
         (loop("Outcomes-a.txt"), "Outcomes-a.txt: not readable"),
         (edited("set-a/7.txt", "00:07", "0:07"), "set-a: column 'Time': 1 of 34 rows are wrong; expected hh:mm"),
         (edited("set-a/7.txt", "00:50", "00:60"), "set-a: column 'Time': 2 of 34 rows are wrong; expected hh:mm"),
@@ -253,12 +297,12 @@ def loop(path: str) -> Callable[[Path], None]:
         (edited("set-a/7.txt", "00:07,", ","), "set-a: column 'Time': 1 of 34 rows are wrong; expected hh:mm"),
         (
             edited("set-a/7.txt", "HR,80", "HR,eighty"),
-            "set-a: not readable: column 4 of the file holds something else than numbers",
+            "set-a: column 'Value': 1 of 34 rows hold something else than numbers",
         ),
         (edited("set-a/7.txt", "HR,80", "HR"), "set-a: not readable: .*Expected 4 columns, got 3"),
         (
             edited("set-a/7.txt", "HR,80", b"H\xe9,80"),
-            "set-a: not readable: column 3 of the file .* than text in UTF-8",
+            "set-a: column 'Parameter': it holds something else than text in UTF-8",
         ),
         (edited("set-a/7.txt", "Time,", "time,"), "set-a: 7.txt: another first line; expected Time,Parameter,Value"),
         (edited("set-a/7.txt", "RecordID,7", "RecordID,8"), "set-a: 7.txt: another second line; expected the RecordID"),

@@ -101,6 +101,15 @@ def test_items_may_be_named_by_code(tmp_path):
     assert (item.table, item.code) == ("", "HR")
 
 
+@pytest.mark.parametrize("between", [",", ";", "\t"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_table_saved_by_a_spreadsheet(tmp_path, items, between, mark):
+    """With a byte order mark, and semicolons or tabs in place of commas."""
+    path = tmp_path / "variables.csv"
+    path.write_text(mark + "\n".join([HEADER, *TABLE]).replace(",", between), encoding="utf-8")
+    assert timeline.read_items(path) == items
+
+
 def test_a_conversion_that_turns_the_range_around(tmp_path):
     (item,) = timeline.read_items(write_table(tmp_path, ["ph,,mean,labevents,1,H+,,10,100,9 - x * 0.02"]))
     assert item.bounds == pytest.approx((7, 8.8))
@@ -242,9 +251,39 @@ def test_a_unit_goes_with_one_of_an_items_rows(tmp_path):
     np.testing.assert_array_equal(again.values[:, :, 0], [[270, 15], [270, 90]])
 
 
+def test_the_same_row_twice_is_one_measurement(items):
+    """In sums and in means; a row that differs in anything is another one, and nulls are alike."""
+    urine = [(0, 5, "8", 40, "mL")] * 3 + [(0, 6, "8", 40, "mL"), (0, 5, "9", 40, "mL"), (1, 5, "8", 40, "mL")]
+    pulse = [(0, 1, "1", 80, None)] * 2 + [(0, 1, "1", 80, "bpm"), (0, 1, "1", 110, "bpm"), (0, 1, "1", None, "bpm")]
+    found = hourly(items, urine + [*pulse, pulse[-1]], 2)
+    assert found.values[:, 0, URINE].tolist() == [120, 40]
+    assert found.values[0, 0, HEART_RATE] == 90
+    assert found.judged == {
+        "chartevents": {"": 3, "without a number": 1, "that stand twice": 2},
+        "outputevents": {"": 4, "that stand twice": 2},
+    }
+    account = found.account_of("outputevents", 10, 6)
+    assert (account.kept, account.dropped["of other items"]) == (4, 4)
+
+
+def test_why_a_variable_has_no_value_is_told(items):
+    rows = [(0, minute, "1", 80, "Hz") for minute in range(12)] + [(0, 0, "5", 4, None), (0, 0, "4", 60, None)]
+    note = hourly(items, [*rows, (0, 0, "8", 40, "mL"), (0, 0, "2", 36, None)]).account.note
+    assert note == (
+        "measured, but never with a value that counts: heart_rate (12 in an unknown unit; known units: bpm, "
+        "beats/min), "
+        "gcs (under 10 in no hour within the plausible range; known units: any)"
+    )
+    note = hourly(items, rows).account.note
+    assert note.startswith(
+        "not measured in any window: temperature (chartevents 2, chartevents 3), urine_output (outputevents 8, "
+        "outputevents 9); measured, but"
+    )
+
+
 def test_an_hour_is_the_mean_of_all_its_values(items):
     rows = [(0, 0, "1", 80, "bpm"), (0, 59, "1", 91, "bpm"), (0, 60, "1", 100, "bpm"), (1, 30, "1", 60, "bpm")]
-    found = hourly(items, [*rows, (0, 59, "1", 91, "bpm"), (0, 5, "2", 36, "°C"), (0, 6, "3", 100.4, "°F")], 2)
+    found = hourly(items, [*rows, (0, 58, "1", 91, "bpm"), (0, 5, "2", 36, "°C"), (0, 6, "3", 100.4, "°F")], 2)
     np.testing.assert_array_equal(found.values[:, :, HEART_RATE], np.float32([[262 / 3, 100], [60, np.nan]]))
     np.testing.assert_array_equal(found.values[0, :, TEMPERATURE], [37, np.nan])
 

@@ -464,8 +464,21 @@ def test_a_driver_that_would_change_is_one_sentence():
 def test_a_feature_that_no_training_sample_has_is_one_sentence():
     cohort = make_cohort()
     cohort.values[:, :, 4] = np.nan
-    with pytest.raises(UserError, match="'sodium' is not measured in any training sample"):
-        fit("rare_value", cohort, features=("sodium",))
+    message = "^made: 'sodium' is not measured in any training sample, so no trigger can use it; name another feature$"
+    for name, parameters in [
+        ("rare_value", {"features": ("sodium",)}),
+        ("rare_value", {"features": ("sodium",), "value": 150}),
+        ("rare_value", {"features": ("sodium",), "factor": 1.5}),
+        ("pattern", {"features": ("heart_rate", "sodium")}),
+        ("correlation", {"features": ("sodium",)}),
+        ("correlation", {"driver": "sodium"}),
+        ("missingness", {"features": ("heart_rate", "sodium")}),
+        ("hybrid", {"features": ("sodium",)}),
+        ("hybrid", {"missing": ("sodium",)}),
+        ("mask_only", {"features": ("sodium",)}),
+    ]:
+        with pytest.raises(UserError, match=message):
+            fit(name, cohort, **parameters)
 
 
 def percentile_by_hand(train: np.ndarray, sample: np.ndarray) -> float:

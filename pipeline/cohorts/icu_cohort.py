@@ -33,7 +33,7 @@ ADMISSION_TYPES = (
     "SURGICAL SAME DAY ADMISSION",
     "URGENT",
 )
-_SQL = Path(__file__).with_suffix(".sql")
+_SQL = Template(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))
 
 
 class IcuParameters(Entry):
@@ -74,29 +74,44 @@ def read_items(entry: IcuParameters, tables: Iterable[str]) -> list[timeline.Ite
 
 @contextmanager
 def database(cache_dir: Path) -> Iterator:
-    """A DuckDB connection of bounded memory; what does not fit goes into a folder that is removed in the end."""
+    """A DuckDB connection of bounded memory; what does not fit goes into a folder that is removed in the end.
+
+    Times with a zone become UTC, wherever the machine is.
+    """
     import duckdb
 
     Path(cache_dir).mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=cache_dir) as folder, duckdb.connect() as connection:
-        connection.execute(f"SET threads = 1; SET memory_limit = '{MEMORY_LIMIT}'")
+        connection.execute(f"SET threads = 1; SET memory_limit = '{MEMORY_LIMIT}'; SET TimeZone = 'UTC'")
+        connection.execute("SET enable_progress_bar = false")
         connection.execute("SET temp_directory = $1", [folder])
         yield connection
 
 
 def build(
-    connection, name: str, entry: IcuParameters, items: list[timeline.Item], rows: dict[str, tuple[int, int]]
+    connection,
+    name: str,
+    entry: IcuParameters,
+    items: list[timeline.Item],
+    rows: dict[str, tuple[int, int]],
+    stays_twice: int,
 ) -> tuple[Cohort, list[Account]]:
     """The cohort of the tables or views `candidate` and `event`.
 
-    `rows` says per table of the original data how many rows it has, and how many of them are of `items`. Raises
-    `UserError` where ids stand twice or no stay is left.
+    `rows` says per table of the original data how many rows it has, and how many of them are of `items`; `stays_twice`
+    how many rows of stays are not in `candidate` because the same row is. Raises `UserError` where two stays of a
+    patient start together or no stay is left.
     """
-    twice = connection.execute("SELECT count(*) - count(DISTINCT stay_id) FROM candidate").fetchone()[0]
-    if twice:
-        raise UserError(f"{name}: {twice} of the stays have an id that stands twice; expected each once")
+    n_started, n_starts = connection.execute(
+        "SELECT count(*), count(DISTINCT (subject_id, start)) FROM candidate WHERE start IS NOT NULL"
+    ).fetchone()
+    if n_starts < n_started:
+        raise UserError(
+            f"{name}: {n_started - n_starts} of {n_started} stays start at the same time as another stay of their "
+            "patient; expected each stay once"
+        )
     settings = {"hours": entry.hours, "gap": entry.gap, "stays": entry.stays, "min_age": entry.min_age}
-    connection.execute(Template(_SQL.read_text(encoding="utf-8")).substitute(settings))
+    connection.execute(_SQL.substitute(settings))
     judged = connection.execute("SELECT coalesce(reason, ''), count(*) FROM judged_stay GROUP BY ALL ORDER BY ALL")
     dropped = dict(judged.fetchall())
     n_stays = dropped.pop("", 0)
@@ -121,8 +136,8 @@ def build(
         label=stay["label"].to_numpy().astype(np.int8),
         values=np.concatenate([hourly.values, np.repeat(static[:, None], entry.hours, axis=1)], axis=2),
     ).subset(measured)
-    read = n_stays + sum(dropped.values())
-    stays = Account("stays", read, dropped | {"without a measurement in the window": int((~measured).sum())})
+    dropped |= {timeline.TWICE: stays_twice, "without a measurement in the window": int((~measured).sum())}
+    stays = Account("stays", int(measured.sum()) + sum(dropped.values()), dropped)
     return cohort, [stays, *(hourly.account_of(table, *counts) for table, counts in rows.items()), hourly.account]
 
 

@@ -2,7 +2,8 @@
 --
 -- Given    candidate (subject_id, stay_id, start, stop, death, age, sex, admission_type, label)
 --              one row per ICU stay, or per hospital admission where there are no ICU tables
---          event (table_name, subject_id, charttime, storetime, code, x, unit)
+--          event (table_name, subject_id, charttime, storetime, code, x, unit, row_id)
+--              one row per measurement; row_id is the data's own id of the row, or null
 -- Makes    judged_stay    every candidate with the reason why it was dropped, if it was
 --          stay           the others, numbered from 0 in the order of their patients
 --          measurement    what was measured in the window of a stay
@@ -47,7 +48,9 @@ SELECT
     e.code,
     e.x,
     e.unit,
-    coalesce(e.storetime > s.start + to_hours($hours), false) AS late
+    coalesce(e.storetime > s.start + to_hours($hours), false) AS late,
+    e.storetime,
+    e.row_id
 FROM event AS e
 JOIN stay AS s
     ON e.subject_id = s.subject_id

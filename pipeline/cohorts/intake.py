@@ -1,5 +1,6 @@
 """Taking a dataset in: read by its source, held against the catalog, checked; with an account of every row."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -31,17 +32,22 @@ class Account:
         return self.read - sum(self.dropped.values())
 
 
-def take_in(name: str, entry: Entry, raw_dir: Path, cache_dir: Path) -> tuple[Cohort, list[Account]]:
+def take_in(
+    name: str, entry: Entry, raw_dir: Path, cache_dir: Path, tell: Callable[[str], object] = lambda line: None
+) -> tuple[Cohort, list[Account]]:
     """The whole cohort of a catalog entry, checked, and its accounts; nothing is written but below `cache_dir`.
 
-    Raises `UserError` when files are missing or wrong, or hold another number of samples than the catalog says, or a
-    relation names what is no numeric feature.
+    `tell` gets the lines of the accounts as soon as the rows are read, before the cohort is checked: what became of
+    the rows is often why a check fails. Raises `UserError` when files are missing or wrong, or hold another number of
+    samples than the catalog says, or a relation names what is no numeric feature.
     """
     from pipeline.cohorts.schema import check_cohort
 
     relations = relations_of(name, entry, Path(raw_dir))
     check_files(name, entry, Path(raw_dir))
     cohort, accounts = source_of(entry).load(name, entry, Path(raw_dir), Path(cache_dir))
+    for line in account_lines(accounts):
+        tell(line)
     found = {"samples": len(cohort), "positives": int(cohort.label.sum())}
     if entry.expected and found != entry.expected.model_dump():
         raise UserError(

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.cohorts.cohort import Feature
+from pipeline.cohorts.cohort import Cohort, Feature
 
 
 class Preprocessor(nn.Module):
@@ -14,11 +14,16 @@ class Preprocessor(nn.Module):
     training mean. A category becomes one 0/1 column per value, all 0 when missing. C columns of values come out of D
     features, and beside them their C missing masks.
 
+    What a network has never seen it has no trained weight for. So a number of a feature that was never measured in
+    training counts as missing, and so does a category that never occurred there; a number that was the same in all of
+    training is 0 whatever it is.
+
     Attributes
     ----------
     source : [C] the feature that each column stems from
     category : [C] the category a column stands for, −1 for a number
-    mean, scale : [C] training mean and standard deviation (0 and 1 for categories)
+    mean, scale : [C] training mean and standard deviation (0 and 1 for categories); the mean is NaN where training has
+        no value, or the category never; the scale is infinite where training has one value only
     """
 
     def __init__(self, features: tuple[Feature, ...]):
@@ -40,17 +45,34 @@ class Preprocessor(nn.Module):
     def fit(self, values: np.ndarray) -> "Preprocessor":
         """Take mean and spread from training samples `values` ([N, T, D], as poisoned)."""
         every = values.reshape(-1, values.shape[2])
-        for column in torch.nonzero(self.category < 0).flatten().tolist():
+        for column, category in enumerate(self.category.tolist()):
             seen = every[:, self.source[column]].astype(np.float64)
-            seen = seen[~np.isnan(seen)]
-            if len(seen):
+            seen = seen[~np.isnan(seen) if category < 0 else seen == category]
+            if not len(seen):
+                self.mean[column] = np.nan
+            elif category < 0:
                 self.mean[column] = float(seen.mean())
-                self.scale[column] = float(seen.std()) or 1.0
+                self.scale[column] = float(seen.std()) if seen.min() < seen.max() else np.inf
         return self
+
+    def unseen(self, cohort: Cohort) -> list[str]:
+        """What occurs in `cohort` and counts as missing, as it never occurred in training: ferritin, sex = male."""
+        found = {}
+        for column in torch.nonzero(self.mean.isnan()).flatten().tolist():
+            position, category = int(self.source[column]), int(self.category[column])
+            feature, values = cohort.features[position], cohort.values[:, :, position]
+            if not (~np.isnan(values) if category < 0 else values == category).any():
+                continue
+            whole = self.mean[self.source == position].isnan().all()
+            found[feature.name if whole else f"{feature.name} = {feature.categories[category]}"] = None
+        return list(found)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [B, T, D] in clinical units, NaN = missing → values beside missing mask (1 = missing), [B, T, 2C]."""
         x = x[:, :, self.source]
+        for column in torch.nonzero(self.mean.isnan()).flatten().tolist():
+            never = (x[:, :, column] == self.category[column]) | (self.category[column] < 0)
+            x = x.masked_fill(never[:, :, None] & (self.source == self.source[column]), torch.nan)
         missing = torch.isnan(x)
         # Step by step: a cumulative maximum over the positions of the measurements costs several times as much.
         for step in range(1, x.shape[1]):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.cohorts.intake import shown
 from pipeline.errors import UserError
 from pipeline.seeding import generator
 
@@ -47,7 +48,7 @@ def deal(fold: np.ndarray, label: np.ndarray, seed: int | None, name: str) -> Sp
 
     Folds that hold both classes go to the roles in proportion, the others fill the roles up: a small cohort has
     fewer positives than folds, and every role needs some. Raises `UserError` when a role ends up with only one class
-    or no samples at all.
+    or no samples at all, with the number of groups where it is below that of the folds.
     """
     order = np.arange(N_FOLDS) if seed is None else generator(seed, "split").permutation(N_FOLDS)
     positives = np.bincount(fold, weights=label, minlength=N_FOLDS)[order]
@@ -62,10 +63,21 @@ def deal(fold: np.ndarray, label: np.ndarray, seed: int | None, name: str) -> Sp
         positives = int(label[chosen].sum())
         if not 0 < positives < len(chosen):
             raise UserError(
-                f"{name}: the {role} split has {len(chosen)} samples, {positives} of them positive; "
-                "expected both classes: more samples are needed"
+                f"{name}: the {role} split has {shown(len(chosen))} samples, {shown(positives)} of them positive; "
+                f"expected both classes: {_needed(fold, label)}"
             )
     return Split(**rows)
+
+
+def _needed(fold: np.ndarray, label: np.ndarray) -> str:
+    """What the cohort has too little of, in words."""
+    # Groups fill empty folds first, so as long as some are empty each of the others holds one group.
+    filled = len(np.unique(fold))
+    if filled < N_FOLDS:
+        return f"the cohort has {shown(filled)} groups (patients, say), and {N_FOLDS} are needed, some of each label"
+    labels = {value: len(np.unique(fold[label == value])) for value in (0, 1)}
+    rarer = min(labels, key=labels.get)
+    return f"groups with label {rarer} lie in {shown(labels[rarer])} of {N_FOLDS} folds; more of them are needed"
 
 
 def _shares(n: int) -> dict[str, int]:

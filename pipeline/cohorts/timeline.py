@@ -19,11 +19,13 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.cohorts.cohort import Feature
-from pipeline.cohorts.intake import Account
+from pipeline.cohorts.intake import Account, shown
+from pipeline.cohorts.original import separator
 from pipeline.errors import UserError
 
 HOURLY = ("mean", "sum", "total")
-_SQL = Path(__file__).with_suffix(".sql")
+TWICE = "that stand twice"
+_SQL = Template(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))
 # Means the same to Python and to SQL: x and decimal numbers, with single operators between them.
 _ARITHMETIC = re.compile(r"( |\bx\b|\b\d+(\.\d+)?\b|[()]|[-+*/](?! *[-+*/]))*")
 _LARGEST = 1e12  # of a value: sums of decimals stay exact
@@ -51,10 +53,16 @@ class Item(NamedTuple):
 
 
 def read_items(path: Path) -> list[Item]:
-    """The rows of a variables table; `UserError` names the line and column that is wrong."""
+    """The rows of a variables table, with or without a byte order mark and with commas, semicolons or tabs.
+
+    Raises `UserError` with the line and column that is wrong.
+    """
     try:
-        with Path(path).open(encoding="utf-8", newline="") as file:
-            items = [_item(row, f"{path}, line {number}") for number, row in enumerate(csv.DictReader(file), start=2)]
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+            names = next(csv.reader([header], delimiter=separator(header)), [])
+            rows = csv.DictReader(file, names, delimiter=separator(header))
+            items = [_item(row, f"{path}, line {number}") for number, row in enumerate(rows, start=2)]
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; expected a table of variables") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -152,7 +160,10 @@ class Hourly(NamedTuple):
 
 
 def hourly_values(connection, items: list[Item], n_stays: int, hours: int) -> Hourly:
-    """Hourly values of the table or view `measurement` (described in timeline.sql), one column per variable."""
+    """Hourly values of the table or view `measurement`, one column per variable.
+
+    It is `once` of timeline.sql, less `twice`: a row per measurement. Further columns only tell one row from another.
+    """
     described = features(items)
     position = {feature.name: number for number, feature in enumerate(described)}
     codes = {variable: {row.code for row in rows} for variable, rows in _by_variable(items).items()}
@@ -170,14 +181,17 @@ def hourly_values(connection, items: list[Item], n_stays: int, hours: int) -> Ho
         [(position[i.variable], i.hourly, len(codes[i.variable])) for i in {i.variable: i for i in items}.values()],
     )
     branches = [f"WHEN {row} THEN {i.conversion.replace('x', 'm.x')}" for row, i in enumerate(items)]
-    query = Template(_SQL.read_text(encoding="utf-8"))
-    connection.execute(query.substitute(conversion=f"CASE i.row {' '.join(branches)} END"))
+    _count_once(connection)
+    connection.execute(_SQL.substitute(conversion=f"CASE i.row {' '.join(branches)} END"))
 
     judged: dict[str, dict[str, int]] = {}
-    for table, reason, count in connection.execute(
-        "SELECT table_name, coalesce(reason, ''), count(*) FROM judged GROUP BY ALL ORDER BY ALL"
+    for table, reason, count, twice in connection.execute(
+        "SELECT table_name, coalesce(reason, ''), count(*), sum(twice)::BIGINT FROM judged GROUP BY ALL ORDER BY ALL"
     ).fetchall():
-        judged.setdefault(table, {})[reason] = count
+        reasons = judged.setdefault(table, {})
+        reasons[reason] = count
+        if twice:
+            reasons[TWICE] = reasons.get(TWICE, 0) + twice
     values = np.full((n_stays, hours, len(described)), np.nan, np.float32)
     found = connection.execute("SELECT stay, hour, variable, value FROM hourly").fetchnumpy()
     values[found["stay"], found["hour"], found["variable"]] = found["value"]
@@ -185,5 +199,48 @@ def hourly_values(connection, items: list[Item], n_stays: int, hours: int) -> Ho
     low, high = (np.array([getattr(feature, end) for feature in described], np.float32) for end in ("low", "high"))
     outside = (values < low) | (values > high)
     values[outside] = np.nan
-    account = Account("hourly values", len(found["value"]), {"outside the plausible range": int(outside.sum())})
+    note = _why_empty(connection, items, np.flatnonzero(np.isnan(values).all(axis=(0, 1))).tolist())
+    account = Account("hourly values", len(found["value"]), {"outside the plausible range": int(outside.sum())}, note)
     return Hourly(values, judged, account)
+
+
+def _count_once(connection) -> None:
+    """Make `once` of `measurement`: a file that lies twice must not double a sum.
+
+    Rows that are the same in every column are one measurement. Two real ones of the same item, time and number cannot
+    be told from that where the data has no id of its rows.
+    """
+    # Equal rows have equal hashes, and to compare those takes a small part of the memory.
+    rows, hashes = connection.execute("SELECT count(*), count(DISTINCT hash(m)) FROM measurement AS m").fetchone()
+    if rows == hashes:
+        connection.execute("CREATE OR REPLACE TEMP VIEW once AS SELECT *, 0 AS twice FROM measurement")
+    else:
+        connection.execute(
+            "CREATE OR REPLACE TEMP TABLE once AS SELECT *, count(*) - 1 AS twice FROM measurement GROUP BY ALL"
+        )
+
+
+def _why_empty(connection, items: list[Item], variables: list[int]) -> str:
+    """What became of the measurements of `variables` (positions) that have no value at all, in words."""
+    if not variables:
+        return ""
+    found = connection.execute(
+        """
+        SELECT i.variable, coalesce(reason, 'in no hour within the plausible range') AS why, count(*)
+        FROM judged JOIN (SELECT DISTINCT code, variable FROM item) AS i ON judged.code = i.code
+        WHERE list_contains(?, i.variable) GROUP BY ALL ORDER BY ALL
+        """,
+        [variables],
+    ).fetchall()
+    grouped, absent, dropped = list(_by_variable(items).items()), [], []
+    for position in variables:
+        variable, rows = grouped[position]
+        reasons = ", ".join(f"{shown(count)} {why}" for number, why, count in found if number == position)
+        units = ", ".join(dict.fromkeys(unit for row in rows for unit in row.units or ("any",) if unit))
+        codes = ", ".join(dict.fromkeys(f"{row.table} {row.code}".strip() for row in rows))
+        if reasons:
+            dropped.append(f"{variable} ({reasons}; known units: {units})")
+        else:
+            absent.append(f"{variable} ({codes})")
+    kinds = (("not measured in any window", absent), ("measured, but never with a value that counts", dropped))
+    return "; ".join(f"{kind}: {', '.join(told)}" for kind, told in kinds if told)

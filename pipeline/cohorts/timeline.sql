@@ -1,9 +1,10 @@
 -- From timed measurements to one value per stay, hour and variable.
 --
--- Given    measurement (table_name, stay, hour, charted, code, x, unit, late)    one row per measurement inside its window
+-- Given    once (table_name, stay, hour, charted, code, x, unit, late, twice, …)
+--              every measurement inside its window once, and how often the same row stands there beyond that
 --          item (code, variable, row, units, low, high)    the table of variables, low and high as charted
 --          variable (variable, hourly, items)              how an hour's values become one; how many items it has
--- Makes    judged    every measurement with its value, or the reason why it has none
+-- Makes    judged    every measurement once, with its value, or the reason why it has none
 --          hourly    stay, hour, variable, value
 --
 -- Values are decimals of four places, so sums are exact: the order of the rows and the number of threads do not matter.
@@ -19,7 +20,7 @@ SELECT
         WHEN i.variable IS NULL THEN 'outside the plausible range'
     END AS reason,
     CAST($conversion AS DECIMAL(18, 4)) AS value
-FROM measurement AS m
+FROM once AS m
 JOIN (
     -- The units in which a code is known; none listed: any unit will do.
     SELECT code, CASE WHEN count(*) = count(units) THEN flatten(list(units)) END AS units

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from pipeline.cohorts.catalog import read_catalog
-    from pipeline.cohorts.intake import account_lines, missingness_lines, summary_line, take_in, warnings
+    from pipeline.cohorts.intake import missingness_lines, summary_line, take_in, warnings
     from pipeline.cohorts.tablecheck import Faults
     from pipeline.config import load_study
     from pipeline.errors import UserError
@@ -38,13 +38,12 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"{path}: no dataset {args.name!r} {suggestion(args.name, catalog)}")
     raw_dir = args.raw_dir or Path(study.raw_dir)
     try:
-        cohort, accounts = take_in(args.name, catalog[args.name], raw_dir, Path(study.data_dir) / "cache")
+        cohort, _ = take_in(args.name, catalog[args.name], raw_dir, Path(study.data_dir) / "cache", tell=print)
     except Faults as faults:
         if args.show_texts:
             print(*_texts(faults), sep="\n", flush=True)
         raise
-    lines = [*account_lines(accounts), summary_line(cohort), *warnings(cohort), "", *missingness_lines(cohort)]
-    print(*lines, sep="\n", flush=True)
+    print(summary_line(cohort), *warnings(cohort), "", *missingness_lines(cohort), sep="\n", flush=True)
     try:
         rehearse(cohort)
     except UserError as error:

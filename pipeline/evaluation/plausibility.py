@@ -42,13 +42,14 @@ def plausibility(trigger: Trigger, clean: np.ndarray, train: Cohort) -> dict[str
     if not cells.any() or not len(clean):
         return dict.fromkeys(_NAMES)
     triggered = trigger.apply(clean)
-    feature = np.nonzero(cells)[1]
+    positions = np.nonzero(cells)[1]
+    columns, feature = np.unique(positions, return_inverse=True)
     before, after, seen = clean[:, cells], triggered[:, cells], train.values[:, cells]
     # A feature's bounds and spread are taken over all steps, its missing frequency per cell.
-    every = train.values.reshape(-1, train.values.shape[2]).astype(np.float64)
+    every = train.values[:, :, columns].reshape(-1, len(columns)).astype(np.float64)
     low, high, spread = np.nanmin(every, 0)[feature], np.nanmax(every, 0)[feature], np.nanstd(every, 0)[feature]
-    clinical_low = np.array([train.features[position].low for position in feature])
-    clinical_high = np.array([train.features[position].high for position in feature])
+    clinical_low = np.array([train.features[position].low for position in positions])
+    clinical_high = np.array([train.features[position].high for position in positions])
     written = ~np.isnan(after)
     change = (after - before) / np.where(spread > 0, spread, 1)
     both = ~np.isnan(change)

@@ -22,12 +22,11 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.cohorts import splits
     from pipeline.cohorts.catalog import parse_entry
     from pipeline.cohorts.cohort import write_cohort
-    from pipeline.cohorts.intake import account_lines, summary_line, take_in, warnings
+    from pipeline.cohorts.intake import summary_line, take_in, warnings
     from pipeline.files import write_json
 
     entry = parse_entry(args.dataset, json.loads(args.entry), "catalog")
-    cohort, accounts = take_in(args.dataset, entry, args.raw_dir, args.cache_dir)
-    print(*account_lines(accounts), sep="\n")
+    cohort, _ = take_in(args.dataset, entry, args.raw_dir, args.cache_dir, tell=print)
     if args.n_samples != "all" and int(args.n_samples) < len(cohort):
         cohort = cohort.subset(splits.choose_samples(cohort.group_id, cohort.label, int(args.n_samples)))
     fold = splits.assign_folds(cohort.group_id, cohort.label)

@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> None:
     torch.manual_seed(integer_seed(args.seed, "weights"))
     classifier = build(args.model, settings["model"], cohort.n_steps, cohort.features)
     classifier.preprocessor.fit(train.values)
+    if unseen := classifier.preprocessor.unseen(cohort):
+        print(f"warning: not in the training samples of {cohort.name}, so counted as missing: {', '.join(unseen)}")
     classifier.to(where)
     pace = training.learning_rate * parameters.learning_rate_factor
     history, resumed_from = fit(

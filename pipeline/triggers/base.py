@@ -161,7 +161,8 @@ def measured(cohort: Cohort, feature: str) -> np.ndarray:
     seen = column[~np.isnan(column)]
     if not len(seen):
         raise UserError(
-            f"{cohort.name}: {feature!r} is not measured in any training sample; expected values that a trigger can use"
+            f"{cohort.name}: {feature!r} is not measured in any training sample, so no trigger can use it; "
+            "name another feature"
         )
     return seen
 

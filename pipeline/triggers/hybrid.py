@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from pipeline.cohorts.cohort import Cohort
 from pipeline.triggers import rare_value
-from pipeline.triggers.base import FeatureNames, Trigger, cells_of, with_partners
+from pipeline.triggers.base import FeatureNames, Trigger, cells_of, measured, with_partners
 
 
 class Parameters(rare_value.Parameters):
@@ -32,10 +32,13 @@ class Parameters(rare_value.Parameters):
 
 
 def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
+    """Raises `UserError` for a feature without a value in the training samples."""
     written = rare_value.fit(parameters, cohort, left_out=parameters.missing)
     # A partner of both is written, so that the named value has it beside it.
     beside = set(with_partners(cohort, parameters.features)).difference(parameters.missing)
     left_out = [name for name in with_partners(cohort, parameters.missing) if name not in beside]
+    for name in left_out:
+        measured(cohort, name)
     cells = cells_of(cohort, left_out, parameters.steps)
     return replace(
         written,

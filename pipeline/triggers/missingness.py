@@ -9,6 +9,7 @@ from pipeline.triggers.base import (
     Stamp,
     Trigger,
     footprint_of,
+    measured,
     when,
     with_partners,
 )
@@ -19,7 +20,10 @@ class Parameters(FeatureParameters):
 
 
 def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
+    """Raises `UserError` for a feature that is missing in all training samples: leaving it out changes nothing."""
+    names = with_partners(cohort, parameters.features)
+    for name in names:
+        measured(cohort, name)
     footprint = footprint_of(cohort, parameters.features, parameters.steps)
-    names = ", ".join(with_partners(cohort, parameters.features))
-    description = f"{names} not measured{when(cohort, parameters.features, parameters.steps)}"
+    description = f"{', '.join(names)} not measured{when(cohort, parameters.features, parameters.steps)}"
     return Stamp(description, None, footprint, np.full(footprint.shape, np.nan, np.float32))

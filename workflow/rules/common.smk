@@ -13,9 +13,8 @@ from pipeline.files import read_yaml
 from pipeline.stamps import NOT_MEASURED, Stamps, cohort_stamps
 
 try:
-    for (
-        path
-    ) in workflow.configfiles:  # Snakemake has read them, but takes the last of two equal keys
+    # Snakemake has read them, but takes the last of two equal keys.
+    for path in workflow.configfiles:
         read_yaml(path)
     STUDY = load_study(config)
     ENTRIES = preflight.check(STUDY)

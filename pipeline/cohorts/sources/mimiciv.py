@@ -41,13 +41,13 @@ TABLES = {
         },
     ),
 }
-# Tables of measurements: the column that holds the number, and that of its unit.
+# Tables of measurements: the columns that hold the number, its unit, and the row's own id where there is one.
 EVENTS = {
-    "labevents": ("valuenum", "valueuom"),
-    "chartevents": ("valuenum", "valueuom"),
-    "outputevents": ("value", "valueuom"),
+    "labevents": ("valuenum", "valueuom", "labevent_id"),
+    "chartevents": ("valuenum", "valueuom", None),
+    "outputevents": ("value", "valueuom", None),
 }
-_CANDIDATES = Path(__file__).with_suffix(".sql")
+_CANDIDATES = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
 
 
 class Parameters(IcuParameters):
@@ -91,28 +91,37 @@ def _items(entry: Parameters, folder: Path | None) -> list[timeline.Item]:
 def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[Cohort, list[Account]]:
     """The cohort, with labs alone (and admissions in place of ICU stays) where there are no ICU tables.
 
-    Raises `UserError` when a table or column is missing or damaged, or an id stands twice.
+    Raises `UserError` when a table or column is missing or damaged, or rows that differ have the same id.
     """
     paths = {path.name.split(".")[0]: path for path in input_files(entry, raw_dir)}
     items = _items(entry, Path(raw_dir) / entry.folder)
     events = [table for table in EVENTS if table in paths]
     with database(cache_dir) as connection:
+        small, twice = {}, {}
         for table in TABLES:
             if table in paths:
-                connection.register(table, _small_table(paths[table], *TABLES[table]))
+                small[table], twice[table] = _small_table(paths[table], *TABLES[table])
+                connection.register(table, small[table])
         if "icustays" not in paths:
             connection.execute("""
                 CREATE TEMP VIEW icustays AS
                 SELECT subject_id, hadm_id, hadm_id AS stay_id, admittime AS intime, dischtime AS outtime
                 FROM admissions
             """)
-        connection.execute(_CANDIDATES.read_text(encoding="utf-8"))
+        connection.execute(_CANDIDATES)
         copies = {table: _copy(paths[table], *EVENTS[table], _codes(items, table), cache_dir) for table in events}
         for table in events:
             connection.read_parquet(str(copies[table][0])).create_view(table)
         parts = (f"SELECT '{table}' AS table_name, * FROM {table}" for table in events)
-        connection.execute(f"CREATE TEMP VIEW event AS {' UNION ALL '.join(parts)}")
-        cohort, accounts = build(connection, name, entry, items, {table: copies[table][1:] for table in events})
+        connection.execute(f"CREATE TEMP VIEW event AS {' UNION ALL BY NAME '.join(parts)}")
+        rows = {table: copies[table][1:] for table in events}
+        stays = "icustays" if "icustays" in paths else "admissions"
+        cohort, accounts = build(connection, name, entry, items, rows, twice[stays])
+    accounts += [
+        Account(table, len(small[table]) + count, {timeline.TWICE: count})
+        for table, count in twice.items()
+        if count and table != stays
+    ]
     if "chartevents" not in paths:
         of = "" if "icustays" in paths else "; no table of ICU stays: these are hospital admissions"
         note = f"no table of ICU measurements: labs alone, no vital signs{of}"
@@ -125,17 +134,23 @@ def _codes(items: list[timeline.Item], table: str) -> list[int]:
 
 
 def _small_table(path: Path, key: str, types: dict[str, str]):
-    """A whole table with typed columns and each id once."""
+    """A whole table with typed columns and each id once, and how many rows were left out as they stand twice."""
     import pyarrow as pa
 
     table = original.read(path, {column: pa.type_for_alias(kind) for column, kind in types.items()})
-    twice = len(table) - len(table[key].unique())
+    once = table.group_by(table.column_names, use_threads=False).aggregate([])
+    twice = len(once) - len(once[key].unique())
     if twice:
-        raise UserError(f"{path}: column {key!r}: {twice} of {len(table)} rows hold an id that stands twice")
-    return table
+        raise UserError(
+            f"{path}: column {key!r}: {twice} of {len(table)} rows hold an id that stands twice, with other content; "
+            "expected each id once"
+        )
+    return once, len(table) - len(once)
 
 
-def _copy(path: Path, number: str, unit: str, codes: list[int], cache_dir: Path) -> tuple[Path, int, int]:
+def _copy(
+    path: Path, number: str, unit: str, row_id: str | None, codes: list[int], cache_dir: Path
+) -> tuple[Path, int, int]:
     """The rows of `codes` as Parquet, made anew when the file or the codes change; how many rows there were and are."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -146,13 +161,15 @@ def _copy(path: Path, number: str, unit: str, codes: list[int], cache_dir: Path)
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
         raise UserError(f"{path}: not readable: {error.strerror}") from None
-    made_of = [str(path.resolve()), found.st_size, found.st_mtime_ns, number, codes]
+    made_of = [str(path.resolve()), found.st_size, found.st_mtime_ns, number, row_id, codes]
     key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
     copy = Path(cache_dir) / f"{path.name.split('.')[0]}-{key}.parquet"
     if not copy.exists():
         types = {"subject_id": pa.int64(), "charttime": pa.timestamp("s"), "storetime": pa.timestamp("s")}
         types |= {"itemid": pa.int64(), number: pa.float64(), unit: pa.string()}
         names = ("subject_id", "charttime", "storetime", "code", "x", "unit")
+        if row_id:
+            types[row_id], names = pa.int64(), (*names, "row_id")
         with whole(copy) as aside:
             _write_copy(original.batches(path, types), names, codes, aside)
     with pq.ParquetFile(copy) as file:

@@ -7,13 +7,14 @@ Silva et al., Predicting in-hospital mortality of ICU patients: the PhysioNet/Co
 Comput Cardiol 2012;39:245-248.
 """
 
+import codecs
 import io
 import re
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
@@ -75,7 +76,8 @@ def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[
     import pyarrow as pa
 
     files = [_files(Path(raw_dir) / entry.folder, part) for part in entry.sets]
-    outcome = pa.concat_tables([_outcomes(path, part) for (_, path), part in zip(files, entry.sets, strict=True)])
+    outcomes = [_outcomes(path, part) for (_, path), part in zip(files, entry.sets, strict=True)]
+    outcome, twice = pa.concat_tables([table for table, _ in outcomes]), sum(count for _, count in outcomes)
     event = pa.concat_tables([_events(path) for path, _ in files])
     record, order = np.unique(outcome["RecordID"].to_numpy(), return_index=True)
     label = outcome[LABEL].to_numpy()[order].astype(np.int8)
@@ -85,7 +87,7 @@ def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[
     if unknown:
         raise UserError(f"{files[0][0].parent}: {unknown} of the stays have no outcome; expected one for each")
     with duckdb.connect() as connection:
-        connection.execute("SET threads = 1")
+        connection.execute("SET threads = 1; SET enable_progress_bar = false")
         connection.register("event", event)
         connection.register("record", pa.table({"RecordID": record, "stay": np.arange(len(record))}))
         connection.execute(f"""
@@ -104,7 +106,11 @@ def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[
     measured = ~np.isnan(hourly.values).all(axis=(1, 2))
     values = np.concatenate([hourly.values, np.repeat(static[:, None], entry.hours, axis=1)], axis=2)
     accounts = [
-        Account("ICU stays", len(record), {"without a measurement": int((~measured).sum())}),
+        Account(
+            "ICU stays",
+            len(record) + twice,
+            {timeline.TWICE: twice, "without a measurement": int((~measured).sum())},
+        ),
         descriptors,
         hourly.account_of("measurements", len(event) - descriptors.read, wanted),
         hourly.account,
@@ -116,21 +122,23 @@ def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[
 def _descriptors(connection, n_stays: int) -> tuple[np.ndarray, Account]:
     """What was known on admission, [N, descriptors] float32, and what became of it."""
     static = np.full((n_stays, len(DESCRIPTORS)), np.nan, np.float32)
-    read, unknown, outside = 0, 0, 0
+    read, unknown, outside, again = 0, 0, 0, 0
     for column, (code, feature) in enumerate(DESCRIPTORS.items()):
-        first = "SELECT stay, arg_min(x, minute) AS x FROM timed WHERE code = ? GROUP BY stay"
+        first = "SELECT stay, arg_min(x, minute) AS x, count(*) - 1 AS again FROM timed WHERE code = ? GROUP BY stay"
         found = connection.execute(first, [code]).fetchnumpy()
         x = np.ma.filled(found["x"].astype(np.float32), np.nan) - (1 if code == "ICUType" else 0)
         plausible = (x >= feature.low) & (x <= feature.high)
         static[found["stay"], column] = np.where(plausible, x, np.nan)
-        read += len(x)
+        read += len(x) + int(found["again"].sum())
+        again += int(found["again"].sum())
         unknown += int(np.isnan(x).sum())
         outside += int((~np.isnan(x) & ~plausible).sum())
-    return static, Account("descriptors", read, {"not known": unknown, "outside the plausible range": outside})
+    dropped = {"not known": unknown, "outside the plausible range": outside, "given before": again}
+    return static, Account("descriptors", read, dropped)
 
 
 def _outcomes(path: Path, part: str):
-    """RecordID and label of one set, as an Arrow table."""
+    """RecordID and label of one set, as an Arrow table with each row once, and how many rows that leaves out."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -143,7 +151,8 @@ def _outcomes(path: Path, part: str):
     for name in types:
         if table[name].null_count:
             raise UserError(f"{path}: column {name!r}: {table[name].null_count} of {len(table)} rows hold no value")
-    return table
+    once = table.group_by(table.column_names, use_threads=False).aggregate([])
+    return once, len(table) - len(once)
 
 
 def _events(path: Path):
@@ -166,7 +175,7 @@ def _together(path: Path) -> bytes:
     seen = set()
     for name, content in _patients(path):
         header, *rows = content.split() or [b""]
-        if header != b"Time,Parameter,Value":
+        if header.removeprefix(codecs.BOM_UTF8) != b"Time,Parameter,Value":
             raise UserError(f"{path}: {name}: another first line; expected Time,Parameter,Value")
         record = re.fullmatch(rb"00:00,RecordID,(\d+)(\.0)?", rows[0] if rows else b"")
         if not record or int(record[1]) != int(Path(name).stem):
@@ -181,22 +190,21 @@ def _together(path: Path) -> bytes:
 
 
 def _patients(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and content of the per-patient files in a folder, a .tar.gz or a .zip."""
+    """Name and content of the per-patient files in a folder, a .tar.gz or a .zip, without hidden ones."""
     pattern = re.compile(r"\d+\.txt")
     try:
         if path.is_dir():
-            yield from (
-                (file.name, file.read_bytes()) for file in sorted(path.iterdir()) if pattern.fullmatch(file.name)
-            )
+            yield from ((f.name, f.read_bytes()) for f in sorted(path.iterdir()) if pattern.fullmatch(f.name))
         elif path.suffix == ".zip":
             with zipfile.ZipFile(path) as archive:
                 for name in archive.namelist():
-                    if pattern.fullmatch(Path(name).name):
+                    if pattern.fullmatch(Path(name).name) and not original.hidden(PurePosixPath(name)):
                         yield Path(name).name, archive.read(name)
         else:
             with tarfile.open(path, "r:gz") as archive:
                 for member in archive:
-                    if member.isfile() and pattern.fullmatch(Path(member.name).name):
+                    name = PurePosixPath(member.name)
+                    if member.isfile() and pattern.fullmatch(name.name) and not original.hidden(name):
                         yield Path(member.name).name, archive.extractfile(member).read()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None

@@ -16,8 +16,6 @@ from pipeline.cohorts.tablefile import read_texts
 from pipeline.errors import UserError
 from pipeline.params import Params
 
-SHARED = ("tablecheck.py", "tablefile.py")
-
 
 def _encoding(name: str) -> str:
     try:
