@@ -3,35 +3,25 @@
 import argparse
 from pathlib import Path
 
+from pipeline.commands.arguments import add_data_arguments, overrides_of, read_study
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="a dataset of the catalog")
-    parser.add_argument("--raw-dir", type=Path, help="where the original files lie (default: as in config/config.yaml)")
-    parser.add_argument("--catalog", type=Path, help="the catalog (default: as in config/config.yaml)")
+    add_data_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     from pipeline.cohorts.catalog import read_catalog
     from pipeline.cohorts.intake import account_lines, missingness_lines, summary_line, take_in, warnings
-    from pipeline.config import load_study
-    from pipeline.files import read_yaml
+    from pipeline.errors import UserError
+    from pipeline.words import suggestion
 
-    study = load_study(read_yaml(Path("config/config.yaml")))
-    path = args.catalog or Path(study.catalog)
-    catalog = read_catalog(path)
+    study = read_study(None, overrides_of(args, "raw_dir", "catalog"))
+    catalog = read_catalog(Path(study.catalog))
     if args.name not in catalog:
-        raise _unknown(args.name, list(catalog), path)
-    raw_dir = args.raw_dir or Path(study.raw_dir)
-    cohort, accounts = take_in(args.name, catalog[args.name], raw_dir, Path(study.data_dir) / "cache")
+        raise UserError(f"{study.catalog}: no dataset {args.name!r} {suggestion(args.name, catalog)}")
+    cache_dir = Path(study.data_dir) / "cache"
+    cohort, accounts = take_in(args.name, catalog[args.name], Path(study.raw_dir), cache_dir)
     lines = [*account_lines(accounts), summary_line(cohort), *warnings(cohort), "", *missingness_lines(cohort)]
     print(*lines, sep="\n")
-
-
-def _unknown(name: str, known: list[str], path: Path):
-    import difflib
-
-    from pipeline.errors import UserError
-
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(known)}"
-    return UserError(f"{path}: no dataset {name!r} ({hint})")

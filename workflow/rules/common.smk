@@ -10,7 +10,7 @@ from pipeline.config import load_study
 from pipeline.errors import UserError
 
 try:
-    STUDY = load_study(config)
+    STUDY = load_study(config, typed=workflow.config_settings.config)
     ENTRIES = preflight.check(STUDY)
 except UserError as error:
     sys.exit(f"error: {error}")

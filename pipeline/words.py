@@ -1,0 +1,16 @@
+"""Words in messages for people."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """`count` with its noun: 1 step, 1,200 steps; `many` is the plural where it is not `one` with an s."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
+def suggestion(word: object, known: Iterable[str]) -> str:
+    """What may have been meant by `word`, which is none of `known`, in brackets."""
+    known = list(known)
+    close = difflib.get_close_matches(str(word), known, n=1)
+    return f"(did you mean {close[0]!r}?)" if close else f"(known: {', '.join(known)})"
