@@ -10,7 +10,7 @@ from pipeline.cohorts.splits import N_FOLDS, ROLES
 from pipeline.config import Study, parsed
 from pipeline.errors import UserError
 from pipeline.grid import cells
-from pipeline.words import suggestion
+from pipeline.words import counted, suggestion
 
 
 def check(study: Study) -> dict[str, Entry]:
@@ -78,8 +78,8 @@ def _check_rates(study: Study, name: str, entry: Entry) -> None:
     for role in ("train", "validation")[: 1 + (study.validation == "poisoned")]:
         size = round(taken * ROLES[role] / N_FOLDS)
         if not round(min(study.rates) * size):
-            of = f"the {size} {'training' if role == 'train' else role} samples of {name!r}"
-            raise UserError(f"config: rates: {min(study.rates):g} of {of} is less than one sample")
+            of = counted(size, f"{'training' if role == 'train' else role} sample")
+            raise UserError(f"config: rates: {min(study.rates):g} of the {of} of {name!r} is less than one sample")
     eligible = (samples - positives if study.target == 1 else positives) / samples
     rate = max(study.rates)
     if rate > eligible:

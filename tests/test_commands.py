@@ -135,7 +135,7 @@ def test_ingest_reports_rows_and_missingness_and_writes_nothing(project, capsys)
     assert main(["ingest", "ward"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "rows: 300 read, 300 kept",
-        "ward: 300 samples, 300 groups, 33.3% positive, 1 steps × 3 features, 46.9% not measured",
+        "ward: 300 samples, 300 groups, 33.3% positive, 1 step × 3 features, 46.9% not measured",
         "",
         "feature  unit        not measured",
         "sodium   mmol/L             40.0%",
@@ -160,7 +160,7 @@ def test_ingest_of_a_series_says_what_is_never_measured(project, capsys):
     ("arguments", "message"),
     [
         (["wrad"], "error: catalog.yaml: no dataset 'wrad' (did you mean 'ward'?)"),
-        (["mimic"], "error: catalog.yaml: no dataset 'mimic' (it has: ward, icu)"),
+        (["mimic"], "error: catalog.yaml: no dataset 'mimic' (known: ward, icu)"),
         (["ward"], "error: ward: data/raw/ward.csv: no such file; ask the ward"),
         (["ward", "--raw-dir", "nowhere"], "error: ward: nowhere/ward.csv: no such file; ask the ward"),
         (["ward", "--catalog", "nowhere.yaml"], "error: nowhere.yaml: no such file"),

@@ -6,6 +6,7 @@ import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.seeding import generator
+from pipeline.words import counted
 
 # Twentieths of the samples: 70 / 15 / 15 %.
 ROLES = {"train": 14, "validation": 3, "test": 3}
@@ -62,7 +63,7 @@ def deal(fold: np.ndarray, label: np.ndarray, seed: int | None, name: str) -> Sp
         positives = int(label[chosen].sum())
         if not 0 < positives < len(chosen):
             raise UserError(
-                f"{name}: the {role} split has {len(chosen)} samples, {positives} of them positive; "
+                f"{name}: the {role} split has {counted(len(chosen), 'sample')}, {positives} of them positive; "
                 "expected both classes: more samples are needed"
             )
     return Split(**rows)

@@ -10,6 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
+from pipeline.words import counted
+
 MINIMUM = 10
 """A label with fewer training samples has no shape to stand out from: they all get score 0, and no flag."""
 
@@ -54,7 +56,9 @@ class Suspicion:
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.score).all():
-            raise ArithmeticError(f"{np.sum(~np.isfinite(self.score))} of {len(self.score)} suspicions are not finite")
+            raise ArithmeticError(
+                f"not finite: {np.sum(~np.isfinite(self.score))} of {counted(len(self.score), 'suspicion')}"
+            )
 
 
 def per_label(evidence: Evidence, function: Callable[[np.ndarray], Suspicion]) -> Suspicion:
