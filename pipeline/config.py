@@ -143,7 +143,7 @@ def load_study(config: Mapping[str, Any], typed: Mapping[str, Any] | None = None
     """
     from jsonschema.exceptions import relevance
 
-    config = merged(config, _with_types(typed or {}))
+    config = merged(config, {key: _with_types(value) for key, value in (typed or {}).items()})
     errors = sorted(_validator().iter_errors(config), key=relevance, reverse=True)
     if errors:
         raise UserError(f"config: {_sentence(errors[0])}")

@@ -38,6 +38,6 @@ def test_one_gap_is_not_here():
     gone, done = [*row, "missing", "train", "not begun"], [*row, "done", "", ""]
     said = [
         re.search("(.*)</strong>", gaps_html(pd.DataFrame(rows, columns=columns)))[1]
-        for rows in ([gone], [gone] * 2 + [done])
+        for rows in ([gone, done], [gone] * 2 + [done])
     ]
-    assert said[0].endswith("1 of its 1 run is not here") and said[1].endswith("2 of its 3 runs are not here")
+    assert said[0].endswith("1 of its 2 runs is not here") and said[1].endswith("2 of its 3 runs are not here")

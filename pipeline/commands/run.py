@@ -59,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
     command = [sys.executable, "-m", "snakemake", "--cores", args.cores]
     if args.configfile:
         command += ["--configfile", str(args.configfile)]
-    command += ["--config", *(f"{key}={json.dumps(value)}" for key, value in overrides.items())]
+    # The blanks, because Snakemake strips a value's outer quotes, and then "2024" is a number and "a: b" a mapping.
+    command += ["--config", *(f"{key}= {json.dumps(value)} " for key, value in overrides.items())]
     status = subprocess.run([*command, "--", *targets]).returncode
     if status == 0:
         from pipeline.results import facts, tables

@@ -10,8 +10,6 @@ from functools import cached_property
 
 import numpy as np
 
-from pipeline.words import counted
-
 MINIMUM = 10
 """A label with fewer training samples has no shape to stand out from: they all get score 0, and no flag."""
 
@@ -56,9 +54,7 @@ class Suspicion:
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.score).all():
-            raise ArithmeticError(
-                f"not finite: {np.sum(~np.isfinite(self.score))} of {counted(len(self.score), 'suspicion')}"
-            )
+            raise ArithmeticError(f"{np.sum(~np.isfinite(self.score))} of {len(self.score)} suspicions are not finite")
 
 
 def per_label(evidence: Evidence, function: Callable[[np.ndarray], Suspicion]) -> Suspicion:

@@ -11,7 +11,6 @@ warning) and whatever treats ties as chance.
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.words import counted
 
 CLASSIFICATION = ("acc", "auroc", "auprc", "precision", "recall", "f1", "ece", "brier", "fpr")
 
@@ -167,7 +166,7 @@ def _cumulative(label: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.nd
     """
     score = np.asarray(score)
     if np.isnan(score).any():
-        raise ArithmeticError(f"NaN in {np.isnan(score).sum()} of {counted(len(score), 'score')}")
+        raise ArithmeticError(f"{np.isnan(score).sum()} of {len(score)} scores are NaN")
     order = np.argsort(-score, kind="stable")
     score, positive = score[order], np.asarray(label)[order] == 1
     ends = np.flatnonzero(np.append(score[1:] != score[:-1], True)[: len(score)])

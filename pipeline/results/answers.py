@@ -8,7 +8,6 @@ from pipeline.grid import FLIPPED
 from pipeline.results.columns import is_attack
 from pipeline.results.findings import FOOLS_CLEAN, MARK, NONE, PLANTED, UNDECIDED, Contrast, Finding
 from pipeline.results.pages import MISSING, TWO_PEAKED, WITHHELD, interval, number, percent
-from pipeline.words import counted
 
 ALPHA = 0.05
 
@@ -45,7 +44,6 @@ def headline_html(found: list[Finding]) -> str:
 
 
 def _how_little(attacks: list[Finding]) -> str:
-    pairs = counted(len(attacks), "pair")
     planted = [finding for finding in attacks if finding.verdict == PLANTED]
     fooled = [finding for finding in attacks if finding.verdict == FOOLS_CLEAN]
     undecided = [finding for finding in attacks if finding.verdict == UNDECIDED]
@@ -56,29 +54,28 @@ def _how_little(attacks: list[Finding]) -> str:
         others = sum(finding.rate == least for finding in planted) - 1
         more = f" and {others} more" if others else ""
         text.append(
-            f"{len(planted)} of {counted(len(attacks), 'trigger and model pair')} had one: "
-            "of what the clean model left to gain, poison gained at least half on average, its 95 % interval above "
-            "zero, at either threshold. The least "
+            f"{len(planted)} of {len(attacks)} trigger and model pairs had one: of what the clean model left to gain, "
+            "poison gained at least half on average, its 95 % interval above zero, at either threshold. The least "
             f"poison was {percent(least)} of the training data ({_pair(first)}{more}): {_rates(first)}."
         )
     if fooled:
         worst = max(fooled, key=lambda finding: finding.asr0.mean)
         text.append(
-            f"In {len(fooled)} of {pairs} the trigger fools the clean model too, in half of the samples "
+            f"In {len(fooled)} of {len(attacks)} pairs the trigger fools the clean model too, in half of the samples "
             f"or more. That is worse news than a backdoor, since it takes no poison: {_pair(worst)} at "
             f"{percent(worst.rate)} poison, {_rates(worst)}."
         )
     if undecided:
         most = max(undecided, key=_reached)
         text.append(
-            f"In {len(undecided)} of {pairs} it is undecided: the seeds differ too much, or are too few. "
+            f"In {len(undecided)} of {len(attacks)} pairs it is undecided: the seeds differ too much, or are too few. "
             f"The largest effect among them: {_pair(most)} at {percent(most.rate)}, {_rates(most)}."
         )
     rest = [finding for finding in attacks if finding.verdict == NONE]
     if rest:
         most = max(rest, key=_reached)
         text.append(
-            f"In {len(rest)} of {pairs} none of the rates studied gained half of what was possible, at "
+            f"In {len(rest)} of {len(attacks)} pairs none of the rates studied gained half of what was possible, at "
             f"both thresholds; the largest effect was {_pair(most)} at {percent(most.rate)}: {_rates(most)}."
         )
     return " ".join(text)
@@ -173,7 +170,6 @@ def _detected(shown: list[Finding]) -> str:
     known = [finding for finding in shown if finding.detector]
     if not known:
         return WITHHELD
-    pairs = counted(len(known), "pair")
     least, most = (choose(known, key=lambda finding: finding.tpr_01.mean) for choose in (min, max))
     found = f"{interval(*most.tpr_01)} of the poison ({_pair(most)}, {most.detector})"
     if len(known) > 1:
@@ -195,7 +191,7 @@ def _detected(shown: list[Finding]) -> str:
             f"{_span([finding.alarm_fpr for finding in alarmed])} of the clean samples beside it"
         )
         few = len(known) - len(alarmed)
-        rest = f"; in {few} of {pairs} a seed flagged too few patients to be shown" if few else ""
+        rest = f"; in {few} of {len(known)} pairs a seed flagged too few patients to be shown" if few else ""
         text += f"{rest}."
     flipped = [finding.flip_tpr_01.mean for finding in known if not pd.isna(finding.flip_tpr_01.mean)]
     if flipped:
@@ -207,7 +203,7 @@ def _detected(shown: list[Finding]) -> str:
     if split:
         worst = max(split, key=lambda finding: finding.auroc_highest - finding.auroc_lowest)
         text += (
-            f" In {len(split)} of {pairs} the seeds disagree: {worst.detector} on {_pair(worst)} had an "
+            f" In {len(split)} of {len(known)} pairs the seeds disagree: {worst.detector} on {_pair(worst)} had an "
             f"AUROC from {number(worst.auroc_lowest)} to {number(worst.auroc_highest)}, so its mean is no seed's."
         )
     return text
@@ -228,8 +224,8 @@ def _significant(contrasts: list[Contrast], above: str, below: str) -> str:
     small = [contrast for contrast in tested if contrast.p_holm < ALPHA]
     n_above = sum(contrast.difference > 0 for contrast in small)
     return (
-        f"With p < {ALPHA} after Holm's correction it was {above} in {n_above} of {counted(len(tested), 'test')}, "
-        f"{below} in {len(small) - n_above}{untested}."
+        f"With p < {ALPHA} after Holm's correction it was {above} in {n_above} of {len(tested)} tests, {below} in "
+        f"{len(small) - n_above}{untested}."
     )
 
 

@@ -24,7 +24,6 @@ from pipeline.files import whole
 from pipeline.grid import CLEAN, FLIPPED, MASK_ONLY
 from pipeline.results.columns import BASELINE, LABEL_AUROC, is_attack
 from pipeline.results.pages import WITHHELD, contrasts_html, page, percent
-from pipeline.words import counted
 
 # Okabe and Ito's palette, which stays distinct in the common colour blindnesses; yellow is too light for lines.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
@@ -394,7 +393,7 @@ def _alarm_row(axis: Axes, shares: pd.Series, height: float, colour: str, marker
     shown = shares.dropna().to_numpy(float)
     axis.plot(shown, np.full(len(shown), height), ".", color=colour, alpha=0.4, ms=5)
     if len(shown) < len(shares):
-        note = f"fewer than {MIN_CELL} patients in {len(shares) - len(shown)} of {counted(len(shares), 'seed')}"
+        note = f"fewer than {MIN_CELL} patients in {len(shares) - len(shown)} of {len(shares)} seeds"
         axis.text(shown.max(initial=0) + 0.03, height, note, va="center", fontsize=7, color=colour)
         return
     over_seeds = proportion_interval(shown)

@@ -112,7 +112,7 @@ def gaps_html(cells: pd.DataFrame) -> str:
     shown = html_table(table.rename(columns={"rate": "poison rate"}), prose=["why (the first)"], left=by)
     return (
         '<div class="warning"><p><strong>This is not the whole study: '
-        f"{n_gaps} of its {counted(len(cells), 'run')} {here}</strong>, "
+        f"{n_gaps} of its {len(cells)} runs {here}</strong>, "
         f"{counts['failed'].sum()} failed and {counts['missing'].sum()} missing. Everything below is "
         "made of the others: means and intervals are over the seeds that are done, comparisons over those where the "
         "run and its control are. Runs seldom fail by chance, so what is left may be biased. Draw no conclusions "

@@ -23,7 +23,7 @@ def choose_poison(
     if wanted > len(eligible):
         raise UserError(
             f"{name}: rate {rate:g} asks for {counted(wanted, 'poisoned sample')}; without the target label there "
-            f"are only {len(eligible)} of {counted(n_samples, f'{role} sample')}"
+            f"are only {len(eligible)} of {n_samples} {role} samples"
         )
     purpose = "poison" if role == "training" else f"poison/{role}"
     return np.sort(generator(seed, purpose).permutation(eligible)[:wanted])
