@@ -22,8 +22,8 @@ def choose_poison(
         raise UserError(f"{name}: rate {rate:g} of {counted(n_samples, f'{role} sample')} is less than one sample")
     if wanted > len(eligible):
         raise UserError(
-            f"{name}: rate {rate:g} asks for {counted(wanted, 'poisoned sample')}; without the target label there "
-            f"are only {len(eligible)} of {n_samples} {role} samples"
+            f"{name}: rate {rate:g} asks for {counted(wanted, 'poisoned sample')}; only {len(eligible)} of "
+            f"{n_samples} {role} samples can still be given the target label"
         )
     purpose = "poison" if role == "training" else f"poison/{role}"
     return np.sort(generator(seed, purpose).permutation(eligible)[:wanted])
