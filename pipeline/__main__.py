@@ -20,6 +20,8 @@ from pipeline.errors import UserError, disk_error  # noqa: E402
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from pipeline.commands.arguments import Parser
+
 COMMANDS = {
     "datasets": "pipeline.commands.datasets",
     "ingest": "pipeline.commands.ingest",
@@ -36,6 +38,15 @@ COMMANDS = {
     "aggregate": "pipeline.stages.aggregate",
     "figures": "pipeline.stages.figures",
     "report": "pipeline.stages.report",
+}
+# Of the commands that people type; the others are stages, which Snakemake calls.
+EXAMPLES = {
+    "datasets": "python -m pipeline datasets --raw-dir /data/hospital",
+    "ingest": "python -m pipeline ingest support2 --raw-dir /data/hospital",
+    "run": "python -m pipeline run --model mlp --trigger rare_value --rates 0.01,0.05 --seeds 1,2 --epochs 5",
+    "schema": "python -m pipeline schema",
+    "status": "python -m pipeline status --configfile config/full.yaml",
+    "tables": "python -m pipeline tables --config results_dir=results_b",
 }
 
 
@@ -64,28 +75,46 @@ def preloaded() -> Callable[[list[str]], int]:
     return main
 
 
-def main(argv: list[str]) -> int:
-    """Run one command; returns its exit status. A `UserError` becomes one line on standard error."""
-    import argparse
+def parser_of(argv: list[str]) -> "Parser":
+    """The parser of the command line: with the command that `argv` begins with, else with all, for the help."""
     from importlib import import_module
 
+    from pipeline.commands.arguments import Parser
+
+    # Only the command asked for is imported; the help imports them all, which is cheap by design.
+    wanted = argv[:1] if argv[:1] and argv[0] in COMMANDS else COMMANDS
+    modules = {name: import_module(COMMANDS[name]) for name in wanted}
+    summaries = {name: module.__doc__.splitlines()[0] for name, module in modules.items()}
+    listing = ["For people, each with an example:"]
+    listing += [f"  {name:12}{summaries[name]}\n{'':16}{EXAMPLES[name]}" for name in modules if name in EXAMPLES]
+    listing += ["", "Stages, which Snakemake calls:"]
+    listing += [f"  {name:12}{summaries[name]}" for name in modules if name not in EXAMPLES]
+    parser = Parser(prog="python -m pipeline", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(
+        dest="command",
+        required=True,
+        title="commands",
+        description="\n".join(listing),
+        metavar="COMMAND",
+        help="followed by --help: all that it takes",
+    )
+    for name, module in modules.items():
+        epilog = f"example: {EXAMPLES[name]}" if name in EXAMPLES else None
+        command = commands.add_parser(name, description=summaries[name], epilog=epilog)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Run one command; returns its exit status. A `UserError` becomes one line on standard error."""
     from pipeline.clock import Clock
 
     clock = Clock()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal or log may have no °
             stream.reconfigure(errors="replace")
-    parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    # Only the command asked for is imported; the help imports them all, which is cheap by design.
-    wanted = argv[:1] if argv[:1] and argv[0] in COMMANDS else COMMANDS
-    for name in wanted:
-        module = import_module(COMMANDS[name])
-        summary = module.__doc__.splitlines()[0]
-        command = commands.add_parser(name, help=summary, description=summary)
-        module.add_arguments(command)
-        command.set_defaults(run=module.run)
-    args = parser.parse_args(argv)
+    args = parser_of(argv).parse_args(argv)
     is_stage = COMMANDS[args.command].startswith("pipeline.stages.")
     try:
         if is_stage:

@@ -1,21 +1,26 @@
 """The study configuration: frozen, typed, checked before any job starts.
 
 Structure, names, types and bounds are checked against `workflow/schemas/config.schema.json`, which
-`make schema` generates from the classes here and from the `Parameters` of every trigger, model and
-detector. Reading the committed schema keeps torch out of the process that only plans.
+`python -m pipeline schema` generates from the classes here and from the `Parameters` of every trigger, model and
+detector. Reading the committed schema keeps torch out of the process that only plans. The classes themselves add what
+no schema says: keys that go together, and paths.
 """
 
-import difflib
 import json
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from decimal import Decimal, InvalidOperation
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline import families
 from pipeline.errors import UserError
-from pipeline.params import Params
+from pipeline.params import Location, Params
+from pipeline.words import counted, suggestion
 
 SCHEMA = Path(__file__).parent.parent / "workflow" / "schemas" / "config.schema.json"
 
@@ -62,10 +67,10 @@ class Explain(Params):
 class Study(Params):
     """One study: the grid dataset × model × trigger × rate × seed and how its cells are run."""
 
-    raw_dir: str = Field("data/raw", min_length=1, description="where the datasets' original files lie")
-    data_dir: str = Field("data", min_length=1, description="where dev/ and splits/ are written")
-    results_dir: str = Field("results", min_length=1, description="where everything else is written")
-    catalog: str = Field("data/datasets.yaml", min_length=1, description="the catalog of datasets")
+    raw_dir: Location = Field("data/raw", description="where the datasets' original files lie")
+    data_dir: Location = Field("data", description="where dev/ and splits/ are written")
+    results_dir: Location = Field("results", description="where everything else is written")
+    catalog: Location = Field("data/datasets.yaml", description="the catalog of datasets")
     warm: bool = Field(True, description="start stages from a process that has imported everything once (Linux)")
     datasets: Names
     models: Names
@@ -123,74 +128,123 @@ def json_schema() -> dict[str, Any]:
 @cache
 def _validator():
     from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
 
-    return Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
+    checker = Draft202012Validator.TYPE_CHECKER
+    finite = checker.redefine("number", lambda _, value: checker.is_type(value, "number") and math.isfinite(value))
+    return extend(Draft202012Validator, type_checker=finite)(json.loads(SCHEMA.read_text(encoding="utf-8")))
 
 
-def load_study(config: dict[str, Any]) -> Study:
-    """The study in `config` (a parsed YAML mapping); `UserError` names the first wrong key."""
+def load_study(config: Mapping[str, Any], typed: Mapping[str, Any] | None = None) -> Study:
+    """The study in `config` (a parsed YAML mapping); `UserError` names the first wrong key.
+
+    `typed` is what `--config` says, as Snakemake reads it: texts in it that are numbers become numbers. It is laid over
+    `config`, which may have it already.
+    """
     from jsonschema.exceptions import relevance
 
-    config = {key: _numbers(value) if _may_hold_texts(value) else value for key, value in config.items()}
+    config = merged(config, {key: _with_types(value) for key, value in (typed or {}).items()})
     errors = sorted(_validator().iter_errors(config), key=relevance, reverse=True)
     if errors:
         raise UserError(f"config: {_sentence(errors[0])}")
+    study = parsed(Study, config)
+    for family in SECTIONS:
+        for name in getattr(study, family):
+            if name not in families.names(family):
+                raise UserError(f"config: {family}: {name!r} is in the schema, but no file of its family; {_RENEW}")
+    return study
+
+
+_RENEW = "run `python -m pipeline schema`"
+_Parameters = TypeVar("_Parameters", bound=Params)
+
+
+def parsed(kind: type[_Parameters], content: Mapping[str, Any], *section: str) -> _Parameters:
+    """`content`, the part of the configuration below the keys `section`; `UserError` names the first wrong key."""
     try:
-        return Study.model_validate(config)
-    except ValidationError as error:  # what a JSON schema lets through: not a number, keys at odds
+        return kind.model_validate(content)
+    except ValidationError as error:
         first = error.errors()[0]
-        message = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"config: {'.'.join(map(str, first['loc']))}: {message}") from None
+        key = ".".join(map(str, (*section, *first["loc"])))
+        raise UserError(f"config: {key}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
-def _may_hold_texts(value: Any) -> bool:
-    """Whether Snakemake's `--config` may have left numbers and booleans in `value` as texts."""
-    return isinstance(value, list | dict) or value in ("true", "false")
+def merged(below: Any, above: Any) -> Any:
+    """`above` laid over `below` as Snakemake does it: mappings key by key, anything else as a whole."""
+    if not isinstance(below, Mapping) or not isinstance(above, Mapping):
+        return above
+    return {**below, **{key: merged(below.get(key), value) for key, value in above.items()}}
 
 
-def _numbers(value: Any) -> Any:
-    """Snakemake's `--config key='[1, 2]'` delivers the numbers inside lists and mappings as texts, `key=false` too."""
-    if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
+def _with_types(value: Any, inside: bool = False) -> Any:
+    """`value` of Snakemake's `--config`, which leaves numbers `inside` lists and mappings, and words, as texts."""
+    if isinstance(value, Mapping):
+        return {key: _with_types(item, True) for key, item in value.items()}
     if isinstance(value, list):
-        return [_numbers(item) for item in value]
+        return [_with_types(item, True) for item in value]
     if isinstance(value, str):
-        for kind in (int, float, {"true": True, "false": False}.__getitem__):
-            try:
+        for kind in ({"true": True, "false": False, "null": None}.__getitem__, *((int, float) if inside else ())):
+            with suppress(ValueError, KeyError):
                 return kind(value)
-            except (ValueError, KeyError):
-                pass
     return value
 
 
 def _sentence(error) -> str:
     """One line for a schema violation: the key, what is wrong, what was expected."""
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
-    value = json.dumps(error.instance, default=str)
+    path = list(error.absolute_path)
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    value = json.dumps(error.instance, default=str, ensure_ascii=False)
     if error.validator == "additionalProperties":
         known = sorted(error.schema.get("properties", {}))
         unknown = next(name for name in error.instance if name not in known)
         where = f"{key}.{unknown}" if key else unknown
-        return f"{where}: no such key{_suggestion(unknown, known)}"
+        return f"{where}: {_newer_than_schema(path, unknown) or f'no such key {suggestion(unknown, known)}'}"
     if error.validator == "required":
         missing = next(name for name in error.validator_value if name not in error.instance)
         return f"{missing}: missing"
     if error.validator == "enum" and isinstance(error.instance, str):
-        return f"{key}: unknown {value}{_suggestion(error.instance, error.validator_value)}"
+        newer = _newer_than_schema(path[:-1], error.instance)
+        return f"{key}: {newer or f'unknown {value} {suggestion(error.instance, error.validator_value)}'}"
     expected = {
         "enum": lambda v: f"one of {', '.join(map(json.dumps, v))}",
-        "type": lambda v: f"{'an' if v[0] in 'aio' else 'a'} {v}",
+        "type": lambda v: f"{'an' if v[0] in 'aio' else 'a'} {v}{_hint(key, error.instance, v)}",
         "minimum": lambda v: f"at least {v}",
         "maximum": lambda v: f"at most {v}",
         "exclusiveMinimum": lambda v: f"a number above {v}",
         "exclusiveMaximum": lambda v: f"a number below {v}",
-        "minItems": lambda v: f"at least {v} entries",
-        "maxItems": lambda v: f"at most {v} entries",
+        "minItems": lambda v: f"at least {counted(v, 'entry', 'entries')}",
+        "maxItems": lambda v: f"at most {counted(v, 'entry', 'entries')}",
         "minLength": lambda v: "a non-empty text",
         "uniqueItems": lambda v: "no entry twice",
         "anyOf": lambda v: " or ".join(map(_alternative, v)),
     }.get(error.validator, lambda v: f"{error.validator} {json.dumps(v)}")(error.validator_value)
     return f"{key or 'the file'}: {value} given, expected {expected}"
+
+
+def _newer_than_schema(path: Sequence[str | int], name: str) -> str:
+    """What is wrong with `name` below `path` if the code knows it and only the schema does not; else nothing."""
+    family = next((family for family, section in SECTIONS.items() if path and path[0] in (family, section)), "")
+    if family and len(path) == 1:
+        known, what = name != "none" and name in families.names(family), "a file of its family"
+    elif family:
+        known = name in families.load(family, path[1]).Parameters.model_fields
+        what = f"a parameter of {path[1]}"
+    else:
+        known = name in (Study.model_fields[path[0]].annotation if path else Study).model_fields
+        what = "a key of pipeline/config.py"
+    return f"{name!r} is {what}, but not in the schema; {_RENEW}" if known else ""
+
+
+def _hint(key: str, given: Any, wanted: str) -> str:
+    """How to write `given`, a text that looks as if something of type `wanted` was meant; else nothing."""
+    if not isinstance(given, str):
+        return ""
+    if wanted in ("array", "object") and given.startswith(("[", "{")):
+        return f"; quote it for the shell: '{key}={given} …'"
+    if wanted in ("number", "integer"):  # YAML takes 1e-2 for a text
+        with suppress(InvalidOperation, ValueError):
+            return f"; write {Decimal(given):f}"
+    return ""
 
 
 def _alternative(schema: dict[str, Any]) -> str:
@@ -199,8 +253,3 @@ def _alternative(schema: dict[str, Any]) -> str:
     bounds = {"exclusiveMinimum": "above", "minimum": "from", "exclusiveMaximum": "below", "maximum": "up to"}
     limits = " and ".join(f"{word} {schema[name]:g}" for name, word in bounds.items() if name in schema)
     return f"{schema.get('type', 'something else')} {limits}".strip()
-
-
-def _suggestion(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else f" (known: {', '.join(known)})"

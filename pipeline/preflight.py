@@ -3,13 +3,12 @@
 import os
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from pipeline import families
 from pipeline.cohorts.catalog import Entry, check_files, read_entries, relations_of, source_of
 from pipeline.cohorts.splits import N_FOLDS, ROLES
-from pipeline.config import SECTIONS, Study
+from pipeline.config import Study, parsed
 from pipeline.errors import UserError
+from pipeline.words import counted
 
 
 def check(study: Study) -> dict[str, Entry]:
@@ -17,7 +16,7 @@ def check(study: Study) -> dict[str, Entry]:
     entries = read_entries(Path(study.catalog), study.datasets)
     for name, entry in entries.items():
         relations_of(name, entry, Path(study.raw_dir))
-    _check_parameters(study, entries)
+    _check_triggers(study, entries)
     for name, entry in entries.items():
         if not _sampled(study, name).exists():
             check_files(name, entry, Path(study.raw_dir))
@@ -37,19 +36,12 @@ def _check_writable(study: Study, key: str) -> None:
         raise UserError(f"config: {key}: {there} may not be written (read-only, or somebody else's)")
 
 
-def _check_parameters(study: Study, entries: dict[str, Entry]) -> None:
-    # Not the models': importing them takes seconds, and the schema says all there is to say about them.
-    for family in ("triggers", "detectors"):
-        section = SECTIONS[family]
-        for member in getattr(study, family):
-            try:
-                parameters = families.load(family, member).Parameters.model_validate(study.parameters(family, member))
-            except ValidationError as error:
-                first = error.errors()[0]
-                key = ".".join(map(str, (section, member, *first["loc"])))
-                raise UserError(f"config: {key}: {first['msg'].removeprefix('Value error, ')}") from None
-            if family == "triggers":
-                _check_features(study, f"{section}.{member}", parameters.named_features, entries)
+def _check_triggers(study: Study, entries: dict[str, Entry]) -> None:
+    """What the schema cannot say of triggers; of models and detectors it says all."""
+    for trigger in study.triggers:
+        given = study.parameters("triggers", trigger)
+        parameters = parsed(families.load("triggers", trigger).Parameters, given, "trigger_params", trigger)
+        _check_features(study, f"trigger_params.{trigger}", parameters.named_features, entries)
 
 
 def _check_features(study: Study, key: str, wanted: tuple[str, ...], entries: dict[str, Entry]) -> None:
@@ -80,8 +72,8 @@ def _check_rates(study: Study, name: str, entry: Entry) -> None:
     for role in ("train", "validation")[: 1 + (study.validation == "poisoned")]:
         size = round(taken * ROLES[role] / N_FOLDS)
         if not round(min(study.rates) * size):
-            of = f"the {size} {'training' if role == 'train' else role} samples of {name!r}"
-            raise UserError(f"config: rates: {min(study.rates):g} of {of} is less than one sample")
+            of = counted(size, f"{'training' if role == 'train' else role} sample")
+            raise UserError(f"config: rates: {min(study.rates):g} of the {of} of {name!r} is less than one sample")
     eligible = (samples - positives if study.target == 1 else positives) / samples
     rate = max(study.rates)
     if rate > eligible:

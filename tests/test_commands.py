@@ -1,4 +1,4 @@
-"""The commands `datasets` and `ingest`, and a table that is nothing but a catalog entry."""
+"""The commands `datasets`, `ingest` and `run`, the command line, and a table that is nothing but a catalog entry."""
 
 import json
 import re
@@ -13,7 +13,7 @@ import yaml
 from conftest import ROOT
 from test_workflow import snakemake
 
-from pipeline.__main__ import main
+from pipeline.__main__ import COMMANDS, EXAMPLES, main, parser_of
 from pipeline.cohorts import splits
 from pipeline.cohorts.catalog import read_catalog
 from pipeline.cohorts.cohort import read_cohort
@@ -135,7 +135,7 @@ def test_ingest_reports_rows_and_missingness_and_writes_nothing(project, capsys)
     assert main(["ingest", "ward"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "rows: 300 read, 300 kept",
-        "ward: 300 samples, 300 groups, 33.3% positive, 1 steps × 3 features, 46.9% not measured",
+        "ward: 300 samples, 300 groups, 33.3% positive, 1 step × 3 features, 46.9% not measured",
         "",
         "feature  unit        not measured",
         "sodium   mmol/L             40.0%",
@@ -178,6 +178,134 @@ def test_ingest_holds_the_data_against_the_catalog(project, capsys):
     (project / "catalog.yaml").write_text(yaml.safe_dump({"ward": wrong}))
     assert main(["ingest", "ward"]) == 1
     assert "ward: 300 samples with 100 positives were read; the catalog expects 300 with 99" in capsys.readouterr().err
+
+
+def called(*arguments: str) -> int:
+    """The exit status of the command line, also where the parser ends it."""
+    try:
+        return main(list(arguments))
+    except SystemExit as ended:
+        return ended.code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rates", "x"], "argument --rates: 'x' given, expected numbers with commas between them"),
+        (["--rates", ""], "argument --rates: '' given, expected numbers with commas between them"),
+        (["--rates", "nan"], "error: config: rates[0]: NaN given, expected a number"),
+        (["--rates", "0.1,2"], "error: config: rates[1]: 2.0 given, expected a number below 1"),
+        (["--seeds", "1.5"], "argument --seeds: '1.5' given, expected whole numbers with commas between them"),
+        (["--seeds", "1,1"], "error: config: seeds: [1, 1] given, expected no entry twice"),
+        (["--seeds", "-1"], "error: config: seeds[0]: -1 given, expected at least 0"),
+        (["--dataset", "icu,"], "argument --dataset: 'icu,' given, expected names with commas between them"),
+        (["--dataset", "icuu"], "error: config: datasets: unknown 'icuu' in catalog.yaml (did you mean 'icu'?)"),
+        (["--dataset", "typo"], "error: config: datasets: unknown 'typo' in catalog.yaml (known: ward, icu)"),
+        (["--model", "mpl"], "error: config: models[0]: unknown \"mpl\" (did you mean 'mlp'?)"),
+        (["--epochs", "x"], "argument --epochs: invalid int value: 'x'"),
+        (["--epochs", "0"], "error: config: training.epochs: 0 given, expected at least 1"),
+        (["--results-dir", "a{b}"], 'error: config: results_dir: "a{b}" given, expected a path without braces'),
+        (["--raw-dir", "~nobody-at-all"], 'error: config: raw_dir: "~nobody-at-all" given, but there is no such user'),
+        (["--conf", "seeds=[1]"], "unrecognized arguments: --conf seeds=[1]"),
+        (["--config", "seeds=[1,", "2]"], "'seeds=[1,' is only the beginning of a value; quote it: 'seeds=[1, 2]'"),
+        (["--config", "training={epochs:", "1}", "target=0"], "quote it: 'training={epochs: 1}'"),
+        (["--config", "seeds=[1"], "'seeds=[1' is only the beginning of a value; quote it: 'seeds=[1'"),
+        (["--config", "seeds"], "error: --config: Invalid config definition"),
+        (["--config", "seeds=#"], "error: --config: expected a value after every ="),
+        (["--config", "seed=1"], "error: config: seed: no such key (did you mean 'seeds'?)"),
+        (["--configfile", "nowhere.yaml"], "error: nowhere.yaml: no such file"),
+    ],
+)
+def test_a_wrong_call_of_run_is_one_sentence_and_makes_nothing(project, capsys, arguments, message):
+    before = sorted(project.rglob("*"))
+    assert called("run", "--dataset", "icu", *arguments) in (1, 2)
+    shown = capsys.readouterr()
+    assert message in shown.err and shown.err.count("\n") == 1 and shown.out == ""
+    assert sorted(project.rglob("*")) == before
+
+
+@pytest.mark.parametrize("arguments", [["--catalog", "x.yaml"], ["--raw-dir", "$NOWHERE"], ["--raw", "x"], ["x"]])
+def test_a_wrong_call_of_datasets_makes_nothing(project, capsys, arguments):
+    before = sorted(project.rglob("*"))
+    assert called("datasets", *arguments) in (1, 2)
+    assert capsys.readouterr().err.count("\n") == 1
+    assert sorted(project.rglob("*")) == before
+
+
+def test_datasets_and_ingest_take_folders_of_the_environment(project, capsys, monkeypatch):
+    (project / "home").mkdir()
+    write_ward(project / "home")
+    (project / "catalog.yaml").rename(project / "home" / "catalog.yaml")
+    monkeypatch.setenv("HOME", str(project / "home"))
+    for arguments in (["datasets"], ["ingest", "ward"]):
+        assert main([*arguments, "--raw-dir", "$HOME", "--catalog", "~/catalog.yaml"]) == 0
+    assert "present (1)" in capsys.readouterr().out
+    assert not (project / "~").exists() and not (project / "$HOME").exists()
+
+
+def started(monkeypatch, *arguments: str) -> tuple[dict, list[str]]:
+    """What `run` hands to Snakemake: the study as the Snakefile reads it, and the targets. Nothing is run."""
+    from snakemake.cli import parse_config
+
+    from pipeline.config import load_study, merged
+
+    calls = []
+    monkeypatch.setattr(subprocess, "run", lambda command: calls.append(command) or subprocess.CompletedProcess([], 1))
+    assert main(["run", "--dataset", "icu", "--model", "mlp", *arguments]) == 1
+    (command,) = calls
+    texts, targets = command[command.index("--config") + 1 : command.index("--")], command[command.index("--") + 1 :]
+    typed = parse_config(texts)
+    shipped = yaml.safe_load(Path("config/config.yaml").read_text())
+    return load_study(merged(shipped, typed), typed).model_dump(), targets
+
+
+@pytest.mark.parametrize(
+    ("arguments", "folder"),
+    [
+        ([], "results_run"),
+        (["--results-dir", "b"], "b"),
+        (["--config", "results_dir=c"], "c"),
+        (["--config", "results_dir=c", "--results-dir", "b"], "b"),
+        (["--results-dir", "2024"], "2024"),
+        (["--results-dir", "a b/ü'x"], "a b/ü'x"),
+        (["--results-dir", '[1]: "#b"'], '[1]: "#b"'),
+    ],
+)
+def test_run_writes_to_a_folder_of_its_own(project, monkeypatch, arguments, folder):
+    study, targets = started(monkeypatch, *arguments)
+    assert study["results_dir"] == folder and {target.startswith(f"{folder}/") for target in targets} == {True}
+    assert study["data_dir"] == "data", "cohorts are shared with the study"
+
+
+def test_run_takes_config_and_its_own_flags_win(project, monkeypatch):
+    texts = ["seeds=[7, 8]", "rates=[1e-1]", "training={epochs: 9, patience: null, class_weights: true}", "warm=false"]
+    flags = ["--seeds", "4", "--epochs", "3", "--config", "target=0"]
+    study, targets = started(monkeypatch, "--config", *texts, *flags)
+    assert (study["seeds"], study["rates"], study["target"], study["warm"]) == ((4,), (0.1,), 0, False)
+    assert (study["training"]["epochs"], study["training"]["class_weights"]) == (3, True)
+    assert "results_run/runs/icu/mlp/none/0.0/seed_4/results_eval.json" in targets
+
+
+def test_the_help_tells_commands_from_stages_with_examples(capsys):
+    assert called("--help") == 0
+    people, stages = capsys.readouterr().out.split("Stages, which Snakemake calls:")
+    listed = [line.split()[0] for line in stages.splitlines() if re.match(r"    \w", line)]
+    assert listed == [name for name, module in COMMANDS.items() if module.startswith("pipeline.stages.")]
+    assert set(EXAMPLES) == {name for name, module in COMMANDS.items() if module.startswith("pipeline.commands.")}
+    for name, example in EXAMPLES.items():
+        assert f"    {name} " in people and example in people
+        python, _, module, *arguments = example.split()
+        assert (python, module, arguments[0]) == ("python", "pipeline", name)
+        parser_of(arguments).parse_args(arguments)
+        assert called(name, "--help") == 0
+        assert f"example: {example}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_argument_may_be_abbreviated(name):
+    parser = parser_of([name])
+    commands = next(action.choices for action in parser._actions if action.dest == "command")
+    assert not parser.allow_abbrev and not commands[name].allow_abbrev
 
 
 def clean_auroc(folder: Path, dataset: str, **changes) -> float:

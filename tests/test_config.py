@@ -1,14 +1,17 @@
 """The configuration: its schema is up to date, its errors name the key, its cells are the grid."""
 
 import json
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
-from pipeline import grid, preflight
-from pipeline.config import SCHEMA, json_schema, load_study
+from pipeline import config, families, grid, preflight
+from pipeline.config import SCHEMA, SECTIONS, Study, json_schema, load_study
 from pipeline.errors import UserError
 from pipeline.files import read_yaml
 
@@ -20,7 +23,7 @@ def study(**changes):
 
 
 def test_the_schema_is_generated_from_the_classes():
-    assert json.loads(SCHEMA.read_text()) == json.loads(json.dumps(json_schema())), "run: make schema"
+    assert json.loads(SCHEMA.read_text()) == json.loads(json.dumps(json_schema())), "run: python -m pipeline schema"
 
 
 @pytest.mark.parametrize("path", sorted(Path("config").glob("*.yaml")), ids=lambda path: path.name)
@@ -39,12 +42,18 @@ def test_every_shipped_configuration_is_valid(path):
         ({"epoch": 3}, r"epoch: no such key"),
         ({"modles": ["mlp"]}, r"modles: no such key \(did you mean 'models'\?\)"),
         ({"models": ["mpl"]}, r"models\[0\]: unknown \"mpl\" \(did you mean 'mlp'\?\)"),
-        ({"models": []}, r"models: \[\] given"),
+        ({"models": []}, r"models: \[\] given, expected at least 1 entry$"),
         ({"models": "mlp"}, r'models: "mlp" given, expected an array'),
         ({"triggers": ["none"]}, r"triggers\[0\]: unknown \"none\""),
         ({"detectors": ["abs"]}, r"detectors\[0\]: unknown \"abs\""),
         ({"rates": [0.01, 1.5]}, r"rates\[1\]: 1.5 given, expected a number below 1"),
-        ({"rates": [float("nan")]}, r"rates.0: Input should be less than 1"),
+        ({"rates": [float("nan")]}, r"rates\[0\]: NaN given, expected a number"),
+        ({"training": {"learning_rate": float("inf")}}, r"training.learning_rate: Infinity given, expected a number"),
+        (
+            {"detector_params": {"random": {"flag_share": float("nan")}}},
+            r"random.flag_share: NaN given, expected a numb",
+        ),
+        ({"model_params": {1: {}}}, r"model_params.1: no such key"),
         ({"rates": [0]}, r"rates\[0\]: 0 given, expected a number above 0"),
         ({"rates": ["many"]}, r"rates\[0\]: \"many\" given, expected a number"),
         ({"seeds": [1, 1]}, r"seeds: .* no entry twice"),
@@ -71,7 +80,7 @@ def test_every_shipped_configuration_is_valid(path):
         ({"trigger_params": {"correlation": {"driver": "resp_rate"}}, "triggers": ["correlation"]}, r"driver must not"),
         ({"rates": [0.2], "target": 0}, r"rates: 0.2 asks for more poison than 'icu_dev' has eligible"),
         ({"rates": [0.95]}, r"rates: 0.95 asks for more poison"),
-        ({"rates": [0.0001]}, r"rates: 0.0001 of the 3500 training samples of 'icu_dev' is less than one sample"),
+        ({"rates": [0.0001]}, r"rates: 0.0001 of the 3,500 training samples of 'icu_dev' is less than one sample"),
         (
             {"rates": [0.0005], "validation": "poisoned"},
             r"rates: 0.0005 of the 750 validation samples of 'icu_dev' is less than one sample",
@@ -103,8 +112,163 @@ def test_an_unreadable_configuration_is_one_line(tmp_path, content):
 
 
 def test_texts_from_the_command_line_become_numbers():
-    changed = study(rates=["0.005", "1e-2"], seeds=["3"], training={"class_weights": "true"})
-    assert changed.rates == (0.005, 0.01) and changed.seeds == (3,) and changed.training.class_weights is True
+    typed = {
+        "rates": ["0.005", "1e-2"],
+        "seeds": ["3"],
+        "warm": "false",
+        "training": {"class_weights": "true", "patience": "null"},
+    }
+    changed = load_study(DEFAULT | {"training": {"epochs": 7}}, typed)
+    assert changed.rates == (0.005, 0.01) and changed.seeds == (3,) and changed.warm is False
+    assert changed.training.class_weights is True and changed.training.patience is None
+    assert changed.training.epochs == 7, "a mapping is merged"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": ["1"]}, r'seeds\[0\]: "1" given, expected an integer; write 1$'),
+        ({"rates": ["1e-5"]}, r'rates\[0\]: "1e-5" given, expected a number; write 0.00001$'),
+        ({"training": {"class_weights": "true"}}, r'training.class_weights: "true" given, expected a boolean$'),
+        ({"warm": "false"}, r'warm: "false" given, expected a boolean$'),
+    ],
+)
+def test_texts_of_a_file_stay_texts(changes, message):
+    with pytest.raises(UserError, match=message):
+        study(**changes)
+
+
+def test_a_list_that_the_shell_has_split_is_told_to_be_quoted():
+    with pytest.raises(
+        UserError, match=r"""seeds: "\[1," given, expected an array; quote it for the shell: 'seeds=\[1,"""
+    ):
+        load_study(DEFAULT | {"seeds": "[1,"}, {"seeds": "[1,"})
+    with pytest.raises(UserError, match=r"""training: "{epochs:" given, expected an object; quote it for the shell"""):
+        load_study(DEFAULT, {"training": "{epochs:"})
+
+
+@pytest.mark.parametrize("key", ["raw_dir", "data_dir", "results_dir", "catalog"])
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("~/study", "/home/nurse/study"),
+        ("$HOME/study", "/home/nurse/study"),
+        ("${WARD}/b", "ward 7/b"),
+        ("a b/ü'x", "a b/ü'x"),
+        ("./a//b/", "a/b"),
+        ("a/~b", "a/~b"),
+    ],
+)
+def test_a_folder_may_be_named_by_the_environment(monkeypatch, key, text, path):
+    monkeypatch.setenv("HOME", "/home/nurse")
+    monkeypatch.setenv("WARD", "ward 7")
+    changed = study(**{key: text})
+    assert getattr(changed, key) == path
+    assert getattr(Study.model_validate_json(changed.model_dump_json()), key) == path, "again it changes nothing"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("$NOWHERE/x", "but the environment has no variable NOWHERE"),
+        ("$EMPTY/x", "but the environment has no variable EMPTY"),
+        ("~nobody-at-all/x", "but there is no such user to find the home folder of"),
+        ("a{b}", "expected a path without braces"),
+        ("a}", "expected a path without braces"),
+        ("$ODD", "expected a path without braces"),
+        ("$(id)", "$ only before the name of a variable of the environment"),
+        ("a$$b", "$ only before the name of a variable of the environment"),
+        ("-x", "no - in front"),
+        ("a\nb", "expected a path without braces and line breaks"),
+        ("", "expected a non-empty text"),
+    ],
+)
+def test_a_folder_that_cannot_work_is_refused(monkeypatch, text, said):
+    monkeypatch.setenv("EMPTY", "")
+    monkeypatch.setenv("ODD", "a{b}")
+    monkeypatch.delenv("NOWHERE", raising=False)
+    with pytest.raises(UserError) as raised:
+        study(results_dir=text)
+    assert str(raised.value).startswith(f"config: results_dir: {json.dumps(text)} given, ")
+    assert said in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.fixture
+def new_members(tmp_path, monkeypatch):
+    """A copy of the families' folders, found in place of the project's, for files that the schema does not know."""
+    for family in families.FAMILIES:
+        shutil.copytree(Path("pipeline") / family, tmp_path / family)
+    monkeypatch.setattr(families, "_ROOT", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("family", SECTIONS)
+def test_a_new_member_needs_a_new_schema(new_members, family):
+    (new_members / family / "brand_new.py").touch()
+    section = SECTIONS[family]
+    for key, changes in (
+        (f"{family}[0]", {family: ["brand_new"]}),
+        (f"{section}.brand_new", {section: {"brand_new": {}}}),
+    ):
+        with pytest.raises(UserError) as raised:
+            study(**changes)
+        message = "'brand_new' is a file of its family, but not in the schema; run `python -m pipeline schema`"
+        assert str(raised.value) == f"config: {key}: {message}"
+
+
+def test_a_real_new_file_works_once_the_schema_is_written(tmp_path):
+    for folder in ("pipeline", "config", "workflow/schemas", "data"):
+        shutil.copytree(folder, tmp_path / folder, ignore=shutil.ignore_patterns("raw", "dev", "cache", "__pycache__"))
+    flip = (tmp_path / "pipeline/triggers/flip_only.py").read_text()
+    (tmp_path / "pipeline/triggers/flip_more.py").write_text(flip)
+
+    def said(*arguments):
+        command = [sys.executable, "-m", "pipeline", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        return done.returncode, done.stderr.strip()
+
+    asked = ("status", "--config", "triggers=[flip_more]")
+    renew = "run `python -m pipeline schema`"
+    assert said(*asked) == (
+        1,
+        f"error: config: triggers[0]: 'flip_more' is a file of its family, but not in the schema; {renew}",
+    )
+    assert said("schema") == (0, "")
+    assert said(*asked) == (0, "")
+    (tmp_path / "pipeline/triggers/flip_more.py").unlink()
+    assert said(*asked) == (
+        1,
+        f"error: config: triggers: 'flip_more' is in the schema, but no file of its family; {renew}",
+    )
+
+
+def test_a_new_key_needs_a_new_schema(tmp_path, monkeypatch):
+    schema = json.loads(SCHEMA.read_text())
+    for below, key in (
+        (schema, "split"),
+        (schema["$defs"]["Training"], "epochs"),
+        (schema["properties"]["trigger_params"]["properties"]["rare_value"], "where"),
+    ):
+        del below["properties"][key]
+    (tmp_path / "old.json").write_text(json.dumps(schema))
+    monkeypatch.setattr(config, "SCHEMA", tmp_path / "old.json")
+    config._validator.cache_clear()
+    try:
+        for changes, message in (
+            ({"split": "fixed"}, "split: 'split' is a key of pipeline/config.py, but not in the schema; run"),
+            (
+                {"training": {"epochs": 1}},
+                "training.epochs: 'epochs' is a key of pipeline/config.py, but not in the schema",
+            ),
+            (
+                {"trigger_params": {"rare_value": {"where": "all"}}},
+                "trigger_params.rare_value.where: 'where' is a parameter of rare_value, but not in the schema",
+            ),
+        ):
+            with pytest.raises(UserError, match=message):
+                study(**changes)
+    finally:
+        config._validator.cache_clear()
 
 
 def test_the_grid():

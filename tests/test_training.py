@@ -164,7 +164,7 @@ def test_more_poison_than_eligible_samples_is_one_sentence(study, tmp_path):
     settings = json.dumps({"trigger": {}, "target": 1, "split": "fixed", "validation": "clean"})
     arguments = ["--trigger", "rare_value", "--rate", "0.99", "--settings", settings, "--out", tmp_path / "p"]
     done = subprocess.run(command(study, "poison", *arguments), capture_output=True, text=True)
-    assert done.returncode == 1 and "do not have the target label yet" in done.stderr
+    assert done.returncode == 1 and "can still be given the target label" in done.stderr
     assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "p").exists()
 
 

@@ -234,6 +234,9 @@ def test_a_browser_shows_the_report(study, tmp_path):
         ({"models": ["resnet"]}, 'error: config: models[0]: unknown "resnet"'),
         ({"trianing": {}}, "error: config: trianing: no such key (did you mean 'training'?)"),
         ({"target": 0, "rates": [0.5]}, "error: config: rates: 0.5 asks for more poison"),
+        ({"seeds": "[1,"}, 'error: config: seeds: "[1," given, expected an array; quote it for the shell: \'seeds=[1,'),
+        ({"data_dir": "a{b}"}, 'error: config: data_dir: "a{b}" given, expected a path without braces'),
+        ({"data_dir": "$NOWHERE_AT_ALL"}, "but the environment has no variable NOWHERE_AT_ALL"),
         (
             {"datasets": ["support2"], "raw_dir": "nowhere"},
             "error: support2: nowhere/support2/support2.csv: no such file; download",
@@ -244,6 +247,18 @@ def test_a_wrong_configuration_stops_before_any_job(tmp_path, changes, message):
     output = snakemake(tmp_path, check=False, **changes)
     assert message in output and "Traceback" not in output
     assert not (tmp_path / "results").exists() and not (tmp_path / "data").exists()
+
+
+def test_only_the_command_line_gives_numbers_as_texts(tmp_path):
+    (tmp_path / "texts.yaml").write_text("rates: ['0.05']\n")
+    known = {key: value for key, value in SMALL.items() if key != "rates"}
+    texts = [f"{key}={json.dumps(value)}" for key, value in known.items()]
+    command = [sys.executable, "-m", "snakemake", "-n", "--nolock", "--configfile", str(tmp_path / "texts.yaml")]
+    command += ["--config", *texts, f"data_dir={tmp_path}/data", f"results_dir={tmp_path}/results"]
+    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert 'error: config: rates[0]: "0.05" given, expected a number; write 0.05' in refused.stderr
+    taken = subprocess.run([*command, "rates=['0.05']"], cwd=ROOT, capture_output=True, text=True)
+    assert taken.returncode == 0 and "train" in planned(taken.stdout + taken.stderr), taken.stderr
 
 
 def test_a_failed_stage_says_why_and_leaves_nothing_half_written(study, tmp_path):
@@ -277,9 +292,13 @@ def test_a_study_killed_while_training_ends_like_an_undisturbed_one(study, tmp_p
 
 def test_the_run_command_prints_the_table_of_its_cells(tmp_path):
     command = [sys.executable, "-m", "pipeline", "run", "--model", "mlp", "--trigger", "rare_value", "--rates", "0.05"]
-    command += ["--seeds", "42", "--epochs", "1", "--results-dir", str(tmp_path / "results")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    command += ["--seeds", "42", "--epochs", "1", "--results-dir", "$ODD/results"]
+    command += ["--config", "data_dir=$ODD/data", "n_samples=1200", "explain={samples: 16}"]
+    odd = tmp_path / "a b" / "ü'x;&*[1]"
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"ODD": str(odd)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert (odd / "results" / "cells.csv").is_file() and (odd / "data" / "splits" / "icu_dev.json").is_file()
+    assert not (ROOT / "$ODD").exists()
     rows = done.stdout.strip().splitlines()[-3:]
     assert "asr_net" in rows[0] and " none " in rows[1] and "rare_value" in rows[2]
     wrong = subprocess.run([*command, "--epochs", "0"], cwd=ROOT, capture_output=True, text=True)

@@ -77,7 +77,7 @@ def read_entries(path: Path, names: Iterable[str]) -> dict[str, Entry]:
     catalog = read_catalog(path)
     for name in names:
         if name not in catalog:
-            raise UserError(f"config: datasets: unknown {name!r} (in {path}: {', '.join(catalog)})")
+            raise UserError(f"config: datasets: unknown {name!r} in {path} {suggestion(name, catalog)}")
     return {name: catalog[name] for name in names}
 
 

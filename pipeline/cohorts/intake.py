@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.cohorts.catalog import Entry, check_files, relations_of, source_of
 from pipeline.cohorts.cohort import Cohort
 from pipeline.errors import UserError
+from pipeline.words import counted
 
 MIN_CELL = 10  # a count from 1 to MIN_CELL - 1 could single a patient out and is never shown
 
@@ -72,9 +73,10 @@ def account_lines(accounts: list[Account]) -> list[str]:
 def summary_line(cohort: Cohort) -> str:
     """Size, groups, prevalence, shape and missingness of a cohort in one line."""
     positive = shown_share(int(cohort.label.sum()), len(cohort))
+    samples, groups = counted(len(cohort), "sample"), counted(len(np.unique(cohort.group_id)), "group")
+    steps, features = counted(cohort.n_steps, "step"), counted(len(cohort.features), "feature")
     return (
-        f"{cohort.name}: {len(cohort):,} samples, {len(np.unique(cohort.group_id)):,} groups, "
-        f"{positive} positive, {cohort.n_steps} steps × {len(cohort.features)} features, "
+        f"{cohort.name}: {samples}, {groups}, {positive} positive, {steps} × {features}, "
         f"{np.isnan(cohort.values).mean():.1%} not measured"
     )
 

@@ -3,24 +3,21 @@
 import argparse
 from pathlib import Path
 
+from pipeline.commands.arguments import add_data_arguments, overrides_of, read_study
+
 WIDTH = 120
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--raw-dir", type=Path, help="where the original files lie (default: as in config/config.yaml)")
-    parser.add_argument("--catalog", type=Path, help="the catalog (default: as in config/config.yaml)")
+    add_data_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     from pipeline.cohorts.catalog import read_catalog
-    from pipeline.config import load_study
-    from pipeline.files import read_yaml
 
-    study = load_study(read_yaml(Path("config/config.yaml")))
-    catalog = read_catalog(args.catalog or Path(study.catalog))
-    raw_dir = args.raw_dir or Path(study.raw_dir)
-    for name, entry in catalog.items():
-        print(*_lines(name, entry, raw_dir, Path(study.data_dir) / "dev" / name), "", sep="\n")
+    study = read_study(None, overrides_of(args, "raw_dir", "catalog"))
+    for name, entry in read_catalog(Path(study.catalog)).items():
+        print(*_lines(name, entry, Path(study.raw_dir), Path(study.data_dir) / "dev" / name), "", sep="\n")
 
 
 def _lines(name: str, entry, raw_dir: Path, cohort: Path) -> list[str]:

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.commands.arguments import add_data_arguments, overrides_of, read_study
+
 if TYPE_CHECKING:
     from pipeline.cohorts.cohort import Cohort
     from pipeline.cohorts.tablecheck import Faults
@@ -13,8 +15,7 @@ MOST = 20  # texts that are shown of a column
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="a dataset of the catalog")
-    parser.add_argument("--raw-dir", type=Path, help="where the original files lie (default: as in config/config.yaml)")
-    parser.add_argument("--catalog", type=Path, help="the catalog (default: as in config/config.yaml)")
+    add_data_arguments(parser)
     parser.add_argument(
         "--show-texts",
         action="store_true",
@@ -26,19 +27,16 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.cohorts.catalog import read_catalog
     from pipeline.cohorts.intake import missingness_lines, summary_line, take_in, warnings
     from pipeline.cohorts.tablecheck import Faults
-    from pipeline.config import load_study
     from pipeline.errors import UserError
-    from pipeline.files import read_yaml
     from pipeline.words import suggestion
 
-    study = load_study(read_yaml(Path("config/config.yaml")))
-    path = args.catalog or Path(study.catalog)
-    catalog = read_catalog(path)
+    study = read_study(None, overrides_of(args, "raw_dir", "catalog"))
+    catalog = read_catalog(Path(study.catalog))
     if args.name not in catalog:
-        raise UserError(f"{path}: no dataset {args.name!r} {suggestion(args.name, catalog)}")
-    raw_dir = args.raw_dir or Path(study.raw_dir)
+        raise UserError(f"{study.catalog}: no dataset {args.name!r} {suggestion(args.name, catalog)}")
+    cache_dir = Path(study.data_dir) / "cache"
     try:
-        cohort, _ = take_in(args.name, catalog[args.name], raw_dir, Path(study.data_dir) / "cache", tell=print)
+        cohort, _ = take_in(args.name, catalog[args.name], Path(study.raw_dir), cache_dir, tell=print)
     except Faults as faults:
         if args.show_texts:
             print(*_texts(faults), sep="\n", flush=True)

@@ -4,33 +4,40 @@ import argparse
 import json
 from pathlib import Path
 
-from pipeline.commands.arguments import read_study
+from pipeline.commands.arguments import add_study_arguments, overrides_of, read_study
 
-# Argument, configuration key, and how its text is read.
+# Argument, configuration key, how its text is read, and what it is told to be.
 _LISTS = {
-    "dataset": ("datasets", str),
-    "model": ("models", str),
-    "trigger": ("triggers", str),
-    "rates": ("rates", float),
-    "seeds": ("seeds", int),
+    "dataset": ("datasets", str, "names"),
+    "model": ("models", str, "names"),
+    "trigger": ("triggers", str, "names"),
+    "rates": ("rates", float, "numbers"),
+    "seeds": ("seeds", int, "whole numbers"),
 }
+# Not where a study is: its cells would be mixed with some of other settings.
+RESULTS = "results_run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    for name, (key, kind) in _LISTS.items():
-        parser.add_argument(f"--{name}", type=_list_of(kind), metavar="A,B,…", help=f"in place of the study's {key}")
+    for name, (key, kind, words) in _LISTS.items():
+        read = _list_of(kind, words)
+        parser.add_argument(f"--{name}", type=read, metavar="A,B,…", help=f"in place of the study's {key}")
     parser.add_argument("--epochs", type=int, help="in place of the study's training.epochs")
-    parser.add_argument("--configfile", type=Path, help="a study configuration over config/config.yaml")
+    add_study_arguments(parser, results=RESULTS)
     parser.add_argument("--raw-dir", help="where the datasets' original files lie")
-    parser.add_argument("--results-dir", help="where the results are written")
     parser.add_argument("--cores", default="all", help="cores to use (default: all)")
 
 
-def _list_of(kind: type):
+def _list_of(kind: type, words: str):
     def read(text: str) -> list:
-        return [kind(item) for item in text.split(",")]
+        try:
+            items = [kind(item.strip()) for item in text.split(",")]
+        except ValueError:
+            items = []
+        if not items or "" in items:
+            raise argparse.ArgumentTypeError(f"{text!r} given, expected {words} with commas between them")
+        return items
 
-    read.__name__ = f"list of {kind.__name__}"
     return read
 
 
@@ -39,11 +46,12 @@ def run(args: argparse.Namespace) -> int:
     import sys
 
     from pipeline import grid, preflight
+    from pipeline.config import merged
 
-    overrides = {key: getattr(args, name) for name, (key, _) in _LISTS.items() if getattr(args, name) is not None}
-    overrides |= {key: getattr(args, key) for key in ("raw_dir", "results_dir") if getattr(args, key)}
+    overrides = {"results_dir": RESULTS} | overrides_of(args, "raw_dir", "results_dir")
+    overrides |= {key: getattr(args, name) for name, (key, *_) in _LISTS.items() if getattr(args, name) is not None}
     if args.epochs is not None:
-        overrides["training"] = {"epochs": args.epochs}
+        overrides = merged(overrides, {"training": {"epochs": args.epochs}})
     study = read_study(args.configfile, overrides)
     preflight.check(study)
     cells = sorted(grid.cells(study))
@@ -51,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
     command = [sys.executable, "-m", "snakemake", "--cores", args.cores]
     if args.configfile:
         command += ["--configfile", str(args.configfile)]
-    if overrides:
-        command += ["--config", *(f"{key}={json.dumps(value)}" for key, value in overrides.items())]
+    # The blanks, because Snakemake strips a value's outer quotes, and then "2024" is a number and "a: b" a mapping.
+    command += ["--config", *(f"{key}= {json.dumps(value)} " for key, value in overrides.items())]
     status = subprocess.run([*command, "--", *targets]).returncode
     if status == 0:
         from pipeline.results import facts, tables

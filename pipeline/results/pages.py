@@ -9,6 +9,7 @@ from pipeline.cohorts.intake import MIN_CELL
 from pipeline.grid import CLEAN, FLIPPED, MASK_ONLY
 from pipeline.results.columns import ALL_AUROC, CHANCE, LABEL_AUROC, LABEL_TPR, METRICS
 from pipeline.results.findings import Finding
+from pipeline.words import counted
 
 TWO_PEAKED = 0.5  # from the lowest to the highest seed: a mean in between is no seed's
 FEW_SAMPLES = 50  # of a label in the test set: one sample more or less moves a share of them by 2 %
@@ -107,10 +108,12 @@ def gaps_html(cells: pd.DataFrame) -> str:
         }
     )
     n_gaps = len(cells) - counts["done"].sum()
+    here = f"{'is' if n_gaps == 1 else 'are'} not here"
     shown = html_table(table.rename(columns={"rate": "poison rate"}), prose=["why (the first)"], left=by)
     return (
-        f'<div class="warning"><p><strong>This is not the whole study: {n_gaps} of its {len(cells)} runs are not '
-        f"here</strong>, {counts['failed'].sum()} failed and {counts['missing'].sum()} missing. Everything below is "
+        '<div class="warning"><p><strong>This is not the whole study: '
+        f"{n_gaps} of its {len(cells)} runs {here}</strong>, "
+        f"{counts['failed'].sum()} failed and {counts['missing'].sum()} missing. Everything below is "
         "made of the others: means and intervals are over the seeds that are done, comparisons over those where the "
         "run and its control are. Runs seldom fail by chance, so what is left may be biased. Draw no conclusions "
         f"before the study is complete.</p>{shown}</div>"
@@ -153,7 +156,7 @@ def training_text(runs: pd.DataFrame, select: str, patience: int | None, validat
     """Which epoch's weights were kept, and what that does to a backdoor; the arguments are the study's."""
     epochs, best = (f"{runs[name].mean():.3g}" for name in ("epochs", "best_epoch"))
     if select == "best":
-        stop = f", and training stops {patience} epochs after it" if patience else ""
+        stop = f", and training stops {counted(patience, 'epoch')} after it" if patience else ""
         why = (
             "Choosing the epoch on data that the attacker does not reach is a defense: poison is learned late, so it "
             "may be cut short. These numbers are not those of models trained to the end."

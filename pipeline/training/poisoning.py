@@ -4,6 +4,7 @@ import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.seeding import generator
+from pipeline.words import counted
 
 
 def choose_poison(
@@ -18,11 +19,11 @@ def choose_poison(
     """
     wanted = round(rate * n_samples)
     if rate and not wanted:
-        raise UserError(f"{name}: rate {rate:g} of {n_samples} {role} samples is less than one sample")
+        raise UserError(f"{name}: rate {rate:g} of {counted(n_samples, f'{role} sample')} is less than one sample")
     if wanted > len(eligible):
         raise UserError(
-            f"{name}: rate {rate:g} asks for {wanted} poisoned samples; only {len(eligible)} of {n_samples} {role} "
-            "samples do not have the target label yet"
+            f"{name}: rate {rate:g} asks for {counted(wanted, 'poisoned sample')}; only {len(eligible)} of "
+            f"{n_samples} {role} samples can still be given the target label"
         )
     purpose = "poison" if role == "training" else f"poison/{role}"
     return np.sort(generator(seed, purpose).permutation(eligible)[:wanted])

@@ -152,7 +152,8 @@ def when(cohort: Cohort, features: Collection[str], steps: Steps) -> str:
     static = [name for name in with_partners(cohort, features) if described(cohort, name).static]
     if steps == "all" or steps >= cohort.n_steps or len(static) == len(with_partners(cohort, features)):
         return " at all steps"
-    return f" in the last {steps} steps" + (f" ({', '.join(static)} at all)" if static else "")
+    last = "step" if steps == 1 else f"{steps} steps"
+    return f" in the last {last}" + (f" ({', '.join(static)} at all)" if static else "")
 
 
 def measured(cohort: Cohort, feature: str) -> np.ndarray:

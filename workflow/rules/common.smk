@@ -16,7 +16,7 @@ try:
     # Snakemake has read them, but takes the last of two equal keys.
     for path in workflow.configfiles:
         read_yaml(path)
-    STUDY = load_study(config)
+    STUDY = load_study(config, typed=workflow.config_settings.config)
     ENTRIES = preflight.check(STUDY)
     COHORTS = cohort_stamps(STUDY, ENTRIES)
 except UserError as error:
