@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -221,6 +222,29 @@ def test_a_failed_repetition_is_not_taken_for_the_old_results(undisturbed, tmp_p
     assert project.jobs(project.snakemake("-n"))["train"] == 6
     project.configure()
     assert project.jobs(project.snakemake("-n"))["train"] == 6
+
+
+def test_a_study_that_is_interrupted_has_whole_cells(undisturbed, tmp_path):
+    project = Project(tmp_path / "project")
+    command = project.command("snakemake", "--cores", "2")
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=project.folder, start_new_session=True, **streams) as snakemake:
+        output = []
+        for line in snakemake.stdout:
+            output.append(line)
+            steps = re.match(r"(\d+) of (\d+) steps", line)
+            if steps and 2 * int(steps[1]) == int(steps[2]) + int(steps[2]) % 2:
+                os.killpg(snakemake.pid, signal.SIGINT)  # as the terminal does for Ctrl-C
+        text = "".join(output)
+    end = re.search(r"^(\d) of 6 cells done, .*\nfailed: nothing\nelapsed: .*\nreport: none", text, re.MULTILINE)
+    assert end, text[-5000:]
+    done = int(end[1])
+    assert 2 <= done < 6 and snakemake.returncode == 1
+    assert project.cells()["none", "1"] == project.cells()["none", "2"] == ("done", "", "")
+    assert f"{done} of 6 cells done" in project.run("pipeline", "tables")
+    assert f"{6 - done} of its 6 runs are not here" in (project.folder / "made/results/partial/report.html").read_text()
+    project.snakemake()
+    assert project.tables() == undisturbed.tables() and not project.junk()
 
 
 @pytest.mark.parametrize("days", [-400, 400], ids=["past", "future"])

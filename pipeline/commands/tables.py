@@ -15,16 +15,18 @@ def run(args: argparse.Namespace) -> None:
 
     from pipeline import progress
     from pipeline.errors import UserError
-    from pipeline.results import figures, tables
+    from pipeline.results import facts, figures, tables
     from pipeline.stages import report
     from pipeline.stamps import stamps_of
 
     study = study_of(args)
     results = Path(study.results_dir)
-    rows = progress.states(study, stamps_of(study))
+    stamps = stamps_of(study)
+    rows = progress.states(study, stamps)
     done = [row.cell for row in rows if row.state == progress.DONE]
     if not done:
         raise UserError(f"{results}: no cell of the study is done ({progress.summary(rows)}), expected at least one")
+    facts.refuse_outdated(study, results, stamps, only=done)
     # Made aside, then put in place as one: tables, figures and gaps always belong together.
     with tempfile.TemporaryDirectory(prefix=".partial.", dir=results) as folder:
         new, old = Path(folder, "new"), Path(folder, "old")

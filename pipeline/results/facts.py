@@ -34,9 +34,9 @@ def collect(study, results_dir: Path, only: Collection[Cell] | None = None) -> F
     )
 
 
-def refuse_outdated(study, results_dir: Path, stamps) -> None:
-    """`UserError` where a cell of `study` holds a result that has another stamp than the one in `stamps`."""
-    grid, outdated = sorted(cells(study)), []
+def refuse_outdated(study, results_dir: Path, stamps, only: Collection[Cell] | None = None) -> None:
+    """`UserError` where a cell of `study`, or one in `only`, has a result of another stamp than that in `stamps`."""
+    grid, outdated = sorted(cells(study) if only is None else only), []
     for cell in grid:
         for stage, path in result_files(cell).items():
             fact = _fact(results_dir, *path.rsplit("/", 1))
