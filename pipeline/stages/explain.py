@@ -16,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from pipeline import device, families
     from pipeline.cohorts.cohort import read_cohort
-    from pipeline.config import Explain
     from pipeline.evaluation.explanations import explain
+    from pipeline.evaluation.settings import Explain
     from pipeline.files import write_json
     from pipeline.models.base import build
     from pipeline.training.checkpoints import load_weights

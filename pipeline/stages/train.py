@@ -23,13 +23,13 @@ def run(args: argparse.Namespace) -> None:
 
     from pipeline import device, families
     from pipeline.cohorts.cohort import read_cohort
-    from pipeline.config import Training
     from pipeline.files import whole, write_json
     from pipeline.models.base import build
     from pipeline.seeding import integer_seed
     from pipeline.training import checkpoints, metadata
     from pipeline.training.data import as_poisoned, read_split
     from pipeline.training.loop import Samples, epochs_of, fit, weights_of
+    from pipeline.training.settings import Training
 
     settings = json.loads(args.settings)
     where = device.choose(settings["device"])
