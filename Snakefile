@@ -40,11 +40,13 @@ onstart:
 
 onsuccess:
     warm.stop()
-    logger.info(progress.record(STUDY, progress.states(STUDY, STAMPS)))
+    logger.info(
+        "\n".join(progress.closing(STUDY, STAMPS, CLOCK.read()["wall_seconds"], failed=False))
+    )
 
 
 onerror:
     warm.stop()
     logger.info(
-        f"{progress.record(STUDY, progress.states(STUDY, STAMPS))}; the same command again runs what is missing"
+        "\n".join(progress.closing(STUDY, STAMPS, CLOCK.read()["wall_seconds"], failed=True))
     )

@@ -20,6 +20,7 @@ from pipeline.errors import UserError, disk_error  # noqa: E402
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from pipeline.clock import Clock
     from pipeline.commands.arguments import Parser
 
 COMMANDS = {
@@ -117,11 +118,7 @@ def main(argv: list[str]) -> int:
     args = parser_of(argv).parse_args(argv)
     is_stage = COMMANDS[args.command].startswith("pipeline.stages.")
     try:
-        if is_stage:
-            args.made_by = _made_by(args)
-        status = args.run(args) or 0
-        if is_stage and not status:
-            _refuse_changed_code(args)  # else something may have been loaded after the change
+        status = (_run_stage(args, clock) if is_stage else args.run(args)) or 0
     except (UserError, OSError) as error:
         told = disk_error(error) if isinstance(error, OSError) else error
         if told is None:
@@ -137,26 +134,23 @@ def main(argv: list[str]) -> int:
     return status
 
 
-def _made_by(args: "Namespace") -> dict[str, str | None]:
-    """What a stage's results say of what made them: the caller's stamp, and the hash of the code that runs.
-
-    Raises `UserError` where that is not the code which the caller's stamp is about.
-    """
-    if args.stamp is None:  # by hand: the results are of no study
-        return {"stamp": None, "code": None}
-    from pipeline.code import code
+def _run_stage(args: "Namespace", clock: "Clock") -> None:
+    """Run a stage and keep its state; of one that somebody calls by hand there is none."""
+    if args.stamp is None:  # the results are of no study
+        args.made_by = {"stamp": None, "code": None}
+        args.run(args)
+        return
+    from pipeline import state
+    from pipeline.code import changed, code
 
     stamp, planned, *members = args.stamp.split()
-    if code(args.command, *members) != planned:
-        raise UserError(_CHANGED)
-    return {"stamp": stamp, "code": planned}
-
-
-def _refuse_changed_code(args: "Namespace") -> None:
-    from pipeline.code import changed
-
-    if args.stamp and changed(args.command, *args.stamp.split()[2:]):
-        raise UserError(_CHANGED)
+    args.made_by = {"stamp": stamp, "code": planned}
+    with state.kept(args.state, args.command, args.made_by, clock):
+        if code(args.command, *members) != planned:
+            raise UserError(_CHANGED)
+        args.run(args)
+        if changed(args.command, *members):  # something may have been loaded after the change
+            raise UserError(_CHANGED)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the jobs of the workflow ask of a cluster; nothing of it matters on one machine.
+"""What the jobs of the workflow ask of whoever runs them: an order, and of a cluster a group, memory, time and GPUs.
 
 Imports nothing heavy: Snakemake loads it on every call.
 """
@@ -16,6 +16,15 @@ def group(wildcards) -> str:
     cells of a seed would be a single job.
     """
     return "clean" if wildcards.trigger == CLEAN else "cells"
+
+
+def priority(wildcards, rulename) -> int:
+    """Of the jobs that are ready, the higher first: clean runs, which all others wait for, then whole cells.
+
+    So that a study which is stopped half-way has results of half its cells.
+    """
+    stages = ("poison", "train", "eval", "detect", "explain")
+    return stages.index(rulename) + (len(stages) if wildcards.trigger == CLEAN else 0)
 
 
 def per_attempt(amount: int) -> Callable[..., int]:

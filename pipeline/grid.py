@@ -76,6 +76,11 @@ def result_files(cell: Cell) -> dict[str, str]:
     return {"poison": f"{cell.poison_folder}/poison.json", "train": f"{cell.run_folder}/run_metadata.json", **measured}
 
 
+def state_file(folder: str, stage: str) -> str:
+    """Where `stage` keeps its state (state.py), if what it makes lies in `folder`."""
+    return f"{folder}/state_{stage}.json"
+
+
 def settings(study: "Study", stage: str, model: str = "", trigger: str = "") -> str:
     """What `stage` has to know of the study, as JSON: a change of it re-runs exactly the stage's own cells."""
     parts = {

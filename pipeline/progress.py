@@ -6,33 +6,37 @@ call.
 
 import csv
 import os
-import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline import state
 from pipeline.config import Study
 from pipeline.errors import UserError
-from pipeline.files import read_json, whole
-from pipeline.grid import Cell, cells, result_files
+from pipeline.files import whole
+from pipeline.grid import Cell, cells, result_files, state_file
 from pipeline.stamps import Stamps
+from pipeline.words import counted, duration
 
 DONE, FAILED, OUTDATED, MISSING = "done", "failed", "outdated", "missing"
+TRAINED, EVALUATED = "trained", "evaluated"  # of what is missing: how far it has come
 OTHER_STAMP = "made with other settings, inputs or code"
 NOT_BEGUN = "not begun"
 INTERRUPTED = "interrupted"
-AT_WORK = "at work, or killed"
+AT_WORK = "at work"
+ELSEWHERE = "at work on {host}, or killed there"
 GONE = "had finished, but its files are gone"
 NO_MESSAGE = "ended without a message (killed, or out of memory)"
+TOLD = 3  # reasons of failures that the end of a run tells
 
 
 class State(NamedTuple):
-    """One row of cells.csv: a cell, whether it is `done`, `failed`, `outdated` or `missing`, at which stage, and why.
+    """One row of cells.csv: a cell, how far it is, at which stage it stands, and why.
 
-    A cell has failed if one of its own stages has, and is outdated if one of its results has another stamp. It is
-    missing if a stage has not begun or was interrupted, or waits for the clean run that the cell is compared with.
-    `stage` and `why` are empty for a cell that is done.
+    A cell is `done`; or `failed` if one of its own stages has, `outdated` if one of its results has another stamp;
+    else it waits, is at work, or was interrupted: `evaluated` if its attack is measured, `trained` if its model is
+    there, `missing` if not. `stage` and `why` are empty for a cell that is done.
     """
 
     dataset: str
@@ -50,18 +54,38 @@ class State(NamedTuple):
 
 
 class _Job(NamedTuple):
-    """A stage of a cell: its log, the file it writes last, and the stamp that this has to hold."""
+    """A stage of a cell, or of the whole study: the files of its state and of its result, and its stamp."""
 
     stage: str
-    log: str
-    last: str
+    state: str
+    result: str
     stamp: str
 
 
-def states(study: Study, stamps: Stamps, running: bool = False) -> list[State]:
-    """The state of every cell of `study`, sorted. `running`: what is not finished may still be at work."""
-    outcome = cache(lambda job: _outcome(job, running))
+def states(study: Study, stamps: Stamps) -> list[State]:
+    """The state of every cell of `study`, sorted."""
+    outcome = cache(_outcome)
     return [State(*cell, *_state(study, stamps, cell, outcome)) for cell in sorted(cells(study))]
+
+
+def closing(study: Study, stamps: Stamps, seconds: float, failed: bool) -> list[str]:
+    """What to say at the end of a run that took `seconds`: how far the study is, what failed, and where the report is.
+
+    Writes cells.csv.
+    """
+    rows = states(study, stamps)
+    again = "; the same command again runs what is missing" if failed else ""
+    reasons = [f"{'/'.join(row.cell)}: {row.stage}: {row.why}" for row in rows if row.state == FAILED]
+    ends = [(job, *_outcome(job)) for job in _of_all(study, stamps)]
+    reasons += [f"{job.stage}: {why}" for job, end, why in ends if end == FAILED]
+    others = [counted(len(reasons) - TOLD, "other")] if len(reasons) > TOLD else []
+    report, end, _ = ends[-1]
+    return [
+        f"{record(study, rows)}{again}",
+        f"failed: {'; '.join([*reasons[:TOLD], *others]) or 'nothing'}",
+        f"elapsed: {duration(seconds)}",
+        f"report: {report.result if end == DONE else 'none; python -m pipeline tables makes one of the cells done'}",
+    ]
 
 
 def record(study: Study, rows: list[State]) -> str:
@@ -83,9 +107,11 @@ def write(rows: list[State], path: Path) -> None:
 
 def summary(rows: list[State]) -> str:
     """Such as "127 of 130 cells done, 2 failed, 1 missing"."""
-    counts = {state: sum(row.state == state for row in rows) for state in (DONE, FAILED, OUTDATED, MISSING)}
-    others = [f"{counts[state]} {state}" for state in (FAILED, OUTDATED, MISSING) if counts[state]]
-    return ", ".join([f"{counts[DONE]} of {len(rows)} cells done", *others])
+    others = (FAILED, OUTDATED, EVALUATED, TRAINED, MISSING)
+    counts = {state: sum(row.state == state for row in rows) for state in (DONE, *others)}
+    return ", ".join(
+        [f"{counts[DONE]} of {len(rows)} cells done", *(f"{counts[each]} {each}" for each in others if counts[each])]
+    )
 
 
 def _state(
@@ -94,78 +120,66 @@ def _state(
     """State, stage and why of a cell."""
     to_weights, from_weights = _to_weights(study, stamps, cell), _from_weights(study, stamps, cell)
     for job in to_weights + from_weights:
-        state, why = outcome(job)
-        if state in (FAILED, OUTDATED):
-            return state, job.stage, why
+        end, why = outcome(job)
+        if end in (FAILED, OUTDATED):
+            return end, job.stage, why
     for job in to_weights:
-        state, why = outcome(job)
-        if state == MISSING:
+        end, why = outcome(job)
+        if end == MISSING:
             return MISSING, job.stage, why
+    evaluated = outcome(from_weights[0])[0] == DONE
+    reached = EVALUATED if evaluated else TRAINED
     for job in _to_weights(study, stamps, cell.control):
-        state, why = outcome(job)
-        if state != DONE:
-            return MISSING, job.stage, f"waits for the clean run of this model and seed: {why}"
+        end, why = outcome(job)
+        if end != DONE:
+            return reached, job.stage, f"waits for the clean run of this model and seed: {why}"
     for job in from_weights:
-        state, why = outcome(job)
-        if state == MISSING:
-            return MISSING, job.stage, why
+        end, why = outcome(job)
+        if end == MISSING:
+            return reached, job.stage, why
     return DONE, "", ""
 
 
 def _to_weights(study: Study, stamps: Stamps, cell: Cell) -> list[_Job]:
     """The stages of a cell that end with its trained model, the cohort's first."""
-    cohort = f"{study.data_dir}/splits/{cell.dataset}.json"
-    return [_job(study, stamps, "sample_dev", cell, cohort)] + [
-        _job(study, stamps, stage, cell, f"{study.results_dir}/{result_files(cell)[stage]}")
-        for stage in ("poison", "train")
-    ]
+    data, name = study.data_dir, cell.dataset
+    cohort = (f"{data}/states/{name}.json", f"{data}/splits/{name}.json", stamps.of("sample_dev", cell).stamp)
+    return [_Job("sample_dev", *cohort), *(_job(study, stamps, stage, cell) for stage in ("poison", "train"))]
 
 
 def _from_weights(study: Study, stamps: Stamps, cell: Cell) -> list[_Job]:
-    """The stages of a cell that need its trained model and that of its clean run."""
-    paths = result_files(cell)
-    return [_job(study, stamps, stage, cell, f"{study.results_dir}/{paths[stage]}") for stage in cell.measured_by]
+    """The stages of a cell that need its trained model and that of its clean run; `eval` first."""
+    return [_job(study, stamps, stage, cell) for stage in cell.measured_by]
 
 
-def _job(study: Study, stamps: Stamps, stage: str, cell: Cell, last: str) -> _Job:
-    run = cell.run_folder.removeprefix("runs/")
-    name = {"sample_dev": cell.dataset, "poison": cell.poison_folder.removeprefix("poison/")}.get(stage, run)
-    return _Job(stage, f"{study.results_dir}/logs/{stage}/{name}.log", last, stamps.of(stage, cell).stamp)
+def _job(study: Study, stamps: Stamps, stage: str, cell: Cell) -> _Job:
+    result = f"{study.results_dir}/{result_files(cell)[stage]}"
+    return _Job(stage, state_file(os.path.dirname(result), stage), result, stamps.of(stage, cell).stamp)
 
 
-def _outcome(job: _Job, running: bool) -> tuple[str, str]:
-    """State and why of one stage."""
-    if os.path.exists(job.last):
-        try:
-            stamp = read_json(job.last).get("stamp")
-        except UserError as error:
-            return FAILED, str(error)
-        return (DONE, "") if stamp == job.stamp else (OUTDATED, OTHER_STAMP)
-    try:
-        lines = Path(job.log).read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return MISSING, NOT_BEGUN
-    if lines and lines[-1].startswith("cost: "):
-        return MISSING, GONE
-    why = _reason(lines)
-    if why == INTERRUPTED:
-        return MISSING, why
-    if not why and running:
-        return MISSING, AT_WORK
-    return FAILED, why or NO_MESSAGE
+def _of_all(study: Study, stamps: Stamps) -> list[_Job]:
+    """The stages that are of the whole study; `report` last."""
+    folder = study.results_dir
+    results = {"aggregate": "metrics.json", "figures": "figures", "report": "report.html"}
+    return [
+        _Job(stage, state_file(folder, stage), f"{folder}/{result}", stamps.of(stage).stamp)
+        for stage, result in results.items()
+    ]
 
 
-def _reason(lines: list[str]) -> str:
-    """Why a stage ended: the last error line or exception in its log; empty if there is none."""
-    for number, line in reversed(list(enumerate(lines))):
-        if line == INTERRUPTED:
-            return INTERRUPTED
-        if match := re.match(r"(?:python -m pipeline.*: )?error: (.+)", line):
-            return match[1]
-        if line.startswith("Traceback (most recent call last):"):
-            exception = next((text for text in lines[number + 1 :] if text and not text[0].isspace()), "")
-            if exception == "KeyboardInterrupt":
-                return INTERRUPTED
-            # Written for programmers: what it quotes, and its numbers, may come from a patient's row.
-            return re.sub(r"'[^']*'|\"[^\"]*\"|\d+", "…", exception)
-    return ""
+def _outcome(job: _Job) -> tuple[str, str]:
+    """Done, failed, outdated or missing, and why."""
+    told, there = state.read(Path(job.state)), os.path.exists(job.result)
+    if told is None or told["stamp"] != job.stamp:
+        return (OUTDATED, OTHER_STAMP) if there else (MISSING, NOT_BEGUN)
+    match told["state"]:
+        case state.DONE:
+            return (DONE, "") if there else (MISSING, GONE)
+        case state.FAILED:
+            return FAILED, told["why"]
+        case state.INTERRUPTED:
+            return MISSING, INTERRUPTED
+    at_work = state.is_at_work(told)
+    if at_work is None:
+        return MISSING, ELSEWHERE.format(**told)
+    return (MISSING, AT_WORK) if at_work else (FAILED, NO_MESSAGE)

@@ -9,6 +9,16 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 
+def duration(seconds: float) -> str:
+    """Such as 41 s, 7 min 31 s or 2 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
 def suggestion(word: object, known: Iterable[str]) -> str:
     """What may have been meant by `word`, which is none of `known`, in brackets."""
     known = list(known)

@@ -2,12 +2,14 @@
 
 import csv
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,9 @@ import torch
 import yaml
 from conftest import ROOT, make_cohort
 
-from pipeline import preflight, progress
+from pipeline import preflight, progress, state
 from pipeline.__main__ import main
+from pipeline.clock import Clock
 from pipeline.cohorts.cohort import read_cohort, write_cohort
 from pipeline.config import Study, load_study
 from pipeline.errors import UserError
@@ -339,33 +342,34 @@ def test_what_a_killed_writer_left_is_removed_and_what_others_write_is_not(tmp_p
     assert {file.name for file in tmp_path.iterdir()} == {"a.json", *others}
 
 
-# What a log ends with: the state and the reason told.
-LOGS = {
-    "error: config: too much\n": ("failed", "config: too much"),
-    "read 3 rows\nerror: a\nwarning: exit\n": ("failed", "a"),
-    "usage: python -m pipeline\npython -m pipeline train: error: no --seed\n": ("failed", "no --seed"),
-    'Traceback (most recent call last):\n  File "a.py", line 3\n    x\nKeyError: 10023\n': ("failed", "KeyError: …"),
-    "Traceback (most recent call last):\n  x\nValueError: 'Ann' of 7\nand more\n": ("failed", "ValueError: … of …"),
-    "Traceback (most recent call last):\n  x\nKeyboardInterrupt\n": ("missing", "interrupted"),
-    "continued after epoch 3\ninterrupted\n": ("missing", "interrupted"),
-    "cost: 0.412 s wall, 0.398 s CPU, 395 MiB\n": ("missing", "had finished, but its files are gone"),
-    "": ("failed", "ended without a message (killed, or out of memory)"),
-    "continued after epoch 3\n": ("failed", "ended without a message (killed, or out of memory)"),
-}
-
-
 def stamps(study: Study) -> Stamps:
     return Stamps(study, {"icu_dev": Stamp("made", "", ())})
 
 
+def path_of(study: Study, stage: str, cell: Cell) -> Path:
+    """The file that holds the state of `stage`."""
+    if stage == "sample_dev":
+        return Path(study.data_dir, f"states/{cell.dataset}.json")
+    return Path(study.results_dir, result_files(cell)[stage]).with_name(f"state_{stage}.json")
+
+
+def tell(study: Study, stage: str, cell: Cell, **facts) -> None:
+    """Have the state of `stage` say `facts`: by default that it is done."""
+    told = {"state": "done", "why": None, "stamp": stamps(study).of(stage, cell).stamp, "host": platform.node()}
+    told |= {"process": os.getpid(), "started": datetime.now(UTC).isoformat()}
+    write_json(path_of(study, stage, cell), told | facts)
+
+
 def study_in(folder: Path, **changes) -> Study:
-    """A study below `folder` with all files that say how far it is; nothing but their stamps in them."""
+    """A study below `folder` with all files that say how far it is; the results are empty."""
     study = Study(**SMALL | {"datasets": ["icu_dev"], "detectors": ["random"]} | changes)
     study = study.model_copy(update={"data_dir": str(folder / "data"), "results_dir": str(folder / "results")})
-    write_json(folder / "data/splits/icu_dev.json", {"stamp": "made"})
+    write_json(folder / "data/splits/icu_dev.json", {})
     for cell in cells(study):
         for stage, path in result_files(cell).items():
-            write_json(folder / "results" / path, {"stamp": stamps(study).of(stage, cell).stamp})
+            write_json(folder / "results" / path, {})
+            tell(study, stage, cell)
+        tell(study, "sample_dev", cell)
     return study
 
 
@@ -375,39 +379,117 @@ def outcome(study: Study) -> dict[tuple[str, str], tuple[str, ...]]:
     return {(row.trigger, row.seed): (row.state, row.stage, row.why) for row in rows if row.state != "done"}
 
 
-@pytest.mark.parametrize(("log", "told"), LOGS.items())
-def test_the_reason_is_read_from_the_log(tmp_path, log, told):
+ATTACK = Cell("icu_dev", "mlp", "rare_value", "0.05", "1")
+NO_MESSAGE = "ended without a message (killed, or out of memory)"
+# What a state says without a result, and what is told of it.
+TOLD = {
+    "failed": ({"state": "failed", "why": "too much"}, ("failed", "too much")),
+    "interrupted": ({"state": "interrupted"}, ("missing", "interrupted")),
+    "its files gone": ({}, ("missing", "had finished, but its files are gone")),
+    "at work": ({"state": "running"}, ("missing", "at work")),
+    "killed": ({"state": "running", "process": 2**22 + 1}, ("failed", NO_MESSAGE)),  # above the largest number
+    "a younger process": ({"state": "running", "started": "2020-01-01T00:00:00+00:00"}, ("failed", NO_MESSAGE)),
+    "elsewhere": ({"state": "running", "host": "node7"}, ("missing", "at work on node7, or killed there")),
+    "of another stamp": ({"state": "failed", "why": "too much", "stamp": "other"}, ("missing", "not begun")),
+}
+
+
+@pytest.mark.parametrize(("facts", "told"), TOLD.values(), ids=TOLD)
+@pytest.mark.parametrize(("stage", "reached"), [("train", "missing"), ("eval", "trained"), ("detect", "evaluated")])
+def test_how_far_a_cell_is_and_why_is_told_by_its_states(tmp_path, facts, told, stage, reached):
     study = study_in(tmp_path)
     assert outcome(study) == {}
-    (tmp_path / "results/runs/icu_dev/mlp/rare_value/0.05/seed_1/results_detect.json").unlink()
-    assert outcome(study) == {("rare_value", "1"): ("missing", "detect", "not begun")}
-    path = tmp_path / "results/logs/detect/icu_dev/mlp/rare_value/0.05/seed_1.log"
-    path.parent.mkdir(parents=True)
-    path.write_text(log)
+    path_of(study, stage, ATTACK).unlink()
+    state, stage_of_result = ("outdated", Path(study.results_dir, result_files(ATTACK)[stage]))
+    assert outcome(study) == {("rare_value", "1"): (state, stage, "made with other settings, inputs or code")}
+    stage_of_result.unlink()
+    assert outcome(study) == {("rare_value", "1"): (reached, stage, "not begun")}
+    tell(study, stage, ATTACK, **facts)
     state, why = told
-    assert outcome(study) == {("rare_value", "1"): (state, "detect", why)}
-    at_work = progress.states(study, stamps(study), running=True)
-    assert (("missing", "at work, or killed") if "ended" in why else told) in {(row.state, row.why) for row in at_work}
+    assert outcome(study) == {("rare_value", "1"): (reached if state == "missing" else state, stage, why)}
+    path_of(study, stage, ATTACK).write_text('{"state": "do')  # cut off: as good as none
+    assert outcome(study) == {("rare_value", "1"): (reached, stage, "not begun")}
+
+
+ERRORS = {
+    "UserError": (UserError("config: patient 12 of 'a'"), "failed", "config: patient 12 of 'a'"),
+    "for programmers": (ValueError("'Ann' of 7\nand more"), "failed", "ValueError: … of …"),
+    "without words": (KeyError(), "failed", "KeyError"),
+    "disk": (OSError(28, "", "a.json"), "failed", "a.json: No space left on device"),
+    "Ctrl-C": (KeyboardInterrupt(), "interrupted", None),
+}
+
+
+@pytest.mark.parametrize(("error", "ended", "why"), ERRORS.values(), ids=ERRORS)
+def test_a_job_keeps_its_state(tmp_path, error, ended, why):
+    path = tmp_path / "states/a.json"
+    with pytest.raises(type(error)), state.kept(path, "train", {"stamp": "s", "code": "c"}, Clock()):
+        running = state.read(path)
+        assert state.is_at_work(running)
+        raise error
+    assert (running["state"], running["why"], running["ended"]) == ("running", None, None)
+    told = state.read(path)
+    assert (told["state"], told["why"], told["stamp"], told["code"]) == (ended, why, "s", "c")
+    assert running["started"] == told["started"] <= told["ended"] and told["peak_memory_mib"] > 10
+    with state.kept(path, "train", {"stamp": "s", "code": "c"}, Clock()):
+        pass
+    assert state.read(path)["state"] == "done"
+
+
+@needs_mount
+def test_the_reason_is_kept_on_a_full_disk(tmp_path):
+    with mounted(tmp_path / "disk", "size=8k"):
+        path = tmp_path / "disk/state.json"
+        with pytest.raises(UserError), state.kept(path, "train", {"stamp": "s", "code": "c"}, Clock()):
+            with suppress(OSError):
+                (tmp_path / "disk/other").write_bytes(bytes(8192))
+            write_json(tmp_path / "disk/a.json", {})
+        assert state.read(path)["why"] == f"{tmp_path}/disk/a.json: No space left on device"
 
 
 def test_a_cell_waits_for_its_clean_run_and_fails_with_its_poison_and_cohort(tmp_path):
     study, results = study_in(tmp_path), tmp_path / "results"
-    for stage in ("train/icu_dev/mlp/none/0.0/seed_1", "poison/icu_dev/rare_value/0.05/seed_2", "sample_dev/icu_dev"):
-        (results / "logs" / stage).parent.mkdir(parents=True)
-        (results / "logs" / f"{stage}.log").write_text(f"error: {stage.split('/')[0]} cannot\n")
-    (results / "runs/icu_dev/mlp/none/0.0/seed_1/run_metadata.json").unlink()
-    waits = ("missing", "train", "waits for the clean run of this model and seed: train cannot")
+    clean = ATTACK.control
+    tell(study, "train", clean, state="failed", why="train cannot")
+    (results / result_files(clean)["train"]).unlink()
+    waits = ("evaluated", "train", "waits for the clean run of this model and seed: train cannot")
     assert outcome(study) == {
         ("none", "1"): ("failed", "train", "train cannot"),
         ("rare_value", "1"): waits,
         ("flip_only", "1"): waits,
     }
-    (results / "poison/icu_dev/rare_value/0.05/seed_2/poison.json").unlink()
+    tell(study, "poison", ATTACK._replace(seed="2"), state="failed", why="poison cannot")
     assert outcome(study)["rare_value", "2"] == ("failed", "poison", "poison cannot")
-    (tmp_path / "data/splits/icu_dev.json").unlink()
+    tell(study, "sample_dev", ATTACK, state="failed", why="sample_dev cannot")
     assert set(outcome(study).values()) == {("failed", "sample_dev", "sample_dev cannot")}
-    shutil.rmtree(results / "logs")
+    shutil.rmtree(tmp_path / "data")
+    shutil.rmtree(results)
     assert set(outcome(study).values()) == {("missing", "sample_dev", "not begun")}
+
+
+def test_the_end_of_a_run_is_told_in_four_lines(tmp_path):
+    study = study_in(tmp_path)
+    for stage, result in {"aggregate": "metrics.json", "figures": "figures", "report": "report.html"}.items():
+        (tmp_path / "results" / result).touch()
+        told = {"state": "done", "why": None, "stamp": stamps(study).of(stage).stamp}
+        write_json(tmp_path / f"results/state_{stage}.json", told)
+    assert progress.closing(study, stamps(study), 451.2, failed=False) == [
+        f"6 of 6 cells done: {tmp_path}/results/cells.csv",
+        "failed: nothing",
+        "elapsed: 7 min 31 s",
+        f"report: {tmp_path}/results/report.html",
+    ]
+    for seed in study.seeds:
+        for trigger in study.triggers:
+            tell(study, "train", ATTACK._replace(trigger=trigger, seed=str(seed)), state="failed", why="it diverged")
+    (tmp_path / "results/report.html").unlink()
+    assert progress.closing(study, stamps(study), 7513, failed=True) == [
+        f"2 of 6 cells done, 4 failed: {tmp_path}/results/cells.csv; the same command again runs what is missing",
+        "failed: icu_dev/mlp/flip_only/0.05/1: train: it diverged; icu_dev/mlp/flip_only/0.05/2: train: it diverged; "
+        "icu_dev/mlp/rare_value/0.05/1: train: it diverged; 1 other",
+        "elapsed: 2 h 05 min",
+        "report: none; python -m pipeline tables makes one of the cells done",
+    ]
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_any_job(tmp_path):

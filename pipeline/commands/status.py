@@ -1,7 +1,6 @@
 """Say how far a study is and why cells of it failed or are outdated, and write it to RESULTS_DIR/cells.csv."""
 
 import argparse
-from pathlib import Path
 
 from pipeline.commands.arguments import add_study_arguments, study_of
 
@@ -15,8 +14,7 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.stamps import stamps_of
 
     study = study_of(args)
-    # The lock also stays where Snakemake was killed, and then its jobs are not to blame either.
-    rows = progress.states(study, stamps_of(study), running=any(Path(".snakemake/locks").glob("*")))
+    rows = progress.states(study, stamps_of(study))
     for row in rows:
         if row.state in (progress.FAILED, progress.OUTDATED):
             print(f"{'/'.join(row.cell)}: {row.stage}: {row.why}")

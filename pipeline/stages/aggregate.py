@@ -4,11 +4,11 @@ import argparse
 import json
 from pathlib import Path
 
-from pipeline.stages.arguments import add_stamp_argument
+from pipeline.stages.arguments import add_job_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_stamp_argument(parser)
+    add_job_arguments(parser)
     parser.add_argument("--study", required=True, metavar="JSON", help="the study configuration")
     parser.add_argument("--cohorts", required=True, metavar="JSON", help="the stamp of each dataset's cohort")
     parser.add_argument("--results-dir", required=True, type=Path, help="holds runs/, poison/; gets the tables")

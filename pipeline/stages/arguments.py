@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 
-def add_stamp_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--stamp", help="stamp, hash of the code and members, of the workflow that calls (stamps.py)")
+def add_job_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the workflow that calls says of the job: nothing, where somebody calls by hand."""
+    parser.add_argument("--stamp", help="stamp, hash of the code, and members (stamps.py)")
+    parser.add_argument("--state", type=Path, help="JSON file of the job's state (state.py)")
 
 
 def add_cohort_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +18,7 @@ def add_cohort_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cohort", type=Path, required=True, help="folder with samples.parquet and windows.parquet")
     parser.add_argument("--splits", type=Path, required=True, help="JSON file of the folds")
     parser.add_argument("--settings", required=True, help="the stage's part of the study configuration, as JSON")
-    add_stamp_argument(parser)
+    add_job_arguments(parser)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,6 @@
 """Score every training sample of a run with every detector, against the true poison."""
 
 import argparse
-import json
 from pathlib import Path
 
 from pipeline.stages.arguments import add_run_arguments, run_key
@@ -16,25 +15,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     import pyarrow as pa
 
-    from pipeline import device, families
-    from pipeline.cohorts.cohort import read_cohort, write_parquet
+    from pipeline import families
+    from pipeline.cohorts.cohort import write_parquet
     from pipeline.detectors.base import Evidence
     from pipeline.evaluation.attribution import saliency_profiles
     from pipeline.evaluation.detection import evaluate
     from pipeline.files import write_json
     from pipeline.grid import Cell
-    from pipeline.models.base import build
-    from pipeline.training.checkpoints import load_weights
-    from pipeline.training.data import as_poisoned, read_split
+    from pipeline.stages.inputs import Inputs
 
-    settings = json.loads(args.settings)
-    where = device.choose(settings["device"])
-    cohort = read_cohort(args.cohort)
-    split = read_split(args.splits, cohort, args.seed, settings["split"])
-    train, poisoned = as_poisoned(cohort, split.train, args.poison)
-    classifier = build(args.model, settings["model"], cohort.n_steps, cohort.features)
-    load_weights(classifier, args.weights)
-    classifier.to(where)
+    inputs = Inputs(args)
+    train, poisoned = inputs.as_poisoned(inputs.split.train)
+    classifier = inputs.trained(args.weights)
     evidence = Evidence(
         penultimate=classifier.penultimate(train.values),
         label=train.label,
@@ -44,11 +36,12 @@ def run(args: argparse.Namespace) -> None:
     )
     scores = {"sample_id": train.sample_id, "label": train.label, "poisoned": poisoned}
     results: dict[str, list] = {"detections": [], "alarms": [], "roc": []}
-    for name, parameters in settings["detectors"].items():
+    target = inputs.settings["target"]
+    for name, parameters in inputs.settings["detectors"].items():
         module = families.load("detectors", name)
         suspicion = module.detect(evidence, module.Parameters.model_validate(parameters))
         scores[name] = suspicion.score
-        for table, rows in evaluate(suspicion, poisoned, train.label, train.group_id, settings["target"]).items():
+        for table, rows in evaluate(suspicion, poisoned, train.label, train.group_id, target).items():
             results[table] += [{"detector": name, **row} for row in rows]
     write_parquet(pa.table(scores), args.out / "detection_scores.parquet")
     write_json(args.out / "results_detect.json", {**args.made_by, **run_key(args), **results})

@@ -1,7 +1,6 @@
 """Evaluate a run and its control on clean and on triggered test data."""
 
 import argparse
-import json
 from pathlib import Path
 
 from pipeline.stages.arguments import add_run_arguments, run_key
@@ -18,38 +17,27 @@ def run(args: argparse.Namespace) -> None:
     import numpy as np
     import pyarrow as pa
 
-    from pipeline import device, families
-    from pipeline.cohorts.cohort import read_cohort, write_parquet
+    from pipeline.cohorts.cohort import write_parquet
     from pipeline.evaluation.metrics import choose_threshold
     from pipeline.evaluation.runs import evaluate_attack, evaluate_clean
     from pipeline.files import write_json
     from pipeline.grid import CLEAN
-    from pipeline.models.base import build
-    from pipeline.training.checkpoints import load_weights
-    from pipeline.training.data import as_poisoned, read_split
+    from pipeline.stages.inputs import Inputs
 
-    settings = json.loads(args.settings)
-    where = device.choose(settings["device"])
-    cohort = read_cohort(args.cohort)
-    split = read_split(args.splits, cohort, args.seed, settings["split"])
-    train, poisoned = as_poisoned(cohort, split.train, args.poison)
+    inputs = Inputs(args)
+    settings, cohort, split = inputs.settings, inputs.cohort, inputs.split
+    train, poisoned = inputs.as_poisoned(split.train)
     validation, test = cohort.subset(split.validation), cohort.subset(split.test)
-    model, control = (build(args.model, settings["model"], cohort.n_steps, cohort.features) for _ in range(2))
-    load_weights(model, args.weights)
-    load_weights(control, args.control)
-    for classifier in (model, control):
-        classifier.to(where)
+    model, control = inputs.trained(args.weights), inputs.trained(args.control)
     threshold = choose_threshold(validation.label, control.probability(validation.values), settings["threshold"])
     # What the run's user would pick: on the validation data as the attacker left it.
-    seen, _ = as_poisoned(cohort, split.validation, args.poison)
+    seen, _ = inputs.as_poisoned(split.validation)
     own_threshold = choose_threshold(seen.label, model.probability(seen.values), settings["threshold"])
     p_clean = model.probability(test.values)
     columns = {"sample_id": test.sample_id, "label": test.label, "p_clean": p_clean}
     results = evaluate_clean(test.label, test.group_id, p_clean, threshold, own_threshold)
     if args.trigger != CLEAN:
-        module = families.load("triggers", args.trigger)
-        trigger = module.fit(module.Parameters.model_validate(settings["trigger"]), cohort.subset(split.train))
-        triggered = trigger.apply(test.values)
+        triggered = inputs.trigger().apply(test.values)
         columns["p_triggered"] = model.probability(triggered)
         columns["p_triggered_control"] = control.probability(triggered)
         results = evaluate_attack(

@@ -3,11 +3,11 @@
 import argparse
 from pathlib import Path
 
-from pipeline.stages.arguments import add_stamp_argument
+from pipeline.stages.arguments import add_job_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_stamp_argument(parser)
+    add_job_arguments(parser)
     parser.add_argument("--tables", required=True, type=Path, help="folder written by the aggregate stage")
     parser.add_argument("--out", required=True, type=Path, help="folder for {dataset}_{figure}.png, .svg and .html")
     parser.add_argument("--datasets", required=True, nargs="+", help="datasets to draw")

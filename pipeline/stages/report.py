@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.stages.arguments import add_stamp_argument
+from pipeline.stages.arguments import add_job_arguments
 
 TITLE = "Backdoor study"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_stamp_argument(parser)
+    add_job_arguments(parser)
     parser.add_argument("--study", required=True, metavar="JSON", help="the study configuration")
     parser.add_argument("--results-dir", required=True, type=Path, help="holds tables/")
     parser.add_argument("--notebook", required=True, type=Path, help="the report's notebook")

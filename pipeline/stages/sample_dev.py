@@ -4,11 +4,11 @@ import argparse
 import json
 from pathlib import Path
 
-from pipeline.stages.arguments import add_stamp_argument
+from pipeline.stages.arguments import add_job_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_stamp_argument(parser)
+    add_job_arguments(parser)
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--entry", required=True, help="catalog entry as JSON")
     parser.add_argument("--raw-dir", type=Path, required=True)

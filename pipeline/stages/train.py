@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import json
 from pathlib import Path
 
 from pipeline.stages.arguments import add_run_arguments, run_key
@@ -22,21 +21,17 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from pipeline import device, families
-    from pipeline.cohorts.cohort import read_cohort
     from pipeline.files import whole, write_json
-    from pipeline.models.base import build
     from pipeline.seeding import integer_seed
+    from pipeline.stages.inputs import Inputs
     from pipeline.training import checkpoints, metadata
-    from pipeline.training.data import as_poisoned, read_split
     from pipeline.training.loop import Samples, epochs_of, fit, weights_of
     from pipeline.training.settings import Training
 
-    settings = json.loads(args.settings)
-    where = device.choose(settings["device"])
-    cohort = read_cohort(args.cohort)
-    split = read_split(args.splits, cohort, args.seed, settings["split"])
-    train, _ = as_poisoned(cohort, split.train, args.poison)
-    validation, _ = as_poisoned(cohort, split.validation, args.poison)
+    inputs = Inputs(args)
+    settings = inputs.settings
+    train, _ = inputs.as_poisoned(inputs.split.train)
+    validation, _ = inputs.as_poisoned(inputs.split.validation)
     data_hash = metadata.sha256(*(part.tobytes() for data in (train, validation) for part in (data.values, data.label)))
     training = Training.model_validate(settings["training"])
     parameters = families.load("models", args.model).Parameters.model_validate(settings["model"])
@@ -47,15 +42,15 @@ def run(args: argparse.Namespace) -> None:
         "split": settings["split"],
     }
     fingerprint = metadata.sha256(
-        metadata.canonical([config, data_hash, device.facts(where), torch.__version__]).encode(),
+        metadata.canonical([config, data_hash, device.facts(inputs.device), torch.__version__]).encode(),
         (args.made_by["code"] or metadata.code_hash()).encode(),
     )
     torch.manual_seed(integer_seed(args.seed, "weights"))
-    classifier = build(args.model, settings["model"], cohort.n_steps, cohort.features)
+    classifier = inputs.untrained()
     classifier.preprocessor.fit(train.values)
-    if unseen := classifier.preprocessor.unseen(cohort):
-        print(f"warning: not in the training samples of {cohort.name}, so counted as missing: {', '.join(unseen)}")
-    classifier.to(where)
+    if unseen := classifier.preprocessor.unseen(inputs.cohort):
+        print(f"warning: not in the training samples of {train.name}, so counted as missing: {', '.join(unseen)}")
+    classifier.to(inputs.device)
     pace = training.learning_rate * parameters.learning_rate_factor
     history, resumed_from = fit(
         classifier,
@@ -83,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
             "data_sha256": data_hash,
             "git_commit": metadata.git_commit(),
             "versions": metadata.package_versions(),
-            **device.facts(where),
+            **device.facts(inputs.device),
             "threads": torch.get_num_threads(),
             "host": platform.node(),
             **clock.read(),

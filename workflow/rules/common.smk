@@ -6,11 +6,14 @@ import sys
 from pathlib import Path
 
 from pipeline import cluster, grid, lifetime, preflight, progress, warm
+from pipeline.clock import Clock
 from pipeline.cohorts.catalog import source_of
 from pipeline.config import load_study
 from pipeline.errors import UserError
 from pipeline.files import read_yaml
 from pipeline.stamps import NOT_MEASURED, Stamps, cohort_stamps
+
+CLOCK = Clock()
 
 try:
     # Snakemake has read them, but takes the last of two equal keys.
@@ -47,6 +50,8 @@ RUN = f"{RESULTS}/{CELL.run_folder}"
 CONTROL = f"{RESULTS}/{CELL.control.run_folder}"
 POISON_JOB = CELL.poison_folder.removeprefix("poison/")
 RUN_JOB = CELL.run_folder.removeprefix("runs/")
+# What all stages that compute with a model ask for.
+COMPUTING = {"mem_mb": cluster.per_attempt(4000), "gpu": cluster.gpus(STUDY.device)}
 
 
 wildcard_constraints:

@@ -26,11 +26,12 @@ rule sample_dev:
         raw_dir=STUDY.raw_dir,
         cache_dir=CACHE,
         stamp=STAMPS.for_rule("sample_dev"),
+        state=f"{DATA}/states/{{dataset}}.json",
         out=subpath(output.samples, parent=True),
     shell:
         "exec python -m pipeline sample_dev --dataset {wildcards.dataset:q} --entry {params.entry:q}"
         " --raw-dir {params.raw_dir:q} --cache-dir {params.cache_dir:q} --n-samples {params.n_samples}"
-        " --stamp {params.stamp:q} --splits {output.splits:q} --out {params.out:q} &> {log:q}"
+        " --stamp {params.stamp:q} --state {params.state:q} --splits {output.splits:q} --out {params.out:q} &> {log:q}"
 
 
 localrules:
@@ -55,6 +56,7 @@ rule poison:
         facts=f"{POISON}/poison.json",
     log:
         f"{RESULTS}/logs/poison/{POISON_JOB}.log",
+    priority: cluster.priority
     group:
         cluster.group
     conda:
@@ -66,9 +68,10 @@ rule poison:
         settings=lambda w: grid.settings(STUDY, "poison", trigger=w.trigger),
         cohort=subpath(input.samples, parent=True),
         stamp=STAMPS.for_rule("poison"),
+        state=grid.state_file(POISON, "poison"),
         out=subpath(output.facts, parent=True),
     shell:
         "exec python -m pipeline poison --trigger {wildcards.trigger} --rate {wildcards.rate}"
         " --dataset {wildcards.dataset:q} --seed {wildcards.seed} --cohort {params.cohort:q}"
-        " --splits {input.splits:q} --settings {params.settings:q} --stamp {params.stamp:q} --out {params.out:q}"
-        " &> {log:q}"
+        " --splits {input.splits:q} --settings {params.settings:q} --stamp {params.stamp:q}"
+        " --state {params.state:q} --out {params.out:q} &> {log:q}"

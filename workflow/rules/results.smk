@@ -46,12 +46,13 @@ rule aggregate:
         runtime=cluster.per_attempt(10),
     params:
         stamp=STAMPS.of("aggregate").text(),
+        state=grid.state_file(RESULTS, "aggregate"),
         study=STUDY_JSON,
         cohorts=COHORTS_JSON,
         results_dir=subpath(output[0], ancestor=2),
     shell:
-        "exec python -m pipeline aggregate --stamp {params.stamp:q} --study {params.study:q}"
-        " --cohorts {params.cohorts:q} --results-dir {params.results_dir:q} &> {log:q}"
+        "exec python -m pipeline aggregate --stamp {params.stamp:q} --state {params.state:q}"
+        " --study {params.study:q} --cohorts {params.cohorts:q} --results-dir {params.results_dir:q} &> {log:q}"
 
 
 rule figures:
@@ -87,12 +88,13 @@ rule figures:
         runtime=cluster.per_attempt(10),
     params:
         stamp=STAMPS.of("figures").text(),
+        state=grid.state_file(RESULTS, "figures"),
         tables=subpath(input[0], parent=True),
         out=subpath(output[0], parent=True),
         datasets=STUDY.datasets,
     shell:
-        "exec python -m pipeline figures --stamp {params.stamp:q} --tables {params.tables:q} --out {params.out:q}"
-        " --datasets {params.datasets:q} &> {log:q}"
+        "exec python -m pipeline figures --stamp {params.stamp:q} --state {params.state:q} --tables {params.tables:q}"
+        " --out {params.out:q} --datasets {params.datasets:q} &> {log:q}"
 
 
 rule report:
@@ -111,9 +113,10 @@ rule report:
         runtime=cluster.per_attempt(10),
     params:
         stamp=STAMPS.of("report").text(),
+        state=grid.state_file(RESULTS, "report"),
         study=STUDY_JSON,
         results_dir=subpath(output[0], parent=True),
     shell:
-        "exec python -m pipeline report --stamp {params.stamp:q} --study {params.study:q} --results-dir {params.results_dir:q}"
-        " --notebook {input.notebook:q} --out {output:q}"
+        "exec python -m pipeline report --stamp {params.stamp:q} --state {params.state:q} --study {params.study:q}"
+        " --results-dir {params.results_dir:q} --notebook {input.notebook:q} --out {output:q}"
         " --executed-notebook {log.notebook:q} &> {log[0]:q}"

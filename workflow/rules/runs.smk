@@ -13,29 +13,28 @@ rule train:
         metadata=f"{RUN}/run_metadata.json",
     log:
         f"{RESULTS}/logs/train/{RUN_JOB}.log",
+    priority: cluster.priority
     group:
         cluster.group
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=cluster.per_attempt(4000),
+        **COMPUTING,
         runtime=cluster.per_attempt(10),
-        gpu=cluster.gpus(STUDY.device),
     params:
+        reads=["--poison", POISON],
         settings=lambda w: grid.settings(STUDY, "train", w.model),
-        cohort=subpath(input.samples, parent=True),
-        poison=subpath(input.facts, parent=True),
+        cohort=COHORT,
         stamp=STAMPS.for_rule("train"),
-        out=subpath(output.weights, parent=True),
+        out=RUN,
     shell:
-        "exec python -m pipeline train --poison {params.poison:q}"
-        " --model {wildcards.model} --trigger {wildcards.trigger} --rate {wildcards.rate}"
-        " --dataset {wildcards.dataset:q} --seed {wildcards.seed} --cohort {params.cohort:q}"
-        " --splits {input.splits:q} --settings {params.settings:q} --stamp {params.stamp:q} --out {params.out:q}"
-        " &> {log:q}"
+        "exec python -m pipeline {rule} {params.reads:q} --model {wildcards.model} --trigger {wildcards.trigger}"
+        " --rate {wildcards.rate} --dataset {wildcards.dataset:q} --seed {wildcards.seed} --cohort {params.cohort:q}"
+        " --splits {input.splits:q} --settings {params.settings:q} --stamp {params.stamp:q}"
+        " --state {params.out:q}/state_{rule}.json --out {params.out:q} &> {log:q}"
 
 
-rule eval:
+use rule train as eval with:
     input:
         **rules.sample_dev.output,
         **rules.poison.output,
@@ -46,29 +45,23 @@ rule eval:
         predictions=f"{RUN}/predictions.parquet",
     log:
         f"{RESULTS}/logs/eval/{RUN_JOB}.log",
-    group:
-        cluster.group
-    conda:
-        "../../environment.yml"
     resources:
-        mem_mb=cluster.per_attempt(4000),
+        **COMPUTING,
         runtime=cluster.per_attempt(2),
-        gpu=cluster.gpus(STUDY.device),
     params:
+        reads=[
+            "--poison",
+            POISON,
+            "--weights",
+            f"{RUN}/model.pt",
+            "--control",
+            f"{CONTROL}/model.pt",
+        ],
         settings=lambda w: grid.settings(STUDY, "eval", w.model, w.trigger),
-        cohort=subpath(input.samples, parent=True),
-        poison=subpath(input.facts, parent=True),
         stamp=STAMPS.for_rule("eval"),
-        out=subpath(output.results, parent=True),
-    shell:
-        "exec python -m pipeline eval --weights {input.weights:q} --control {input.control:q} --poison {params.poison:q}"
-        " --model {wildcards.model} --trigger {wildcards.trigger} --rate {wildcards.rate}"
-        " --dataset {wildcards.dataset:q} --seed {wildcards.seed} --cohort {params.cohort:q}"
-        " --splits {input.splits:q} --settings {params.settings:q} --stamp {params.stamp:q} --out {params.out:q}"
-        " &> {log:q}"
 
 
-rule detect:
+use rule train as detect with:
     input:
         **rules.sample_dev.output,
         **rules.poison.output,
@@ -78,29 +71,16 @@ rule detect:
         scores=f"{RUN}/detection_scores.parquet",
     log:
         f"{RESULTS}/logs/detect/{RUN_JOB}.log",
-    group:
-        cluster.group
-    conda:
-        "../../environment.yml"
     resources:
-        mem_mb=cluster.per_attempt(4000),
+        **COMPUTING,
         runtime=cluster.per_attempt(3),
-        gpu=cluster.gpus(STUDY.device),
     params:
+        reads=["--poison", POISON, "--weights", f"{RUN}/model.pt"],
         settings=lambda w: grid.settings(STUDY, "detect", w.model),
-        cohort=subpath(input.samples, parent=True),
-        poison=subpath(input.facts, parent=True),
         stamp=STAMPS.for_rule("detect"),
-        out=subpath(output.results, parent=True),
-    shell:
-        "exec python -m pipeline detect --weights {input.weights:q} --poison {params.poison:q}"
-        " --model {wildcards.model} --trigger {wildcards.trigger} --rate {wildcards.rate}"
-        " --dataset {wildcards.dataset:q} --seed {wildcards.seed} --cohort {params.cohort:q}"
-        " --splits {input.splits:q} --settings {params.settings:q} --stamp {params.stamp:q} --out {params.out:q}"
-        " &> {log:q}"
 
 
-rule explain:
+use rule train as explain with:
     input:
         **rules.sample_dev.output,
         weights=rules.train.output.weights,
@@ -109,22 +89,10 @@ rule explain:
         results=f"{RUN}/results_explain.json",
     log:
         f"{RESULTS}/logs/explain/{RUN_JOB}.log",
-    group:
-        cluster.group
-    conda:
-        "../../environment.yml"
     resources:
-        mem_mb=cluster.per_attempt(4000),
+        **COMPUTING,
         runtime=cluster.per_attempt(2),
-        gpu=cluster.gpus(STUDY.device),
     params:
+        reads=["--weights", f"{RUN}/model.pt", "--control", f"{CONTROL}/model.pt"],
         settings=lambda w: grid.settings(STUDY, "explain", w.model, w.trigger),
-        cohort=subpath(input.samples, parent=True),
         stamp=STAMPS.for_rule("explain"),
-        out=subpath(output.results, parent=True),
-    shell:
-        "exec python -m pipeline explain --weights {input.weights:q} --control {input.control:q}"
-        " --model {wildcards.model} --trigger {wildcards.trigger} --rate {wildcards.rate}"
-        " --dataset {wildcards.dataset:q} --seed {wildcards.seed} --cohort {params.cohort:q}"
-        " --splits {input.splits:q} --settings {params.settings:q} --stamp {params.stamp:q} --out {params.out:q}"
-        " &> {log:q}"

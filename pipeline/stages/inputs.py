@@ -1,0 +1,44 @@
+"""What the stages of a run read alike: settings, device, cohort, split, poison, models and trigger."""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import device, families
+from pipeline.cohorts.cohort import Cohort, read_cohort
+from pipeline.models.base import Classifier, build
+from pipeline.training.checkpoints import load_weights
+from pipeline.training.data import as_poisoned, read_split
+
+
+class Inputs:
+    """Of the run in `args` (see arguments.py): `settings`, `device`, `cohort` and `split`, and what is made of them."""
+
+    def __init__(self, args: argparse.Namespace):
+        self._args = args
+        self.settings = json.loads(args.settings)
+        self.device = device.choose(self.settings["device"])
+        self.cohort = read_cohort(args.cohort)
+        self.split = read_split(args.splits, self.cohort, args.seed, self.settings["split"])
+
+    def as_poisoned(self, rows: np.ndarray) -> tuple[Cohort, np.ndarray]:
+        """The samples at `rows` as the run's victim sees them, and which of them are poisoned."""
+        return as_poisoned(self.cohort, rows, self._args.poison)
+
+    def untrained(self) -> Classifier:
+        """The run's model before training, on the CPU."""
+        return build(self._args.model, self.settings["model"], self.cohort.n_steps, self.cohort.features)
+
+    def trained(self, weights: Path) -> Classifier:
+        """The run's model with `weights`, on the run's device."""
+        classifier = self.untrained()
+        load_weights(classifier, weights)
+        return classifier.to(self.device)
+
+    def trigger(self):
+        """The run's trigger (triggers/base.py), fitted on the clean training samples."""
+        module = families.load("triggers", self._args.trigger)
+        parameters = module.Parameters.model_validate(self.settings["trigger"])
+        return module.fit(parameters, self.cohort.subset(self.split.train))
