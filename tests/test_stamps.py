@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from test_faults import CLEAN, TABLE, Project
 
 from pipeline import families
 from pipeline.config import Study
+from pipeline.files import read_json
 from pipeline.grid import cells
 from pipeline.stamps import LARGE, NOT_MEASURED, Stamp, Stamps, _Hashes
 
@@ -179,10 +181,8 @@ def test_what_a_stage_has_loaded_in_the_end_is_in_its_code(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     from pipeline.code import closure
 
-    front = {
-        ROOT / "pipeline" / f"{name}.py"
-        for name in ("__main__", "code", "commands/__init__", "commands/arguments", "lifetime", "state", "warm")
-    }
+    names = ("__main__", "clock", "code", "commands/__init__", "commands/arguments", "lifetime", "state", "warm")
+    front = {ROOT / "pipeline" / f"{name}.py" for name in names}
     everyone = [f"detectors/{name}" for name in families.names("detectors")] + ["triggers/none"]
     seen = set()
     for line in told.read_text().splitlines():
@@ -211,12 +211,73 @@ def test_a_study_of_other_settings_in_the_same_folder_is_outdated_and_the_same_c
     assert project.tables() == first
 
 
-def test_edited_code_makes_results_outdated_and_reruns_its_stages(tmp_path):
-    project = Project(tmp_path / "project", seeds=[1])
+EDITED = "pipeline/evaluation/runs.py"
+
+
+def with_own_code(project: Project) -> Project:
+    """`project` with a copy of the code in the place of the link to it."""
     (project.folder / "pipeline").unlink()
     shutil.copytree(ROOT / "pipeline", project.folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    return project
+
+
+def replaced(path: Path, old: str, new: str) -> None:
+    """Replace `old` in a file, which keeps its size and time: nothing but its content and its ctime tell."""
+    text, before = path.read_text(), path.stat()
+    assert len(old) == len(new) and text.count(old) == 1
+    path.write_text(text.replace(old, new))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def evaluations(project: Project, edited: bool) -> dict[Path, dict]:
+    """The results of `eval`, each made by the code that is `edited` or not: there, one rate is the other."""
+    found = {path: read_json(path) for path in (project.folder / "made/results/runs").rglob("results_eval.json")}
+    for path, result in found.items():
+        rates = result["fpr_clean_own_threshold"], result["recall_clean_own_threshold"]
+        assert (rates[0] == rates[1]) == edited, path
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="warm stages are for Linux")
+def test_no_result_of_old_code_has_the_new_stamp_nor_the_other_way_round(tmp_path, monkeypatch):
+    """The code is edited, so that results show it, while a warm study runs that has evaluated a part of its cells."""
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # bytecode is what could be old
+    project = with_own_code(Project(tmp_path / "project"))
+    rate = '"fpr_clean_own_threshold": number(positive_rate(label, p_clean >= own_threshold, of='
+    edited = project.folder / EDITED
+    command = project.command("snakemake", "--cores", "2", TABLE)
+    run = subprocess.Popen(command, cwd=project.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 300
+    while not list((project.folder / "made").rglob("results_eval.json")):
+        assert run.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    replaced(edited, f"{rate}0", f"{rate}1")
+    output, _ = run.communicate()
+    assert run.returncode == 1, output
+    first = evaluations(project, edited=False)
+    assert 0 < len(first) < 6
+    refusals = [why for state, _, why in project.cells().values() if state == "failed"]
+    sentence = "the code of this stage was changed after the workflow was started; start it again"
+    assert refusals == [sentence] * (6 - len(first)) and f"error: {sentence}" in output
+    assert len(list((project.folder / "made").rglob("results_detect.json"))) == 6, "its code is what it was"
+    assert f"{len(first)} outdated" in project.run("pipeline", "status")
+
+    assert project.jobs(project.snakemake(TABLE)) == {"eval": 6, "aggregate": 1}
+    second = evaluations(project, edited=True)
+    assert not {result["stamp"] for result in first.values()} & {result["stamp"] for result in second.values()}
+    assert "6 of 6 cells done" in project.run("pipeline", "status")
+
+    replaced(edited, f"{rate}1", f"{rate}0")
+    assert "6 outdated" in project.run("pipeline", "status")
+    project.snakemake(TABLE)
+    third = evaluations(project, edited=False)
+    assert len(third) == 6 and third | first == third
+
+
+def test_edited_code_makes_results_outdated_and_reruns_its_stages(tmp_path):
+    project = with_own_code(Project(tmp_path / "project", seeds=[1]))
     project.snakemake()
-    edited = project.folder / "pipeline/evaluation/runs.py"
+    edited = project.folder / EDITED
     text = edited.read_text()
     edited.write_text(text + "\n_CHANGED = 1\n")
     os.utime(edited, (0, 0))  # an archive that was unpacked, say: its time is old
