@@ -68,6 +68,7 @@ def preloaded() -> Callable[[list[str]], int]:
     import pipeline
     from pipeline import code
 
+    code.drop_old_bytecode()
     code.preload()  # before the imports: what is loaded is what was hashed, or newer, which is noticed
     for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."):
         import_module(module.name)
@@ -156,6 +157,9 @@ def _run_stage(args: "Namespace", clock: "Clock") -> None:
 if __name__ == "__main__":
     status = warm.call(sys.argv[1:])
     if status is None:
+        from pipeline import code
+
         lifetime.end_with_snakemake()
+        code.drop_old_bytecode()
         status = main(sys.argv[1:])
     sys.exit(status)

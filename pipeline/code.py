@@ -8,7 +8,9 @@ import ast
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache
+from importlib.util import cache_from_source
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -38,6 +40,19 @@ def preload() -> None:
         _imports(path)
         if path.with_suffix(".sql").is_file():
             content(path.with_suffix(".sql"))
+
+
+def drop_old_bytecode() -> None:
+    """Remove bytecode that is older than the last change of its source, before anything is imported.
+
+    Python takes it for that of the source where size and time (in seconds) are the same, which an edit of a digit or an
+    unpacked archive may leave as they were. The code that runs would not be the code that is hashed.
+    """
+    for path in (ROOT / "pipeline").rglob("*.py"):
+        bytecode = Path(cache_from_source(path))
+        with suppress(OSError):  # there is none, or another job was faster, or this user may change nothing here
+            if bytecode.stat().st_mtime_ns <= path.stat().st_ctime_ns:
+                bytecode.unlink()
 
 
 def changed(stage: str, *members: str) -> bool:
