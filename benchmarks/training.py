@@ -46,8 +46,8 @@ def classifier_of(model: str, steps: int, features: int):
 
 def fit_seconds(model: str, shape: str, rows: int, epochs: int, validation_rows: int) -> float:
     """CPU seconds of one `fit` from scratch."""
-    from pipeline.config import Training
     from pipeline.training.loop import fit
+    from pipeline.training.settings import Training
 
     classifier = classifier_of(model, *SHAPES[shape])
     train = samples(classifier, rows, *SHAPES[shape])

@@ -12,11 +12,11 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 import io  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Callable  # noqa: E402
-from typing import TYPE_CHECKING  # noqa: E402
 
 from pipeline import lifetime, warm  # noqa: E402
 from pipeline.errors import UserError, disk_error  # noqa: E402
 
+TYPE_CHECKING = False  # as in typing, whose import would be a sixth of a client's time
 if TYPE_CHECKING:
     from argparse import Namespace
 
@@ -68,6 +68,7 @@ def preloaded() -> Callable[[list[str]], int]:
     import pipeline
     from pipeline import code
 
+    code.drop_old_bytecode()
     code.preload()  # before the imports: what is loaded is what was hashed, or newer, which is noticed
     for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."):
         import_module(module.name)
@@ -158,6 +159,9 @@ def _run_stage(args: "Namespace", clock: "Clock") -> None:
 if __name__ == "__main__":
     status = warm.call(sys.argv[1:])
     if status is None:
+        from pipeline import code
+
         lifetime.end_with_snakemake()
+        code.drop_old_bytecode()
         status = main(sys.argv[1:])
     sys.exit(status)

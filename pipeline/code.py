@@ -8,7 +8,9 @@ import ast
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache
+from importlib.util import cache_from_source
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -28,16 +30,27 @@ def digest(*parts: str | bytes) -> str:
 @cache
 def code(stage: str, *members: str) -> str:
     """The hash of the code of `stage` ("eval") with `members` ("models/mlp"), as this process first saw the files."""
-    files = closure(stage, *members)
-    return digest(*(part for path in files for part in (path.relative_to(ROOT).as_posix(), content(path))))
+    return digest(*(part for path in closure(stage, *members) for part in _identity(path)))
 
 
 def preload() -> None:
     """Read all code of the project now, so that a fork of this process need not."""
     for path in (ROOT / "pipeline").rglob("*.py"):
-        _imports(path)
-        if path.with_suffix(".sql").is_file():
-            content(path.with_suffix(".sql"))
+        for file in (path, *_needs(path)):
+            _identity(file)
+
+
+def drop_old_bytecode() -> None:
+    """Remove bytecode that is older than the last change of its source, before anything is imported.
+
+    Python takes it for that of the source where size and time (in seconds) are the same, which an edit of a digit or an
+    unpacked archive may leave as they were. The code that runs would not be the code that is hashed.
+    """
+    for path in (ROOT / "pipeline").rglob("*.py"):
+        bytecode = Path(cache_from_source(path))
+        with suppress(OSError):  # there is none, or another job was faster, or this user may change nothing here
+            if bytecode.stat().st_mtime_ns <= path.stat().st_ctime_ns:
+                bytecode.unlink()
 
 
 def changed(stage: str, *members: str) -> bool:
@@ -59,10 +72,14 @@ def closure(stage: str, *members: str) -> tuple[Path, ...]:
         path = waiting.pop()
         if path not in found:
             found.add(path)
-            waiting.extend(_imports(path))
-            packages = (folder / "__init__.py" for folder in path.parents if folder.is_relative_to(ROOT / "pipeline"))
-            waiting.extend(package for package in packages if package.is_file())
-    return tuple(sorted(found | {sql for path in found if (sql := path.with_suffix(".sql")).is_file()}))
+            waiting.extend(_needs(path))
+    return tuple(sorted(found, key=str))
+
+
+@cache
+def _identity(path: Path) -> tuple[str, str]:
+    """Where a file lies below the project's root, and the hash of its content."""
+    return path.relative_to(ROOT).as_posix(), digest(content(path))
 
 
 @cache
@@ -79,20 +96,28 @@ def _read(path: Path) -> bytes:
 
 
 @cache
-def _imports(path: Path) -> tuple[Path, ...]:
-    """The files of this project that the module or notebook `path` imports, and the packages that they lie in."""
+def _needs(path: Path) -> tuple[Path, ...]:
+    """The files of this project that the file `path` needs: what it imports, the packages of all, the SQL beside it."""
+    if path.suffix == ".sql":
+        return ()
     text = content(path).decode()
     if path.suffix == ".ipynb":
         cells = (cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code")
         text = "\n".join("".join(cell["source"]) for cell in cells)
-    found = []
-    for name in _imported(ast.parse(text).body):
-        parts = name.split(".")
-        if parts[0] == "pipeline":
-            modules = [ROOT.joinpath(*parts[:end]) for end in range(1, len(parts) + 1)]
-            files = (file for module in modules for file in (module / "__init__.py", module.with_suffix(".py")))
-            found += [file for file in files if file.is_file()]
-    return tuple(dict.fromkeys(found))
+    names = (name.split(".") for name in _imported(ast.parse(text).body))
+    imported = {ROOT.joinpath(*parts) for parts in names if parts[0] == "pipeline"}
+    # Of a name's parts each may be a package or a module, and the last may be neither.
+    modules = {module for name in (path.with_suffix(""), *imported) for module in (name, *name.parents)}
+    return tuple(file for module in modules for file in _files(module) if file != path)
+
+
+@cache
+def _files(module: Path) -> tuple[Path, ...]:
+    """The files of a module or package without its suffix; none of what lies elsewhere or is neither."""
+    if not module.is_relative_to(ROOT / "pipeline"):
+        return ()
+    files = (module / "__init__.py", module.with_suffix(".py"), module.with_suffix(".sql"))
+    return tuple(file for file in files if file.is_file())
 
 
 def _imported(statements: Iterable[ast.stmt]) -> Iterator[str]:

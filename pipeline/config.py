@@ -4,6 +4,7 @@ Structure, names, types and bounds are checked against `workflow/schemas/config.
 `python -m pipeline schema` generates from the classes here and from the `Parameters` of every trigger, model and
 detector. Reading the committed schema keeps torch out of the process that only plans. The classes themselves add what
 no schema says: keys that go together, and paths.
+Settings that stages read lie beside what reads them, so that a change here re-runs no training.
 """
 
 import json
@@ -15,11 +16,13 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from pipeline import families
 from pipeline.errors import UserError
+from pipeline.evaluation.settings import Explain
 from pipeline.params import Location, Params
+from pipeline.training.settings import Training
 from pipeline.words import counted, suggestion
 
 SCHEMA = Path(__file__).parent.parent / "workflow" / "schemas" / "config.schema.json"
@@ -29,39 +32,6 @@ SECTIONS = {"models": "model_params", "triggers": "trigger_params", "detectors":
 
 Names = Annotated[tuple[str, ...], Field(min_length=1, json_schema_extra={"uniqueItems": True})]
 Probability = Annotated[float, Field(gt=0, lt=1)]
-
-
-class Training(Params):
-    """How every model of the study is trained, and the weights of which epoch are kept."""
-
-    select: Literal["last", "best"] = Field(
-        "last", description="the epoch whose weights are kept: the last, or the one of the best validation AUROC"
-    )
-    epochs: int = Field(12, ge=1, description="passes over the training data")
-    patience: int | None = Field(
-        None, ge=1, description="with select: best, epochs without a better validation AUROC before training stops"
-    )
-    batch_size: int = Field(256, ge=1)
-    learning_rate: float = Field(1e-3, gt=0, description="of the first step")
-    schedule: Literal["linear", "constant"] = Field(
-        "linear", description="the learning rate over the epochs: falling to zero in a straight line, or as it is"
-    )
-    weight_decay: float = Field(0.01, ge=0)
-    class_weights: bool = Field(False, description="weigh the rarer class up by the ratio of the class sizes")
-
-    @model_validator(mode="after")
-    def _patience_has_a_use(self):
-        if self.patience is not None and self.select == "last":
-            raise ValueError("patience needs select: best; the last epoch is trained to the end")
-        return self
-
-
-class Explain(Params):
-    """Integrated gradients on clean and triggered test samples."""
-
-    samples: int = Field(64, ge=1, description="test samples explained per run")
-    steps: int = Field(32, ge=2, description="points on the path from the baseline to the sample")
-    top_k: int = Field(10, ge=1, description="cells compared by the top-k Jaccard index")
 
 
 class Study(Params):
@@ -230,8 +200,8 @@ def _newer_than_schema(path: Sequence[str | int], name: str) -> str:
         known = name in families.load(family, path[1]).Parameters.model_fields
         what = f"a parameter of {path[1]}"
     else:
-        known = name in (Study.model_fields[path[0]].annotation if path else Study).model_fields
-        what = "a key of pipeline/config.py"
+        holder = Study.model_fields[path[0]].annotation if path else Study
+        known, what = name in holder.model_fields, f"a key of {holder.__module__.replace('.', '/')}.py"
     return f"{name!r} is {what}, but not in the schema; {_RENEW}" if known else ""
 
 

@@ -6,9 +6,10 @@ The only place that formats a rate. Imports nothing heavy: Snakemake loads it on
 import json
 from collections.abc import Iterator
 from itertools import product
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from pipeline.config import Study
+if TYPE_CHECKING:
+    from pipeline.config import Study
 
 CLEAN = "none"
 FLIPPED, MASK_ONLY = "flip_only", "mask_only"
@@ -52,7 +53,7 @@ def format_rate(rate: float) -> str:
     return repr(float(rate))
 
 
-def cells(study: Study) -> Iterator[Cell]:
+def cells(study: "Study") -> Iterator[Cell]:
     """Every run of `study`: the clean runs, then trigger × rate."""
     for dataset, model, seed in product(study.datasets, study.models, study.seeds):
         yield Cell(dataset, model, CLEAN, format_rate(0), str(seed))
@@ -80,7 +81,7 @@ def state_file(folder: str, stage: str) -> str:
     return f"{folder}/state_{stage}.json"
 
 
-def settings(study: Study, stage: str, model: str = "", trigger: str = "") -> str:
+def settings(study: "Study", stage: str, model: str = "", trigger: str = "") -> str:
     """What `stage` has to know of the study, as JSON: a change of it re-runs exactly the stage's own cells."""
     parts = {
         "model": lambda: study.parameters("models", model),

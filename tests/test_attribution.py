@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from pipeline.cohorts.cohort import Cohort, Feature
-from pipeline.config import Explain
 from pipeline.evaluation.attribution import (
     attribution_ratio,
     drift,
@@ -14,6 +13,7 @@ from pipeline.evaluation.attribution import (
     saliency_profiles,
 )
 from pipeline.evaluation.explanations import explain
+from pipeline.evaluation.settings import Explain
 
 N, STEPS, FEATURES = 7, 3, 2
 SOURCE = [0, 1, 1]  # the second feature is one-hot encoded into two columns

@@ -258,7 +258,7 @@ def test_a_new_key_needs_a_new_schema(tmp_path, monkeypatch):
             ({"split": "fixed"}, "split: 'split' is a key of pipeline/config.py, but not in the schema; run"),
             (
                 {"training": {"epochs": 1}},
-                "training.epochs: 'epochs' is a key of pipeline/config.py, but not in the schema",
+                "training.epochs: 'epochs' is a key of pipeline/training/settings.py, but not in the schema",
             ),
             (
                 {"trigger_params": {"rare_value": {"where": "all"}}},

@@ -12,13 +12,13 @@ from pipeline import device, families
 from pipeline.__main__ import main
 from pipeline.cohorts import splits
 from pipeline.cohorts.cohort import write_cohort
-from pipeline.config import Training
 from pipeline.evaluation.attribution import integrated_gradients, saliency_profiles
 from pipeline.evaluation.metrics import auroc
 from pipeline.files import read_json, write_json
 from pipeline.models.base import build
 from pipeline.training import checkpoints, loop
 from pipeline.training.loop import Samples, fit
+from pipeline.training.settings import Training
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU on this machine")
 

@@ -1,10 +1,13 @@
 """Stamps: every change of code, settings or input re-runs what it concerns, and nothing else passes for it."""
 
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
+from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from test_faults import CLEAN, TABLE, Project
 
 from pipeline import families
 from pipeline.config import Study
+from pipeline.files import read_json
 from pipeline.grid import cells
 from pipeline.stamps import LARGE, NOT_MEASURED, Stamp, Stamps, _Hashes
 
@@ -27,39 +31,63 @@ STAGES = {
     "figures": [],
     "report": ["notebooks/report.ipynb"],
 }
-MEASURE = "eval detect explain"
-# Modules, and the stages that a change of them concerns. Members of families are looked at apart.
+# Which stages a module concerns: they re-run when it is edited, and no others do. Each module stands in one row.
+RUNS = "poison train eval detect explain"
 CONCERNS = {
-    "stages/train": "train",
-    "cohorts/preprocessing": f"train {MEASURE}",
-    "cohorts/splits": f"sample_dev poison train {MEASURE} aggregate report figures",
-    "cohorts/catalog": "sample_dev poison aggregate report figures",
-    "seeding": f"sample_dev poison train {MEASURE} aggregate report figures",
-    "training/data": f"poison train {MEASURE}",
-    "training/loop": "train",
-    "training/poisoning": "poison",
-    "triggers/base": "poison eval explain",
-    "triggers/rare_value": "poison eval explain",
-    "detectors/base": "detect",
-    "models/base": f"train {MEASURE}",
-    "evaluation/plausibility": "poison",
-    "evaluation/runs": "eval",
-    "evaluation/explanations": "explain",
-    "evaluation/detection": "detect",
-    "results/tables": "aggregate figures report",
-    "results/answers": "report",
-    "warm": "",
-    "commands/status": "",
+    # Told to the user, or around the stages: no result depends on them.
+    "": """__main__ cluster lifetime preflight progress state warm commands/__init__ commands/arguments
+        commands/datasets commands/ingest commands/run commands/schema commands/status commands/tables""",
+    # What all are made of.
+    f"sample_dev {RUNS} aggregate figures report": """__init__ errors files seeding smallcells cohorts/__init__
+        cohorts/splits stages/__init__ stages/arguments""",
+    f"sample_dev {RUNS} aggregate": "families params",
+    f"sample_dev {RUNS}": "cohorts/cohort",
+    f"{RUNS} aggregate figures report": "evaluation/__init__",
+    f"{RUNS} aggregate": "training/__init__",
+    RUNS: "training/data",
+    "train eval detect explain": """cohorts/preprocessing device models/__init__ models/base stages/inputs
+        training/checkpoints""",
+    "train eval detect aggregate figures report": "evaluation/metrics",
+    "eval detect aggregate figures report": "grid",
+    "poison eval explain": "triggers/__init__ triggers/base",
+    "poison aggregate figures report": "evaluation/rounding",
+    "sample_dev poison aggregate figures report": "words",
+    "sample_dev poison": "cohorts/schema",
+    "sample_dev aggregate": "cohorts/catalog",
+    "explain detect": "evaluation/attribution",
+    "explain aggregate": "evaluation/settings",
+    "train aggregate": "training/settings",
+    "aggregate figures report": """evaluation/statistics results/__init__ results/columns results/disclosure
+        results/facts results/findings results/tables""",
+    "figures report": "results/figures results/pages",
+    # What one stage is made of.
+    "sample_dev": "stages/sample_dev cohorts/intake cohorts/sources/__init__",
+    "poison": "stages/poison evaluation/plausibility training/poisoning",
+    "train": "stages/train training/loop training/metadata clock",
+    "eval": "stages/eval evaluation/runs",
+    "detect": "stages/detect detectors/__init__ detectors/base evaluation/detection",
+    "explain": "stages/explain evaluation/explanations",
+    "aggregate": "stages/aggregate code config stamps",
+    "figures": "stages/figures",
+    "report": "stages/report results/answers",
 }
-HASHES = f"""
-from pipeline.code import code
-print(*(code(stage, *members) for stage, members in {STAGES!r}.items()))
-"""
-
-
-def hashes(folder: Path) -> list[str]:
-    done = subprocess.run([sys.executable, "-c", HASHES], cwd=folder, capture_output=True, text=True, check=True)
-    return done.stdout.split()
+# A member concerns the stages that take one of its family, where they are given this one.
+FAMILIES = {
+    "cohorts/sources": "sample_dev",
+    "triggers": "poison eval explain",
+    "models": "train eval detect explain",
+    "detectors": "detect",
+}
+# What concerns these where they are given one of several members, for these import it.
+OF_MEMBERS = {
+    "triggers/rare_value": "triggers/rare_value triggers/hybrid triggers/mask_only",
+    "cohorts/icu_cohort": "cohorts/sources/meds cohorts/sources/mimiciv",
+    "cohorts/original": "cohorts/sources/meds cohorts/sources/mimiciv cohorts/sources/physionet2012",
+    "cohorts/timeline": "cohorts/sources/meds cohorts/sources/mimiciv cohorts/sources/physionet2012",
+    "cohorts/tablecheck": "cohorts/sources/table",
+    "cohorts/tablefile": "cohorts/sources/table",
+}
+ROWS = {module: set(stages.split()) for stages, modules in CONCERNS.items() for module in modules.split()}
 
 
 @pytest.fixture
@@ -70,16 +98,68 @@ def tree(tmp_path) -> Path:
     return tmp_path
 
 
+def code_of(tree: Path):
+    """The module code.py of `tree`, which knows nothing yet."""
+    spec = importlib.util.spec_from_file_location("code_of_tree", tree / "pipeline/code.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def member(module: str) -> bool:
+    family, _, name = module.rpartition("/")
+    return family in FAMILIES and name not in ("__init__", "base")
+
+
+def cases(modules: list[str]) -> list[tuple[str, ...]]:
+    """Each stage with its members: each member of a family that it takes, with some of the others."""
+    members = {family: [m for m in modules if member(m) and m.rpartition("/")[0] == family] for family in FAMILIES}
+    found = [("aggregate",), ("figures",), ("report", "notebooks/report.ipynb")]
+    for stage in sorted({stage for stages in FAMILIES.values() for stage in stages.split()}):
+        taken = [members[family] for family, stages in FAMILIES.items() if stage in stages.split()]
+        longest = max(map(len, taken))
+        found += zip([stage] * longest, *(islice(cycle(family), longest) for family in taken), strict=True)
+    return found
+
+
 def test_a_change_of_a_module_concerns_exactly_the_stages_that_import_it(tree):
-    before = hashes(tree)
-    found = {}
-    for name in CONCERNS:
-        path = tree / "pipeline" / f"{name}.py"
+    paths = sorted(path for kind in ("py", "sql") for path in (tree / "pipeline").rglob(f"*.{kind}"))
+    modules = {path: path.relative_to(tree / "pipeline").with_suffix("").as_posix() for path in paths}
+    assert [module for modules in CONCERNS.values() for module in modules.split()] == list(ROWS), "one stands twice"
+    assert not ROWS.keys() - modules.values() and not OF_MEMBERS.keys() - modules.values(), "one is no file"
+    assert [m for m in modules.values() if m not in ROWS | OF_MEMBERS and not member(m)] == [], "not in the table"
+    stages = cases(list(modules.values()))
+    code = code_of(tree)
+
+    def hashes() -> dict[tuple[str, ...], str]:
+        for known in (code.code, code._identity, code.content):  # not what imports what, which no edit here changes
+            known.cache_clear()
+        return {stage: code.code(*stage) for stage in stages}
+
+    def concerned(module: str) -> set[tuple[str, ...]]:
+        if module in ROWS:
+            return {stage for stage in stages if stage[0] in ROWS[module]}
+        takers = set(OF_MEMBERS.get(module, module).split())
+        return {stage for stage in stages if takers & set(stage[1:])}
+
+    before, wrong = hashes(), {}
+    for path, module in modules.items():
         kept = path.read_bytes()
-        path.write_bytes(kept + b"\n_CHANGED = 1\n")
-        found[name] = {stage for stage, old, new in zip(STAGES, before, hashes(tree), strict=True) if old != new}
+        path.write_bytes(kept + (b"\n_CHANGED = 1\n" if path.suffix == ".py" else b"\n-- changed\n"))
+        found = {stage for stage, now in hashes().items() if now != before[stage]}
         path.write_bytes(kept)
-    assert found == {name: set(stages.split()) for name, stages in CONCERNS.items()}
+        if found != concerned(module):
+            wrong[module] = f"concerns {sorted(found)}, expected {sorted(concerned(module))}"
+    assert wrong == {}
+    assert hashes() == before
+
+
+def test_what_an_edited_module_imports_concerns_its_stages_too(tree):
+    first = code_of(tree).closure("train", "models/mlp")
+    edited = tree / "pipeline/models/mlp.py"
+    edited.write_text(f"{edited.read_text()}\n\ndef _later():\n    from pipeline import clock, cluster\n")
+    added = set(code_of(tree).closure("train", "models/mlp")) - set(first)
+    assert {path.name for path in added} == {"cluster.py", "grid.py"}  # training itself has the clock
 
 
 def test_what_a_stage_has_loaded_in_the_end_is_in_its_code(tmp_path):
@@ -101,7 +181,8 @@ def test_what_a_stage_has_loaded_in_the_end_is_in_its_code(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     from pipeline.code import closure
 
-    front = {ROOT / "pipeline" / f"{name}.py" for name in ("__main__", "lifetime", "warm", "code", "clock")}
+    names = ("__main__", "clock", "code", "commands/__init__", "commands/arguments", "lifetime", "state", "warm")
+    front = {ROOT / "pipeline" / f"{name}.py" for name in names}
     everyone = [f"detectors/{name}" for name in families.names("detectors")] + ["triggers/none"]
     seen = set()
     for line in told.read_text().splitlines():
@@ -130,12 +211,73 @@ def test_a_study_of_other_settings_in_the_same_folder_is_outdated_and_the_same_c
     assert project.tables() == first
 
 
-def test_edited_code_makes_results_outdated_and_reruns_its_stages(tmp_path):
-    project = Project(tmp_path / "project", seeds=[1])
+EDITED = "pipeline/evaluation/runs.py"
+
+
+def with_own_code(project: Project) -> Project:
+    """`project` with a copy of the code in the place of the link to it."""
     (project.folder / "pipeline").unlink()
     shutil.copytree(ROOT / "pipeline", project.folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    return project
+
+
+def replaced(path: Path, old: str, new: str) -> None:
+    """Replace `old` in a file, which keeps its size and time: nothing but its content and its ctime tell."""
+    text, before = path.read_text(), path.stat()
+    assert len(old) == len(new) and text.count(old) == 1
+    path.write_text(text.replace(old, new))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def evaluations(project: Project, edited: bool) -> dict[Path, dict]:
+    """The results of `eval`, each made by the code that is `edited` or not: there, one rate is the other."""
+    found = {path: read_json(path) for path in (project.folder / "made/results/runs").rglob("results_eval.json")}
+    for path, result in found.items():
+        rates = result["fpr_clean_own_threshold"], result["recall_clean_own_threshold"]
+        assert (rates[0] == rates[1]) == edited, path
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="warm stages are for Linux")
+def test_no_result_of_old_code_has_the_new_stamp_nor_the_other_way_round(tmp_path, monkeypatch):
+    """The code is edited, so that results show it, while a warm study runs that has evaluated a part of its cells."""
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # bytecode is what could be old
+    project = with_own_code(Project(tmp_path / "project", triggers=["rare_value"]))
+    rate = '"fpr_clean_own_threshold": number(positive_rate(label, p_clean >= own_threshold, of='
+    edited = project.folder / EDITED
+    command = project.command("snakemake", "--cores", "2", TABLE)
+    run = subprocess.Popen(command, cwd=project.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 300
+    while not any(read_json(path)["state"] == "done" for path in project.folder.glob("made/**/state_eval.json")):
+        assert run.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    replaced(edited, f"{rate}0", f"{rate}1")
+    output, _ = run.communicate()
+    assert run.returncode == 1, output
+    first = evaluations(project, edited=False)
+    assert 0 < len(first) < 4
+    refusals = [why for state, _, why in project.cells().values() if state == "failed"]
+    sentence = "the code of this stage was changed after the workflow was started; start it again"
+    assert refusals == [sentence] * (4 - len(first)) and f"error: {sentence}" in output
+    assert len(list((project.folder / "made").rglob("results_detect.json"))) == 4, "its code is what it was"
+    assert f"{len(first)} outdated" in project.run("pipeline", "status")
+
+    assert project.jobs(project.snakemake(TABLE)) == {"eval": 4, "aggregate": 1}
+    second = evaluations(project, edited=True)
+    assert not {result["stamp"] for result in first.values()} & {result["stamp"] for result in second.values()}
+    assert "4 of 4 cells done" in project.run("pipeline", "status")
+
+    replaced(edited, f"{rate}1", f"{rate}0")
+    assert "4 outdated" in project.run("pipeline", "status")
+    project.snakemake(TABLE)
+    third = evaluations(project, edited=False)
+    assert len(third) == 4 and third | first == third
+
+
+def test_edited_code_makes_results_outdated_and_reruns_its_stages(tmp_path):
+    project = with_own_code(Project(tmp_path / "project", seeds=[1]))
     project.snakemake()
-    edited = project.folder / "pipeline/evaluation/runs.py"
+    edited = project.folder / EDITED
     text = edited.read_text()
     edited.write_text(text + "\n_CHANGED = 1\n")
     os.utime(edited, (0, 0))  # an archive that was unpacked, say: its time is old

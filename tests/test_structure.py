@@ -56,6 +56,14 @@ def test_planning_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
+def test_a_client_of_the_warm_server_imports_next_to_nothing():
+    code = (
+        "import sys; import pipeline.__main__; print(sorted({'ast', 'json', 'pathlib', 'typing'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("path", MODULES, ids=str)
 def test_no_global_randomness(path):
     assert not re.search(r"np\.random\.(?!default_rng|SeedSequence|Generator)\w+|\bimport random\b", path.read_text())

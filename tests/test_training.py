@@ -18,7 +18,6 @@ from conftest import make_cohort
 from pipeline import device
 from pipeline.cohorts import splits
 from pipeline.cohorts.cohort import read_cohort, write_cohort
-from pipeline.config import Training
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import auroc
 from pipeline.files import read_json, write_json
@@ -26,6 +25,7 @@ from pipeline.models.base import build
 from pipeline.training import checkpoints, loop
 from pipeline.training.data import as_poisoned, read_split
 from pipeline.training.loop import AdamW, Samples, epochs_of, fit, learning_rate
+from pipeline.training.settings import Training
 
 TRAINING = {"epochs": 8, "batch_size": 32, "learning_rate": 0.003}
 SODIUM = {"features": ["sodium"], "factor": 1.15}

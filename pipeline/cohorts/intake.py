@@ -10,9 +10,8 @@ import numpy as np
 from pipeline.cohorts.catalog import Entry, check_files, relations_of, source_of
 from pipeline.cohorts.cohort import Cohort
 from pipeline.errors import UserError
+from pipeline.smallcells import MIN_CELL, shown, shown_share
 from pipeline.words import counted
-
-MIN_CELL = 10  # a count from 1 to MIN_CELL - 1 could single a patient out and is never shown
 
 
 @dataclass(frozen=True)
@@ -114,15 +113,3 @@ def missingness_lines(cohort: Cohort) -> list[str]:
     return [
         "  ".join([row[0].ljust(name), row[1].ljust(unit), *map(str.rjust, row[2:], shares)]).rstrip() for row in rows
     ]
-
-
-def shown_share(count: int, total: int) -> str:
-    """A share for people to read, unless it would tell of a small count, or of all but a few."""
-    if 0 < count < MIN_CELL:
-        return shown(count)
-    return f"all but {shown(total - count)}" if 0 < total - count < MIN_CELL else f"{count / total:.1%}"
-
-
-def shown(count: int) -> str:
-    """A count for people to read; small ones are not told."""
-    return f"under {MIN_CELL}" if 0 < count < MIN_CELL else f"{count:,}"

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.cohorts.intake import shown
 from pipeline.errors import UserError
 from pipeline.seeding import generator
+from pipeline.smallcells import shown
 
 # Twentieths of the samples: 70 / 15 / 15 %.
 ROLES = {"train": 14, "validation": 3, "test": 3}

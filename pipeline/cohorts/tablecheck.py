@@ -8,9 +8,10 @@ from math import inf, isfinite
 
 import numpy as np
 
-from pipeline.cohorts.intake import MIN_CELL, Account, shown, shown_share
+from pipeline.cohorts.intake import Account
 from pipeline.cohorts.tablefile import Cells, Texts
 from pipeline.errors import UserError
+from pipeline.smallcells import MIN_CELL, shown, shown_share
 from pipeline.words import counted
 
 LARGEST = 1e30  # of a value: far from where float32 ends

@@ -19,9 +19,10 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.cohorts.cohort import Feature
-from pipeline.cohorts.intake import Account, shown
+from pipeline.cohorts.intake import Account
 from pipeline.cohorts.original import separator
 from pipeline.errors import UserError
+from pipeline.smallcells import shown
 
 HOURLY = ("mean", "sum", "total")
 TWICE = "that stand twice"

@@ -48,7 +48,7 @@ def _wrapped(text: str, indent: str) -> list[str]:
 
 
 def _expected(entry) -> str:
-    from pipeline.cohorts.intake import shown
+    from pipeline.smallcells import shown
 
     if entry.expected is None:
         return "not said"

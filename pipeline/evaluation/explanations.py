@@ -3,8 +3,8 @@
 import numpy as np
 
 from pipeline.cohorts.cohort import Cohort
-from pipeline.config import Explain
 from pipeline.evaluation.attribution import attribution_ratio, drift, integrated_gradients
+from pipeline.evaluation.settings import Explain
 from pipeline.files import number
 from pipeline.models.base import Classifier
 from pipeline.seeding import generator

@@ -6,7 +6,7 @@ count, and measures made of several counts are made of rounded ones.
 
 import numpy as np
 
-from pipeline.cohorts.intake import MIN_CELL
+from pipeline.smallcells import MIN_CELL
 
 
 def tens(count: np.ndarray, total: np.ndarray) -> np.ndarray:

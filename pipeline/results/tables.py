@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pipeline.cohorts.intake import MIN_CELL
 from pipeline.cohorts.splits import ROLES
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import share_of_possible
@@ -77,6 +76,7 @@ from pipeline.results.disclosure import (
 )
 from pipeline.results.facts import collect
 from pipeline.results.findings import findings
+from pipeline.smallcells import MIN_CELL
 
 TEST_TO_TRAIN = ROLES["test"] / ROLES["train"]
 

@@ -13,8 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from pipeline.config import Explain
     from pipeline.evaluation.explanations import explain
+    from pipeline.evaluation.settings import Explain
     from pipeline.files import write_json
     from pipeline.stages.inputs import Inputs
 

@@ -19,9 +19,9 @@ def run(args: argparse.Namespace) -> None:
 
     from pipeline import families
     from pipeline.cohorts.cohort import read_cohort, windows_table, write_parquet
-    from pipeline.cohorts.intake import shown
     from pipeline.evaluation.plausibility import plausibility
     from pipeline.files import whole, write_json
+    from pipeline.smallcells import shown
     from pipeline.training.data import read_split
     from pipeline.training.poisoning import choose_poison
 

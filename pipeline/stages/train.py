@@ -21,12 +21,12 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from pipeline import device, families
-    from pipeline.config import Training
     from pipeline.files import whole, write_json
     from pipeline.seeding import integer_seed
     from pipeline.stages.inputs import Inputs
     from pipeline.training import checkpoints, metadata
     from pipeline.training.loop import Samples, epochs_of, fit, weights_of
+    from pipeline.training.settings import Training
 
     inputs = Inputs(args)
     settings = inputs.settings

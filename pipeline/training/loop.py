@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.adamw import adamw
 
-from pipeline.config import Training
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import auroc
 from pipeline.models.base import BATCH, Classifier
 from pipeline.seeding import integer_seed
 from pipeline.training import checkpoints
+from pipeline.training.settings import Training
 
 SAVE_EVERY = 0.5
 """Seconds of training after which the next epoch's end is saved: about what a kill can cost."""

@@ -1,0 +1,13 @@
+"""How runs are explained: a section of the study configuration."""
+
+from pydantic import Field
+
+from pipeline.params import Params
+
+
+class Explain(Params):
+    """Integrated gradients on clean and triggered test samples."""
+
+    samples: int = Field(64, ge=1, description="test samples explained per run")
+    steps: int = Field(32, ge=2, description="points on the path from the baseline to the sample")
+    top_k: int = Field(10, ge=1, description="cells compared by the top-k Jaccard index")
