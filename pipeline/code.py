@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from pipeline.files import ROOT, found
+
 LENGTH = 16  # hexadecimal digits: enough that no two of a study are equal by chance
 
 
@@ -29,7 +30,9 @@ def digest(*parts: str | bytes) -> str:
 def code(stage: str, *members: str) -> str:
     """The hash of the code of `stage` ("eval") with `members` ("models/mlp"), as this process first saw the files."""
     files = closure(stage, *members)
-    return digest(*(part for path in files for part in (path.relative_to(ROOT).as_posix(), content(path))))
+    # By its name in the project: the same code has the same hash wherever a study is run.
+    named = {(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path).as_posix(): path for path in files}
+    return digest(*(part for name in sorted(named) for part in (name, content(named[name]))))
 
 
 def preload() -> None:
@@ -49,20 +52,20 @@ def changed(stage: str, *members: str) -> bool:
 def closure(stage: str, *members: str) -> tuple[Path, ...]:
     """The files of `stage` and `members` and of all that they import, sorted.
 
-    A member may also be a notebook below the project's root ("notebooks/report.ipynb").
+    A member may also be a notebook, that of the folder of the study or the project's ("notebooks/report.ipynb").
     """
-    notebooks = [ROOT / name for name in members if name.endswith(".ipynb")]
+    notebooks = [found(name) for name in members if name.endswith(".ipynb")]
     modules = [f"pipeline/stages/{stage}", *(f"pipeline/{name}" for name in members if not name.endswith(".ipynb"))]
     waiting = [*notebooks, *(ROOT / f"{name}.py" for name in modules)]
-    found: set[Path] = set()
+    files: set[Path] = set()
     while waiting:
         path = waiting.pop()
-        if path not in found:
-            found.add(path)
+        if path not in files:
+            files.add(path)
             waiting.extend(_imports(path))
             packages = (folder / "__init__.py" for folder in path.parents if folder.is_relative_to(ROOT / "pipeline"))
             waiting.extend(package for package in packages if package.is_file())
-    return tuple(sorted(found | {sql for path in found if (sql := path.with_suffix(".sql")).is_file()}))
+    return tuple(sorted(files | {sql for path in files if (sql := path.with_suffix(".sql")).is_file()}))
 
 
 @cache

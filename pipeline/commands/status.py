@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from pipeline.commands.arguments import add_study_arguments, study_of
+from pipeline.commands.arguments import add_study_arguments, refuse_missing, study_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +15,7 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.stamps import stamps_of
 
     study = study_of(args)
+    refuse_missing(Path(study.results_dir))
     # The lock also stays where Snakemake was killed, and then its jobs are not to blame either.
     rows = progress.states(study, stamps_of(study), running=any(Path(".snakemake/locks").glob("*")))
     for row in rows:
