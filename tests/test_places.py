@@ -15,8 +15,9 @@ import yaml
 from conftest import ROOT
 from test_workflow import planned
 
+from pipeline import places as places_module
 from pipeline.__main__ import main
-from pipeline.code import code
+from pipeline.errors import UserError
 from pipeline.files import found, hide_from_git
 
 PROJECT = ("Snakefile", "workflow", "pipeline", "profiles", "config", "notebooks", "environment.yml", "constraints.txt")
@@ -286,18 +287,20 @@ def test_a_project_in_a_folder_that_cannot_work_is_one_line(tmp_path):
     assert told == [f"error: the project lies in '{project}', expected a folder without braces, colons and line breaks"]
 
 
+def test_a_project_that_search_paths_would_cut_is_refused(monkeypatch):
+    monkeypatch.setattr(places_module, "ROOT", Path("/a:b"))
+    with pytest.raises(UserError, match="the project lies in '/a:b', expected a folder without braces, colons and"):
+        places_module.use_this_code()
+
+
 def test_files_are_found_here_first_then_in_the_project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     catalog = "data/datasets.yaml"
     assert found(catalog) == ROOT / catalog
     assert found("nowhere.yaml") == Path("nowhere.yaml") and found(tmp_path) == tmp_path
-    here = code("report", "notebooks/report.ipynb")
     (tmp_path / "data").mkdir()
     (tmp_path / catalog).touch()
     assert found(catalog) == Path(catalog)
-    monkeypatch.chdir(ROOT)
-    code.cache_clear()
-    assert code("report", "notebooks/report.ipynb") == here
 
 
 def test_a_gitignore_that_is_there_stays(tmp_path):
