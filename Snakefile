@@ -2,9 +2,18 @@
 #
 #   snakemake --cores all              the study in config/config.yaml
 #   snakemake --report report.html     its figures and tables with their provenance
+#
+# In another folder, for a study of its own: snakemake -s PATH/Snakefile --directory ELSEWHERE
+
+import sys
+
+sys.path.insert(0, workflow.basedir)  # before what another project's environment or this folder has
+
+from pipeline import places
+from pipeline.files import hide_from_git
 
 
-configfile: "config/config.yaml"
+configfile: str(places.study_file())
 
 
 report: "workflow/report/workflow.rst"
@@ -31,6 +40,7 @@ rule all:
 
 
 onstart:
+    hide_from_git(*places.written_to(STUDY))
     if workflow.local_exec:
         # Each round of the scheduler would start a timer that causes another round, and so on, ever more of them.
         workflow.scheduler.job_rate_limiter = None

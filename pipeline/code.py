@@ -13,7 +13,8 @@ from functools import cache
 from importlib.util import cache_from_source
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from pipeline.files import ROOT, found
+
 LENGTH = 16  # hexadecimal digits: enough that no two of a study are equal by chance
 
 
@@ -30,7 +31,8 @@ def digest(*parts: str | bytes) -> str:
 @cache
 def code(stage: str, *members: str) -> str:
     """The hash of the code of `stage` ("eval") with `members` ("models/mlp"), as this process first saw the files."""
-    return digest(*(part for path in closure(stage, *members) for part in _identity(path)))
+    named = sorted(map(_identity, closure(stage, *members)))
+    return digest(*(part for identity in named for part in identity))
 
 
 def preload() -> None:
@@ -62,24 +64,25 @@ def changed(stage: str, *members: str) -> bool:
 def closure(stage: str, *members: str) -> tuple[Path, ...]:
     """The files of `stage` and `members` and of all that they import, sorted.
 
-    A member may also be a notebook below the project's root ("notebooks/report.ipynb").
+    A member may also be a notebook, that of the folder of the study or the project's ("notebooks/report.ipynb").
     """
-    notebooks = [ROOT / name for name in members if name.endswith(".ipynb")]
+    notebooks = [found(name) for name in members if name.endswith(".ipynb")]
     modules = [f"pipeline/stages/{stage}", *(f"pipeline/{name}" for name in members if not name.endswith(".ipynb"))]
     waiting = [*notebooks, *(ROOT / f"{name}.py" for name in modules)]
-    found: set[Path] = set()
+    files: set[Path] = set()
     while waiting:
         path = waiting.pop()
-        if path not in found:
-            found.add(path)
+        if path not in files:
+            files.add(path)
             waiting.extend(_needs(path))
-    return tuple(sorted(found, key=str))
+    return tuple(sorted(files, key=str))
 
 
 @cache
 def _identity(path: Path) -> tuple[str, str]:
-    """Where a file lies below the project's root, and the hash of its content."""
-    return path.relative_to(ROOT).as_posix(), digest(content(path))
+    """The name of a file in the project, so that the same code is the same wherever a study is run, and its hash."""
+    name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+    return name.as_posix(), digest(content(path))
 
 
 @cache

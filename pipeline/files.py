@@ -1,4 +1,4 @@
-"""Files appear whole or not at all: written aside, then renamed."""
+"""Files: where they are found, and that they appear whole or not at all (written aside, then renamed)."""
 
 import json
 import os
@@ -13,6 +13,13 @@ from pipeline.errors import UserError, disk_error
 
 if TYPE_CHECKING:
     import numpy as np
+
+ROOT = Path(__file__).parent.parent  # of the project
+
+
+def found(path: str | Path) -> Path:
+    """`path` in this folder if it is there, else in the project, else as it is given, for whoever says so."""
+    return next((each for each in (Path(path), ROOT / path) if each.exists()), Path(path))
 
 
 @contextmanager
@@ -30,6 +37,8 @@ def whole(path: Path) -> Iterator[Path]:
         _remove_leftovers(path.parent, ours)
         try:
             yield aside
+            with aside.open("r+b") as file:
+                os.fsync(file.fileno())  # or the new name may outlive a power cut, and what is in the file not
             os.replace(aside, path)
         finally:
             aside.unlink(missing_ok=True)
@@ -56,6 +65,18 @@ def _runs(process: int) -> bool:
     except PermissionError:  # somebody else's
         return True
     return True
+
+
+def hide_from_git(*folders: Path) -> None:
+    """Make `folders`, each with a .gitignore of its own, so that git leaves rows alone whatever a folder is called.
+
+    A .gitignore that is there already is somebody's decision and stays.
+    """
+    for folder in folders:
+        ignore = folder / ".gitignore"
+        if not ignore.exists():
+            with whole(ignore) as aside:
+                aside.write_text("*\n", encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:

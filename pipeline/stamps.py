@@ -15,14 +15,14 @@ from pipeline.code import code, digest
 from pipeline.cohorts.catalog import Entry, read_entries, source_of
 from pipeline.config import Study
 from pipeline.errors import UserError
-from pipeline.files import read_json, write_json
+from pipeline.files import found, read_json, write_json
 from pipeline.grid import Cell, cells, settings
 
 LARGE = 64 << 20  # bytes from which a file is told by its size, its time and a sample
 _PIECES, _PIECE = 64, 64 << 10  # the sample: so many pieces, evenly spread, of so many bytes
 REPORT_NOTEBOOK = "notebooks/report.ipynb"
 # What of a study no number depends on, and no stamp.
-NOT_MEASURED = {"raw_dir", "data_dir", "results_dir", "warm"}
+NOT_MEASURED = {"raw_dir", "data_dir", "results_dir", "catalog", "warm"}
 # The families that a stage takes members from, beside its own module.
 _FAMILIES = {
     "poison": ("triggers",),
@@ -111,7 +111,7 @@ def cohort_stamps(study: Study, entries: Mapping[str, Entry]) -> dict[str, Stamp
     hashes = _Hashes(Path(study.data_dir) / "cache" / "hashes.json")
     made = {}
     for name, entry in entries.items():
-        tables = [Path(entry.variables)] if hasattr(entry, "variables") else []
+        tables = [found(entry.variables)] if hasattr(entry, "variables") else []
         files = sorted([*source_of(entry).input_files(entry, Path(study.raw_dir)), *tables])
         inputs = (part for path in files for part in (path.name, hashes.of(path)))
         taken = str(study.n_samples)
@@ -149,7 +149,8 @@ class _Hashes:
         return self._known[name][1]
 
     def keep(self) -> None:
-        if self._known != self._kept:
+        # Not where no run has begun yet: planning writes nothing.
+        if self._known != self._kept and self._path.parent.is_dir():
             with suppress(UserError):  # a folder that may not be written: they are hashed anew next time
                 write_json(self._path, self._known)
 

@@ -95,7 +95,7 @@ class Project:
         return {path.name: path.read_bytes() for path in (self.folder / folder).iterdir()}
 
     def junk(self) -> list[Path]:
-        return list((self.folder / "made").rglob(".*"))
+        return [path for path in (self.folder / "made").rglob(".*") if path.name != ".gitignore"]
 
 
 TABLE = "made/results/tables/runs.csv"

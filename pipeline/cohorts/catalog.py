@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from pipeline import families
 from pipeline.errors import UserError
-from pipeline.files import read_yaml
+from pipeline.files import found, read_yaml
 from pipeline.params import Params
 from pipeline.words import suggestion
 
@@ -65,7 +65,11 @@ class Entry(Params):
 
 
 def read_catalog(path: Path) -> dict[str, Entry]:
-    """All entries by name; `UserError` names the entry and key that is wrong."""
+    """All entries by name; `UserError` names the entry and key that is wrong.
+
+    `path`, and the tables of variables that entries name, are those of this folder or else the project's.
+    """
+    path = found(path)
     content = read_yaml(path)
     for name in content:
         _check_name(name, path)

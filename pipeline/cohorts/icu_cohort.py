@@ -19,6 +19,7 @@ from pipeline.cohorts.catalog import Entry
 from pipeline.cohorts.cohort import Cohort, Feature
 from pipeline.cohorts.intake import Account
 from pipeline.errors import UserError
+from pipeline.files import hide_from_git
 
 MEMORY_LIMIT = "1GB"  # of DuckDB, which then goes on on disk
 SEXES = ("F", "M")
@@ -80,7 +81,7 @@ def database(cache_dir: Path) -> Iterator:
     """
     import duckdb
 
-    Path(cache_dir).mkdir(parents=True, exist_ok=True)
+    hide_from_git(Path(cache_dir))
     with TemporaryDirectory(dir=cache_dir) as folder, duckdb.connect() as connection:
         connection.execute(f"SET threads = 1; SET memory_limit = '{MEMORY_LIMIT}'; SET TimeZone = 'UTC'")
         connection.execute("SET enable_progress_bar = false")

@@ -22,6 +22,7 @@ from pipeline.cohorts.cohort import Feature
 from pipeline.cohorts.intake import Account
 from pipeline.cohorts.original import separator
 from pipeline.errors import UserError
+from pipeline.files import found
 from pipeline.smallcells import shown
 
 HOURLY = ("mean", "sum", "total")
@@ -58,6 +59,7 @@ def read_items(path: Path) -> list[Item]:
 
     Raises `UserError` with the line and column that is wrong.
     """
+    path = found(path)
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             header = file.readline()

@@ -49,13 +49,22 @@ def study_of(args: argparse.Namespace) -> "Study":
     return read_study(args.configfile, overrides_of(args, "results_dir"))
 
 
+def refuse_missing(results_dir: Path) -> None:
+    """`UserError` where nothing can have been made: a folder that is asked about is not made by asking."""
+    from pipeline.errors import UserError
+
+    if not results_dir.is_dir():
+        raise UserError(f"{results_dir}: no such folder; expected the results_dir of a study that has been started")
+
+
 def read_study(configfile: Path | None, overrides: dict[str, Any]) -> "Study":
     """config/config.yaml with `configfile` and then `overrides` laid over it, merged as Snakemake merges them."""
     from pipeline.config import load_study, merged
     from pipeline.files import read_yaml
+    from pipeline.places import study_file
 
     config: dict[str, Any] = {}
-    for path in filter(None, (Path("config/config.yaml"), configfile)):
+    for path in filter(None, (study_file(), configfile)):
         config = merged(config, read_yaml(path))
     return load_study(config, overrides)
 

@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
     from pipeline import grid, preflight
     from pipeline.config import merged
+    from pipeline.files import ROOT
 
     overrides = {"results_dir": RESULTS} | overrides_of(args, "raw_dir", "results_dir")
     overrides |= {key: getattr(args, name) for name, (key, *_) in _LISTS.items() if getattr(args, name) is not None}
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     preflight.check(study)
     cells = sorted(grid.cells(study))
     targets = [f"{study.results_dir}/{path}" for cell in cells for path in grid.cell_results(cell)]
-    command = [sys.executable, "-m", "snakemake", "--cores", args.cores]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", args.cores]
     if args.configfile:
         command += ["--configfile", str(args.configfile)]
     # The blanks, because Snakemake strips a value's outer quotes, and then "2024" is a number and "a: b" a mapping.

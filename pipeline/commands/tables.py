@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from pipeline.commands.arguments import add_study_arguments, study_of
+from pipeline.commands.arguments import add_study_arguments, refuse_missing, study_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,18 +15,21 @@ def run(args: argparse.Namespace) -> None:
 
     from pipeline import progress
     from pipeline.errors import UserError
+    from pipeline.files import found, hide_from_git
     from pipeline.results import facts, figures, tables
     from pipeline.stages import report
-    from pipeline.stamps import stamps_of
+    from pipeline.stamps import REPORT_NOTEBOOK, stamps_of
 
     study = study_of(args)
     results = Path(study.results_dir)
+    refuse_missing(results)
     stamps = stamps_of(study)
     rows = progress.states(study, stamps)
     done = [row.cell for row in rows if row.state == progress.DONE]
     if not done:
         raise UserError(f"{results}: no cell of the study is done ({progress.summary(rows)}), expected at least one")
     facts.refuse_outdated(study, results, stamps, only=done)
+    hide_from_git(results)
     # Made aside, then put in place as one: tables, figures and gaps always belong together.
     with tempfile.TemporaryDirectory(prefix=".partial.", dir=results) as folder:
         new, old = Path(folder, "new"), Path(folder, "old")
@@ -35,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
         tables.write_headlines(built["summary"], new)
         figures.write(built, list(built["datasets"]["dataset"]), new / "figures")
         progress.write(rows, new / "cells.csv")
-        notebook, page, executed = Path("notebooks/report.ipynb"), new / "report.html", results / "logs/partial.ipynb"
+        notebook, page, executed = found(REPORT_NOTEBOOK), new / "report.html", results / "logs/partial.ipynb"
         report.write(study.model_dump_json(), new / "tables", notebook, page, executed, new / "cells.csv")
         partial = results / "partial"
         if partial.exists():

@@ -15,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from pipeline import progress
     from pipeline.config import Study
+    from pipeline.grid import cells
     from pipeline.results import facts, tables
     from pipeline.stamps import Stamp, Stamps
 
@@ -25,3 +27,5 @@ def run(args: argparse.Namespace) -> None:
     built = tables.build(study, args.results_dir)
     tables.write(built, args.results_dir / "tables")
     tables.write_headlines(built["summary"], args.results_dir)
+    done = [progress.State(*cell, progress.DONE, "", "") for cell in sorted(cells(study))]  # or it was refused above
+    progress.write(done, args.results_dir / "cells.csv")

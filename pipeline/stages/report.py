@@ -55,8 +55,8 @@ def execute(notebook: Path, parameters: dict[str, str], executed: Path):
         kept = Path(folder) / "report.ipynb"
         try:
             return papermill.execute_notebook(
-                str(notebook.resolve()),
-                str(kept),
+                _literal(notebook.resolve()),
+                _literal(kept),
                 parameters=parameters,
                 kernel_name="python3",
                 progress_bar=False,
@@ -75,6 +75,11 @@ def execute(notebook: Path, parameters: dict[str, str], executed: Path):
             if kept.exists():
                 with whole(executed) as aside:
                     shutil.copyfile(kept, aside)
+
+
+def _literal(path: Path) -> str:
+    """`path` for papermill, which puts parameters in the place of names in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def to_html(notebook) -> str:

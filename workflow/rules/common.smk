@@ -1,21 +1,21 @@
 # The study, its grid and its paths. Everything that can be tested lives in pipeline/.
 
 import json
-import shlex
 import sys
 from pathlib import Path
 
-from pipeline import cluster, grid, lifetime, preflight, progress, warm
+from pipeline import cluster, grid, lifetime, places, preflight, progress, warm
 from pipeline.clock import Clock
 from pipeline.cohorts.catalog import source_of
 from pipeline.config import load_study
 from pipeline.errors import UserError
-from pipeline.files import read_yaml
-from pipeline.stamps import NOT_MEASURED, Stamps, cohort_stamps
+from pipeline.files import found, read_yaml
+from pipeline.stamps import NOT_MEASURED, REPORT_NOTEBOOK, Stamps, cohort_stamps
 
 CLOCK = Clock()
 
 try:
+    places.use_this_code()
     # Snakemake has read them, but takes the last of two equal keys.
     for path in workflow.configfiles:
         read_yaml(path)
@@ -26,9 +26,6 @@ except UserError as error:
     sys.exit(f"error: {error}")
 
 lifetime.begin()
-
-# `python` in a rule is the interpreter that runs Snakemake, also where its environment is not activated.
-shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
 # What tables and report depend on.
 STUDY_JSON = STUDY.model_dump_json(exclude=NOT_MEASURED)

@@ -37,6 +37,8 @@ rule aggregate:
         tables=expand(f"{RESULTS}/tables/{{table}}.{{kind}}", table=TABLES, kind=["csv", "parquet"]),
         metrics=f"{RESULTS}/metrics.json",
         plot=f"{RESULTS}/dose_response.csv",
+        # Whoever deletes the outputs deletes with them what says that they are there.
+        cells=f"{RESULTS}/cells.csv",
     log:
         f"{RESULTS}/logs/aggregate.log",
     conda:
@@ -100,7 +102,7 @@ rule figures:
 rule report:
     input:
         rules.aggregate.output.tables,
-        notebook="notebooks/report.ipynb",
+        notebook=str(found(REPORT_NOTEBOOK)),
     output:
         f"{RESULTS}/report.html",
     log:
