@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.cohorts.cohort import Feature
-from pipeline.cohorts.intake import Account, shown
+from pipeline.cohorts.intake import Account, shown_part
 from pipeline.cohorts.original import separator
 from pipeline.errors import UserError
 
@@ -235,7 +235,7 @@ def _why_empty(connection, items: list[Item], variables: list[int]) -> str:
     grouped, absent, dropped = list(_by_variable(items).items()), [], []
     for position in variables:
         variable, rows = grouped[position]
-        reasons = ", ".join(f"{shown(count)} {why}" for number, why, count in found if number == position)
+        reasons = ", ".join(f"{shown_part(count)} {why}" for number, why, count in found if number == position)
         units = ", ".join(dict.fromkeys(unit for row in rows for unit in row.units or ("any",) if unit))
         codes = ", ".join(dict.fromkeys(f"{row.table} {row.code}".strip() for row in rows))
         if reasons:

@@ -6,7 +6,7 @@ count, and measures made of several counts are made of rounded ones.
 
 import numpy as np
 
-from pipeline.cohorts.intake import MIN_CELL
+MIN_CELL = 10  # a count from 1 to MIN_CELL - 1 could single a patient out and is never shown
 
 
 def tens(count: np.ndarray, total: np.ndarray) -> np.ndarray:
