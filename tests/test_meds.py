@@ -413,9 +413,9 @@ def test_the_account_is_told_before_the_check_that_fails(tmp_path, capsys):
     entry = parse_entry("made", {"source": "meds", "folder": "meds.parquet"}, "catalog")
     with pytest.raises(UserError, match="made: column 'heart_rate': expected it measured at least once"):
         take_in("made", entry, tmp_path, tmp_path / "cache", tell=told.append)
-    assert told[0].startswith("stays: under 10 read")
+    assert told[0].startswith("stays: under 10 kept")
     assert "18 in an unknown unit" in told[1]
-    assert "never with a value that counts: heart_rate (18 in an unknown unit; known units: bpm)" in told[2]
+    assert "never with a value that counts: heart_rate (20 in an unknown unit; known units: bpm)" in told[2]
     assert "not measured in any window: sbp (chartevents 220050, " in told[2]
 
 

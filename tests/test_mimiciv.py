@@ -508,7 +508,7 @@ def test_ingest_takes_the_whole_cohort_in(mimic_tables, tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     assert main(["ingest", "made", "--raw-dir", str(mimic_tables)]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("stays: 60 read, ") and "not the first of their patient" in said
+    assert said.startswith("stays: 33 kept; dropped: ") and "not the first of their patient" in said
     (tmp_path / "empty" / "mimiciv").mkdir(parents=True)
     assert main(["ingest", "made", "--raw-dir", "empty"]) == 1
     missing = "empty/mimiciv/hosp/patients.csv.gz: no such file"
@@ -678,7 +678,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(linked, tmp_path, capsys, 
     said = capsys.readouterr()
     assert re.fullmatch(rf"error: .*{message}.*\n", said.err)
     # What became of the rows is told before a check of the cohort fails.
-    assert said.out.startswith("stays: 60 read, 33 kept; dropped: ") == ("made: label:" in message)
+    assert said.out.startswith("stays: 33 kept; dropped: ") == ("made: label:" in message)
     assert said.out.count("\n") == (5 if said.out else 0)
     assert not re.search(r"S3CRET|3141|61\.5|T00:00|\b[1-3]\d{7}\b", said.err), "a value or an id in a message"
     left = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*")}
@@ -691,7 +691,7 @@ def test_good_input_is_written(linked, tmp_path, capsys):
     assert sample_dev(linked, tmp_path / "out", stays="all", hours=6, gap=0) == 0
     written = {path.name for path in (tmp_path / "out").rglob("*") if path.parent.name != "cache"}
     assert written == {"cache", "made", "made.json", "samples.parquet", "windows.parquet"}
-    assert "stays: 60 read, 5" in capsys.readouterr().out
+    assert "stays: 57 kept; dropped: under 10 " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,8 @@
-"""Counts in tens: what the rule is, and that released tables of made-up studies tell of no few patients."""
+"""Counts in tens: what the rule is, and that accounts and tables of made-up studies tell of no few patients."""
+
+from collections import defaultdict
+from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -7,6 +11,8 @@ from reconstruct import reconstruct
 from test_results import TRAINED
 
 from pipeline import families
+from pipeline.cohorts import tablecheck
+from pipeline.cohorts.intake import Account, account_lines, shown_share, summary_line
 from pipeline.config import Study
 from pipeline.detectors.base import Suspicion
 from pipeline.evaluation import detection, plausibility
@@ -121,6 +127,57 @@ def _explain(rng) -> dict:
     features = [{"feature": "sodium", "share_clean": 0.5, "share_triggered": 0.5, "share_control": 0.5}]
     sizes = {"n_samples": 64, "n_patients": 64, "top_k": 10, "convergence_delta": 0.01}
     return shares | drift | replaced | sizes | {"features": features}
+
+
+def given_away(said) -> list[tuple[str, str, int]]:
+    """What the words give away: `said` yields all that can be said, words with the counts behind them by name.
+
+    That is a count that is the same number from 1 to 9 whenever these words are said.
+    """
+    behind = defaultdict(set)
+    for words, counts in said:
+        for name, count in counts.items():
+            behind[words, name].add(count)
+    return [(*key, *values) for key, values in behind.items() if len(values) == 1 and 0 < min(values) < 10]
+
+
+def test_an_account_gives_no_small_count_away():
+    """Beside the size of the cohort, which the line after it and the tables tell as it is."""
+
+    def said(few_told: bool):
+        for kept, *dropped in product(range(1, 40), range(16), range(16)):
+            account = Account("stays", kept + sum(dropped), dict(zip("ab", dropped, strict=True)))
+            line = f"{account.read} read, {account_lines([account])[0]}" if few_told else account_lines([account])[0]
+            counts = {"read": account.read, "kept": kept, "a": dropped[0], "b": dropped[1], "a + b": sum(dropped)}
+            yield (line, kept if kept > 9 else "few"), counts
+
+    assert given_away(said(few_told=False)) == []
+    assert {what for _, what, _ in given_away(said(few_told=True))} >= {"a", "b", "kept"}
+    assert account_lines([Account("stays", 400, {"young": 3, "again": 0})]) == [
+        "stays: 397 kept; dropped: under 10 young"
+    ]
+    assert account_lines([Account("stays", 400, {"young": 30})]) == ["stays: 400 read, 370 kept; dropped: 30 young"]
+
+
+def test_nor_do_notes_beside_how_much_is_missing():
+    def said(share):
+        for missing, outside in product(range(61), range(61)):
+            if missing + outside <= 60:
+                words = share(outside, 400), shown_share(missing + outside, 400)
+                yield words, {"missing": missing, "outside": outside}
+
+    assert given_away(said(tablecheck._share)) == []
+    assert given_away(said(lambda count, total: f"{count}")) != []
+
+
+def test_nor_does_the_number_of_groups():
+    cohort = make_cohort(n=120)
+    said = []
+    for n_groups in range(1, 121):
+        grouped = replace(cohort, group_id=np.arange(120) % n_groups)
+        said.append((summary_line(grouped), {"groups": n_groups, "of the same patients": 120 - n_groups}))
+    assert given_away(said) == []
+    assert ", 120 groups, " in said[-4][0] and ", 110 groups, " in said[-9][0] and ", under 10 groups, " in said[7][0]
 
 
 def released(study: Study, facts, folder):

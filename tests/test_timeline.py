@@ -270,7 +270,7 @@ def test_why_a_variable_has_no_value_is_told(items):
     rows = [(0, minute, "1", 80, "Hz") for minute in range(12)] + [(0, 0, "5", 4, None), (0, 0, "4", 60, None)]
     note = hourly(items, [*rows, (0, 0, "8", 40, "mL"), (0, 0, "2", 36, None)]).account.note
     assert note == (
-        "measured, but never with a value that counts: heart_rate (12 in an unknown unit; known units: bpm, "
+        "measured, but never with a value that counts: heart_rate (10 in an unknown unit; known units: bpm, "
         "beats/min), "
         "gcs (under 10 in no hour within the plausible range; known units: any)"
     )

@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.cohorts.catalog import Entry, check_files, relations_of, source_of
 from pipeline.cohorts.cohort import Cohort
 from pipeline.errors import UserError
+from pipeline.evaluation.rounding import tens
 from pipeline.smallcells import MIN_CELL, shown, shown_share
 from pipeline.words import counted
 
@@ -59,10 +60,15 @@ def take_in(
 
 
 def account_lines(accounts: list[Account]) -> list[str]:
-    """The accounts in words, e.g. `ICU stays: 140 read, 100 kept; dropped: 40 not the patient's first`."""
+    """The accounts in words, e.g. `ICU stays: 140 read, 100 kept; dropped: 40 not the patient's first`.
+
+    How many were read is left out where another count is withheld: it would give that one back.
+    """
     lines = []
     for account in accounts:
-        line = f"{account.rows}: {shown(account.read)} read, {shown(account.kept)} kept"
+        counts = [count for count in (account.kept, *account.dropped.values()) if count]
+        read = "" if min(counts, default=MIN_CELL) < MIN_CELL else f"{shown(account.read)} read, "
+        line = f"{account.rows}: {read}{shown(account.kept)} kept"
         dropped = [f"{shown(count)} {reason}" for reason, count in account.dropped.items() if count]
         line += f"; dropped: {', '.join(dropped)}" if dropped else ""
         lines.append(f"{line}; note: {account.note}" if account.note else line)
@@ -70,9 +76,14 @@ def account_lines(accounts: list[Account]) -> list[str]:
 
 
 def summary_line(cohort: Cohort) -> str:
-    """Size, groups, prevalence, shape and missingness of a cohort in one line."""
+    """Size, groups, prevalence, shape and missingness of a cohort in one line.
+
+    Groups are told in tens, or to be as many as samples: the rest are further samples of the same patients.
+    """
     positive = shown_share(int(cohort.label.sum()), len(cohort))
-    samples, groups = counted(len(cohort), "sample"), counted(len(np.unique(cohort.group_id)), "group")
+    n_groups = len(np.unique(cohort.group_id))
+    n_groups = n_groups if n_groups < MIN_CELL else int(tens(n_groups, len(cohort)))
+    samples, groups = counted(len(cohort), "sample"), f"{shown(n_groups)} groups"
     steps, features = counted(cohort.n_steps, "step"), counted(len(cohort.features), "feature")
     return (
         f"{cohort.name}: {samples}, {groups}, {positive} positive, {steps} × {features}, "

@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.cohorts.intake import Account
 from pipeline.cohorts.tablefile import Cells, Texts
 from pipeline.errors import UserError
+from pipeline.evaluation.rounding import tens
 from pipeline.smallcells import MIN_CELL, shown, shown_share
 from pipeline.words import counted
 
@@ -281,6 +282,8 @@ def _account(feature: str, n: int, note: str) -> Account:
 
 
 def _share(count: int, total: int) -> str:
-    """A count and its share in words, neither of them telling of few."""
-    share = shown_share(count, total)
-    return share if 0 < count < MIN_CELL or 0 < total - count < MIN_CELL else f"{count:,} ({share})"
+    """A count in tens and its share in words, neither of them telling of few."""
+    if 0 < count < MIN_CELL or 0 < total - count < MIN_CELL:
+        return shown_share(count, total)
+    told = int(tens(count, total))
+    return f"{told:,} ({told / total:.1%})"

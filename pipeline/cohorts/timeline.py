@@ -23,7 +23,7 @@ from pipeline.cohorts.intake import Account
 from pipeline.cohorts.original import separator
 from pipeline.errors import UserError
 from pipeline.files import found
-from pipeline.smallcells import shown
+from pipeline.smallcells import shown_part
 
 HOURLY = ("mean", "sum", "total")
 TWICE = "that stand twice"
@@ -238,7 +238,7 @@ def _why_empty(connection, items: list[Item], variables: list[int]) -> str:
     grouped, absent, dropped = list(_by_variable(items).items()), [], []
     for position in variables:
         variable, rows = grouped[position]
-        reasons = ", ".join(f"{shown(count)} {why}" for number, why, count in found if number == position)
+        reasons = ", ".join(f"{shown_part(count)} {why}" for number, why, count in found if number == position)
         units = ", ".join(dict.fromkeys(unit for row in rows for unit in row.units or ("any",) if unit))
         codes = ", ".join(dict.fromkeys(f"{row.table} {row.code}".strip() for row in rows))
         if reasons:
