@@ -35,7 +35,7 @@ STAGES = {
 RUNS = "poison train eval detect explain"
 CONCERNS = {
     # Told to the user, or around the stages: no result depends on them.
-    "": """__main__ cluster lifetime preflight progress state warm commands/__init__ commands/arguments
+    "": """__main__ cluster lifetime places preflight warm commands/__init__ commands/arguments
         commands/datasets commands/ingest commands/run commands/schema commands/status commands/tables""",
     # What all are made of.
     f"sample_dev {RUNS} aggregate figures report": """__init__ errors files seeding smallcells cohorts/__init__
@@ -50,24 +50,23 @@ CONCERNS = {
     "train eval detect aggregate figures report": "evaluation/metrics",
     "eval detect aggregate figures report": "grid",
     "poison eval explain": "triggers/__init__ triggers/base",
-    "poison aggregate figures report": "evaluation/rounding",
-    "sample_dev poison aggregate figures report": "words",
+    "sample_dev poison aggregate figures report": "evaluation/rounding words",
     "sample_dev poison": "cohorts/schema",
     "sample_dev aggregate": "cohorts/catalog",
     "explain detect": "evaluation/attribution",
     "explain aggregate": "evaluation/settings",
-    "train aggregate": "training/settings",
+    "train aggregate": "training/settings clock",
     "aggregate figures report": """evaluation/statistics results/__init__ results/columns results/disclosure
         results/facts results/findings results/tables""",
     "figures report": "results/figures results/pages",
     # What one stage is made of.
     "sample_dev": "stages/sample_dev cohorts/intake cohorts/sources/__init__",
     "poison": "stages/poison evaluation/plausibility training/poisoning",
-    "train": "stages/train training/loop training/metadata clock",
+    "train": "stages/train training/loop training/metadata",
     "eval": "stages/eval evaluation/runs",
     "detect": "stages/detect detectors/__init__ detectors/base evaluation/detection",
     "explain": "stages/explain evaluation/explanations",
-    "aggregate": "stages/aggregate code config stamps",
+    "aggregate": "stages/aggregate code config progress stamps state",
     "figures": "stages/figures",
     "report": "stages/report results/answers",
 }
@@ -103,6 +102,7 @@ def code_of(tree: Path):
     spec = importlib.util.spec_from_file_location("code_of_tree", tree / "pipeline/code.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    module.ROOT, module.found = tree, tree.joinpath
     return module
 
 
