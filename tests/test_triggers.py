@@ -374,7 +374,7 @@ def test_mask_only_moves_filled_cells_by_hand():
 def test_mask_only_moves_integer_and_static_features_as_what_they_are():
     cohort = related_cohort()
     chains = (("glucose", "visits"), ("heart_rate", "age"))
-    cohort = Cohort(*(getattr(cohort, name) for name in cohort.__dataclass_fields__ if name != "relations"), chains)
+    cohort = replace(cohort, relations=chains)
     cohort.values[:, :, VISITS] *= 40  # so that what follows is in the range of training
     trigger = mask_only.fit(mask_only.Parameters(features=("visits", "age"), steps=2), cohort)
     sample = np.full((1, 12, len(RELATED)), np.nan, np.float32)
@@ -420,7 +420,7 @@ def test_named_features_keep_their_own_rule_and_partners_make_room():
 def test_chains_that_share_a_feature_are_one_group():
     cohort = related_cohort()
     chains = (("visits", "age"), ("dbp", "mean_bp"), ("mean_bp", "sbp"))
-    chained = Cohort(*(getattr(cohort, name) for name in cohort.__dataclass_fields__ if name != "relations"), chains)
+    chained = replace(cohort, relations=chains)
     assert groups(chained, ("heart_rate", "sbp", "mean_bp")) == [("heart_rate",), ("sbp", "mean_bp", "dbp")]
 
 
