@@ -14,13 +14,21 @@ def tens(count: np.ndarray, total: np.ndarray) -> np.ndarray:
 
     What is left of `total`, which is known and no multiple of ten, is none or at least ten too.
     """
-    count, total = (
-        np.round(np.asarray(count, float), 6),
-        np.asarray(total, float),
-    )  # a share times its total is a hair off
-    most = np.maximum(MIN_CELL * np.floor(total / MIN_CELL - 1), 0)
-    part = np.minimum(MIN_CELL * np.floor(count / MIN_CELL + 0.5), most)
+    count = np.round(np.asarray(count, float), 6)  # a share times its total is a hair off
+    total = np.asarray(total, float)
+    part = np.minimum(MIN_CELL * np.floor(count / MIN_CELL + 0.5), _most(total))
     return np.where(total - count <= count - part, total, part)
+
+
+def _most(total: np.ndarray) -> np.ndarray:
+    """The largest multiple of ten that leaves at least ten of `total`."""
+    return np.maximum(MIN_CELL * np.floor(total / MIN_CELL - 1), 0)
+
+
+def error_of_tens(total: np.ndarray) -> np.ndarray:
+    """How far a count in `tens` of `total`, elementwise, can lie from the count: 5 to 9, from a `total` of 10."""
+    total = np.asarray(total, float)
+    return np.floor((total - _most(total)) / 2)
 
 
 def share_in_tens(share: np.ndarray | None, total: np.ndarray) -> np.ndarray:
