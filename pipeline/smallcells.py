@@ -1,4 +1,11 @@
-"""Counts that could single a patient out, and how a count or share is told without them."""
+"""Counts that could single a patient out, and how counts and shares are told without them.
+
+A share is a count in disguise: 0.986 of 652 are all but 9. So what leaves the folders of rows is the share of a count
+to the nearest ten, and measures made of several counts are made of rounded ones: no released number, nor any sum or
+difference of some, tells of a few.
+"""
+
+import numpy as np
 
 MIN_CELL = 10  # a count from 1 to MIN_CELL - 1 could single a patient out and is never shown
 
@@ -18,3 +25,33 @@ def shown_part(count: int) -> str:
 def shown(count: int) -> str:
     """A count for people to read; small ones are not told."""
     return f"under {MIN_CELL}" if 0 < count < MIN_CELL else f"{count:,}"
+
+
+def tens(count: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """`count` of `total`, elementwise, to the nearest ten (halves up) or to all, whichever is nearer.
+
+    What is left of `total`, which is known and no multiple of ten, is none or at least ten too.
+    """
+    count = np.round(np.asarray(count, float), 6)  # a share times its total is a hair off
+    total = np.asarray(total, float)
+    part = np.minimum(MIN_CELL * np.floor(count / MIN_CELL + 0.5), _most(total))
+    return np.where(total - count <= count - part, total, part)
+
+
+def _most(total: np.ndarray) -> np.ndarray:
+    """The largest multiple of ten that leaves at least ten of `total`."""
+    return np.maximum(MIN_CELL * np.floor(total / MIN_CELL - 1), 0)
+
+
+def error_of_tens(total: np.ndarray) -> np.ndarray:
+    """How far a count in `tens` of `total`, elementwise, can lie from the count: 5 to 9, from a `total` of 10."""
+    total = np.asarray(total, float)
+    return np.floor((total - _most(total)) / 2)
+
+
+def share_in_tens(share: np.ndarray | None, total: np.ndarray) -> np.ndarray:
+    """`share` of `total` things, elementwise, with their number as in `tens`; NaN where there is no share."""
+    share, total = np.asarray(np.nan if share is None else share, float), np.asarray(total, float)
+    known = ~np.isnan(share) & (total > 0)
+    safe = np.where(known, total, 1)
+    return np.where(known, tens(np.where(known, share, 0) * safe, safe) / safe, np.nan)

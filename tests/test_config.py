@@ -234,6 +234,7 @@ def test_a_real_new_file_works_once_the_schema_is_written(tmp_path):
         f"error: config: triggers[0]: 'flip_more' is a file of its family, but not in the schema; {renew}",
     )
     assert said("schema") == (0, "")
+    (tmp_path / "results").mkdir()
     assert said(*asked) == (0, "")
     (tmp_path / "pipeline/triggers/flip_more.py").unlink()
     assert said(*asked) == (

@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import product
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import make_cohort
 from reconstruct import reconstruct
@@ -16,11 +17,12 @@ from pipeline.cohorts.intake import Account, account_lines, shown_share, summary
 from pipeline.config import Study
 from pipeline.detectors.base import Suspicion
 from pipeline.evaluation import detection, plausibility
-from pipeline.evaluation.rounding import share_in_tens, tens
 from pipeline.evaluation.runs import evaluate_attack, evaluate_clean
+from pipeline.evaluation.statistics import proportion_interval
 from pipeline.files import write_json
 from pipeline.grid import cells
-from pipeline.results import disclosure, tables
+from pipeline.results import coarseness, disclosure, tables
+from pipeline.smallcells import error_of_tens, share_in_tens, tens
 
 
 def test_a_count_goes_to_the_nearest_ten_or_to_all():
@@ -39,6 +41,13 @@ def test_neither_a_count_nor_what_is_left_is_small_and_the_order_stays():
         assert set(rounded) == set(possible)
         assert (np.abs(rounded - count) == np.abs(np.subtract.outer(possible, count)).min(0)).all()
         assert (np.diff(rounded) >= 0).all()
+
+
+def test_how_far_a_count_in_tens_can_be_wrong():
+    for total in range(10, 130):
+        count = np.arange(total + 1)
+        assert error_of_tens(total) == np.abs(tens(count, total) - count).max()
+    assert error_of_tens([10, 13, 20, 652, 659]).tolist() == [5, 6, 5, 6, 9]
 
 
 def test_a_share_is_that_of_a_rounded_count():
@@ -104,6 +113,7 @@ def _eval(rng, label, target, cell, n_train) -> dict:
     return found | {
         **{"target": target, "clean_threshold": 0.5, "own_threshold": own, "n_train": n_train, "n_test": len(label)},
         **{"n_label_1": int(label.sum()), "validation_pairs": 900, "n_poisoned": sizes["poisoned"]},
+        "warnings": [],
         "patients": found["patients"] | sizes,
     }
 
@@ -153,10 +163,10 @@ def test_an_account_gives_no_small_count_away():
 
     assert given_away(said(few_told=False)) == []
     assert {what for _, what, _ in given_away(said(few_told=True))} >= {"a", "b", "kept"}
-    assert account_lines([Account("stays", 400, {"young": 3, "again": 0})]) == [
-        "stays: 397 kept; dropped: under 10 young"
-    ]
-    assert account_lines([Account("stays", 400, {"young": 30})]) == ["stays: 400 read, 370 kept; dropped: 30 young"]
+    account = Account("stays", 400, {"young": 3, "again": 0})
+    assert account_lines([account]) == ["stays: 397 kept; dropped: under 10 young"]
+    account = Account("stays", 400, {"young": 30})
+    assert account_lines([account]) == ["stays: 400 read, 370 kept; dropped: 30 young"]
 
 
 def test_nor_do_notes_beside_how_much_is_missing():
@@ -200,13 +210,48 @@ def test_released_tables_tell_no_small_count(tmp_path, target, n_test, seeds):
     assert runs["asr"].to_numpy() == pytest.approx(same.to_numpy())
 
 
+def unrounded(monkeypatch) -> None:
+    for name in ("run_in_tens", "detection_in_tens", "explanation_in_tens"):
+        monkeypatch.setattr(tables, name, lambda fact: fact)
+
+
+@pytest.mark.parametrize("n_test", [60, 300])
+@pytest.mark.parametrize("target", [0, 1])
+def test_intervals_hold_what_would_be_told_without_rounding(tmp_path, monkeypatch, target, n_test):
+    study = made_up(tmp_path, target, n_test, 3)
+    told = tables.build(study, tmp_path)
+    unrounded(monkeypatch)
+    meant = tables.build(study, tmp_path)
+    for name, key, mean, of_counts in (
+        ("summary", "metric", "mean", "asr|fpr_|recall_|acc_|auroc_|detection_|drift_topk|control_topk"),
+        ("contrasts", ["metric", "control"], "difference", "asr|fpr_|recall_|acc_|auroc_|detection_"),
+    ):
+        both = told[name].merge(meant[name], on=["dataset", "model", "trigger", "rate", *np.atleast_1d(key)])
+        both = both[both["metric"].str.match(of_counts)]
+        off = (both[f"{mean}_x"] - both[f"{mean}_y"]).abs()
+        assert len(both) > 50 and off.max() > 0.01
+        assert (both[f"{mean}_y"].between(both["ci_low_x"] - 1e-9, both["ci_high_x"] + 1e-9)).all()
+        assert (both["ci_high_x"] > both["ci_low_x"]).all(), "no interval is a single number"
+
+
+def test_without_a_spread_nothing_is_certain_of_few_samples(tmp_path):
+    """7 of 13 victims fooled in every seed round to all of them, which must not pass for a backdoor that is sure."""
+    runs = pd.DataFrame({"dataset": "ward", "target": 1, "n_triggered": [13] * 3, "asr": 1.0, "asr0": 0.0})
+    runs = runs.assign(asr_own_threshold=1.0, asr0_own_threshold=0.0, fpr_clean=0.0, recall_clean=1.0, fpr_poison=1.0)
+    sizes = pd.DataFrame({"dataset": ["ward"], "n_test": [40], "prevalence": [27 / 40]})
+    off = coarseness._of_runs(runs.assign(recall_poison=1.0), sizes)
+    assert off["asr"].tolist() == [6 / 13] * 3 and off["effect_share"].tolist() == [6 / 13] * 3
+    assert off["asr_net"].tolist() == [12 / 13] * 3 and off["recall_clean"].tolist() == [8 / 27] * 3
+    interval = proportion_interval(np.ones(3), error=6 / 13)
+    assert (interval.mean, interval.low, interval.high) == (1, pytest.approx(7 / 13), 1)
+
+
 @pytest.mark.parametrize("target", [0, 1])
 def test_without_rounding_they_tell_many(tmp_path, monkeypatch, target):
     monkeypatch.setattr(plausibility, "tens", lambda count, total: count)
     monkeypatch.setattr(plausibility, "share_in_tens", lambda share, total: share)
     study = made_up(tmp_path, target, 60, 1)
-    for name in ("run_in_tens", "detection_in_tens", "explanation_in_tens"):
-        monkeypatch.setattr(tables, name, lambda fact: fact)
+    unrounded(monkeypatch)
     told = {(one.table, one.what) for one in reconstruct(released(study, tmp_path, tmp_path / "released"))}
     wanted = {"asr", "asr (not)", "asr0", "asr_net", "acc_clean (not)", "FP clean", "FN clean", "TP poison"}
     wanted |= {"asr - asr_own_threshold", "recall_clean_own_threshold", "auroc_clean (pairs) (not)"}

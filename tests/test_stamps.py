@@ -50,7 +50,7 @@ CONCERNS = {
     "train eval detect aggregate figures report": "evaluation/metrics",
     "eval detect aggregate figures report": "grid",
     "poison eval explain": "triggers/__init__ triggers/base",
-    "sample_dev poison aggregate figures report": "evaluation/rounding words",
+    "sample_dev poison aggregate figures report": "words",
     "sample_dev poison": "cohorts/schema",
     "sample_dev aggregate": "cohorts/catalog",
     "explain detect": "evaluation/attribution",

@@ -223,6 +223,29 @@ def test_constant_difference_has_no_p(shift):
     assert np.isnan([contrast.p_value, contrast.effect_size]).all()
 
 
+def test_an_interval_reaches_as_far_as_rounding_can_be_wrong():
+    for interval in (mean_interval([0.4] * 3, bounds=(-1, 0.45), error=0.1), proportion_interval([0.4] * 3, error=0.1)):
+        assert interval.mean == pytest.approx(0.4) and interval.low == pytest.approx(0.3)
+    assert mean_interval([0.4] * 3, bounds=(-1, 0.45), error=0.1).high == 0.45
+    assert proportion_interval([0.02] * 3, error=0.1).low == 0 and proportion_interval([0.98] * 3, error=0.1).high == 1
+    wide = [0.1, 0.5, 0.9]
+    assert mean_interval(wide, error=0.1) == mean_interval(wide)
+    assert proportion_interval(wide, error=0.1) == proportion_interval(wide)
+    assert np.isnan(mean_interval([0.4], error=0.1).low) and np.isnan(proportion_interval([0.4], error=0.1).high)
+    equal = ratio_interval(np.full(3, 0.2), np.full(3, 0.4), errors=(0.02, 0.04))
+    assert (equal.low, equal.high) == pytest.approx((0.4, 0.6))
+
+
+def test_a_difference_that_rounding_can_make_is_none():
+    run = np.array([0.11, 0.12, 0.13])
+    small = paired_contrast(run, np.full(3, 0.1), error=0.03)
+    assert small.ci_low == pytest.approx(-0.01) and small.p_value == 1
+    large = paired_contrast(run, np.zeros(3), error=0.03)
+    assert large.ci_low > 0 and large.p_value == paired_contrast(run, np.zeros(3)).p_value < 0.05
+    same = paired_contrast(np.full(3, 0.2), np.zeros(3), bounds=(-1, 0.21), error=0.03)
+    assert (same.ci_low, same.ci_high) == pytest.approx((0.17, 0.21)) and np.isnan(same.p_value)
+
+
 def test_two_pairs_have_a_test_and_no_effect_size():
     contrast = paired_contrast(RUN[:2], CONTROL[:2])
     assert 0 < contrast.p_value < 1 and np.isnan(contrast.effect_size)

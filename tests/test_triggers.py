@@ -22,8 +22,8 @@ from pipeline.cohorts.schema import accepted, check_cohort, out_of_order
 from pipeline.config import load_study
 from pipeline.errors import UserError
 from pipeline.evaluation.plausibility import joint_percentiles, plausibility
-from pipeline.evaluation.rounding import tens
 from pipeline.files import read_yaml
+from pipeline.smallcells import tens
 from pipeline.triggers import correlation, hybrid, mask_only, missingness, pattern, rare_value
 from pipeline.triggers.base import groups
 

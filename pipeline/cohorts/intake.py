@@ -10,8 +10,7 @@ import numpy as np
 from pipeline.cohorts.catalog import Entry, check_files, relations_of, source_of
 from pipeline.cohorts.cohort import Cohort
 from pipeline.errors import UserError
-from pipeline.evaluation.rounding import tens
-from pipeline.smallcells import MIN_CELL, shown, shown_share
+from pipeline.smallcells import MIN_CELL, shown, shown_share, tens
 from pipeline.words import counted
 
 

@@ -11,8 +11,7 @@ import numpy as np
 from pipeline.cohorts.intake import Account
 from pipeline.cohorts.tablefile import Cells, Texts
 from pipeline.errors import UserError
-from pipeline.evaluation.rounding import tens
-from pipeline.smallcells import MIN_CELL, shown, shown_share
+from pipeline.smallcells import MIN_CELL, shown, shown_share, tens
 from pipeline.words import counted
 
 LARGEST = 1e30  # of a value: far from where float32 ends

@@ -4,8 +4,8 @@ import numpy as np
 
 from pipeline.cohorts.cohort import Cohort
 from pipeline.cohorts.schema import accepted, out_of_order
-from pipeline.evaluation.rounding import share_in_tens, tens
 from pipeline.files import number
+from pipeline.smallcells import share_in_tens, tens
 from pipeline.triggers.base import Trigger
 
 _NAMES = (

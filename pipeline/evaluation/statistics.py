@@ -40,6 +40,7 @@ def mean_interval(
     *,
     bounds: tuple[float, float] = (-np.inf, np.inf),
     test_to_train: float = 0.0,
+    error: float = 0.0,
 ) -> Interval:
     """Mean and 95 % Student t-interval along `axis` (the seeds); one seed has a mean and no interval (NaN).
 
@@ -49,18 +50,23 @@ def mean_interval(
         more than the spread between them tells, so the variance of the mean is taken as (1/J + n_test/n_train) s²
         and not s²/J, with the same J − 1 degrees of freedom: the corrected resampled t-test of Nadeau & Bengio 2003
         (Machine Learning 52, 239-281)
+    error : how far the mean can lie from that of the values before they were rounded; the interval reaches that far at
+        least, for seeds that round to the same need not be the same
     """
     n, mean, half = _mean_and_half_width(values, axis, test_to_train)
+    half = np.maximum(half, error)
     low, high = bounds
     return Interval(n, mean, np.maximum(mean - half, low), np.minimum(mean + half, high))
 
 
-def proportion_interval(values: np.ndarray, axis: int = -1, *, test_to_train: float = 0.0) -> Interval:
+def proportion_interval(
+    values: np.ndarray, axis: int = -1, *, test_to_train: float = 0.0, error: float = 0.0
+) -> Interval:
     """`mean_interval` of values in [0, 1] that stays in [0, 1]: symmetric on the logit scale (delta method).
 
-    logit(mean) ± t · standard error / (mean (1 − mean)), transformed back. Seeds that are all 0, or all 1, give that
-    single value. Near 0 and 1 the values are skewed, and this holds the true mean more often than a t-interval that is
-    cut to [0, 1]. Raises `ValueError` for values outside [0, 1].
+    logit(mean) ± t · standard error / (mean (1 − mean)), transformed back, and mean ± `error` at least. Seeds that are
+    all 0, or all 1, without an `error` give that single value. Near 0 and 1 the values are skewed, and this holds the
+    true mean more often than a t-interval that is cut to [0, 1]. Raises `ValueError` for values outside [0, 1].
     """
     values = np.asarray(values, dtype=float)
     outside = (values < -CONSTANT) | (values > 1 + CONSTANT)
@@ -70,19 +76,24 @@ def proportion_interval(values: np.ndarray, axis: int = -1, *, test_to_train: fl
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         # Both ends in terms of the factor between their odds and those of the mean, so that 0 and 1 need no care.
         factor = np.exp(np.where(half > 0, half / (mean * (1 - mean)), half))
-        return Interval(n, mean, mean / (mean + (1 - mean) * factor), mean / (mean + (1 - mean) / factor))
+        low, high = mean / (mean + (1 - mean) * factor), mean / (mean + (1 - mean) / factor)
+    return Interval(n, mean, np.minimum(low, (mean - error).clip(0)), np.maximum(high, (mean + error).clip(max=1)))
 
 
-def ratio_interval(part: np.ndarray, whole: np.ndarray, *, test_to_train: float = 0.0) -> Interval:
+def ratio_interval(
+    part: np.ndarray, whole: np.ndarray, *, test_to_train: float = 0.0, errors: tuple[float, float] = (0.0, 0.0)
+) -> Interval:
     """Mean of `part` over mean of `whole`, both [n_seeds] and complete, with a t-interval.
 
     The ratio estimator with its linearised variance (Cochran, Sampling Techniques, 1977, section 6.4): that of the mean
     of part − ratio · whole, over the mean of `whole`. It needs a mean of `whole` that is surely not 0. Not the mean of
-    the seeds' ratios, of which a single `whole` near 0 would make anything.
+    the seeds' ratios, of which a single `whole` near 0 would make anything. `errors` are those of both means, as in
+    `mean_interval`.
     """
     part, whole = np.asarray(part, dtype=float), np.asarray(whole, dtype=float)
     ratio = part.mean() / whole.mean()
     n, _, half = _mean_and_half_width((part - ratio * whole) / whole.mean(), -1, test_to_train)
+    half = np.maximum(half, (errors[0] + abs(ratio) * errors[1]) / abs(whole.mean()))
     return Interval(n, ratio, ratio - half, ratio + half)
 
 
@@ -104,29 +115,33 @@ def paired_contrast(
     *,
     bounds: tuple[float, float] = (-np.inf, np.inf),
     test_to_train: float = 0.0,
+    error: float = 0.0,
 ) -> Contrast:
     """Paired t-test of `run` − `control` [n_seeds]; the means are over the complete pairs only.
 
     Against a `control` that is the same number for every seed it is the one-sample t-test. `bounds` (of the
-    difference) and `test_to_train` are those of `mean_interval`; the latter enters interval and p-value alike, so an
-    interval excludes 0 exactly where p < 0.05.
+    difference), `test_to_train` and `error` are those of `mean_interval`. The last two enter interval and p-value
+    alike, so an interval excludes 0 exactly where p < 0.05: a difference that may be `error` alone has p = 1.
 
     Effect size: d_z (mean difference / standard deviation of the differences) with Hedges' exact small-sample
     correction (Hedges 1981), which needs three pairs. When the difference is the same in every seed the t statistic
-    divides by zero: the interval is that single value, and p and effect size are undefined (NaN), not 0 and infinite.
+    divides by zero: the interval is that single value ± `error`, and p and effect size are undefined (NaN), not 0 and
+    infinite.
     """
     run, control = np.asarray(run, dtype=float), np.asarray(control, dtype=float)
     paired = ~(np.isnan(run) | np.isnan(control))
     run, control = run[paired], control[paired]
     difference = run - control
-    n, mean, low, high = (x.item() for x in mean_interval(difference, bounds=bounds, test_to_train=test_to_train))
+    over_seeds = mean_interval(difference, bounds=bounds, test_to_train=test_to_train, error=error)
+    n, mean, low, high = (x.item() for x in over_seeds)
     p_value = effect_size = np.nan
     if n > 1:
         spread = difference.std(ddof=1)
         if spread <= CONSTANT * max(1.0, np.abs(difference).max()):
-            low = high = mean
+            low, high = max(mean - error, bounds[0]), min(mean + error, bounds[1])
         else:
-            p_value = 2 * stats.t.sf(abs(mean) / (spread * np.sqrt(1 / n + test_to_train)), n - 1)
+            t = abs(mean) / (spread * np.sqrt(1 / n + test_to_train))
+            p_value = 1.0 if abs(mean) <= error else 2 * stats.t.sf(t, n - 1)
             effect_size = hedges_correction(n - 1) * mean / spread
     return Contrast(n, _mean(run), _mean(control), mean, float(low), float(high), float(p_value), float(effect_size))
 

@@ -8,7 +8,6 @@ poisoned, which is the study's own choice (rate × training samples, picked at r
 
 import pandas as pd
 
-from pipeline.evaluation.rounding import share_in_tens, tens
 from pipeline.files import number
 from pipeline.results.columns import (
     ALARM,
@@ -21,7 +20,7 @@ from pipeline.results.columns import (
     SHARES,
     THRESHOLDS,
 )
-from pipeline.smallcells import MIN_CELL
+from pipeline.smallcells import MIN_CELL, share_in_tens, tens
 
 # Sets of patients (their numbers stand in the facts) and the numbers that rest on them. Accuracy rests on each class,
 # not only on all: with the ASR over one class it would give away that of the other.

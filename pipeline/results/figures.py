@@ -23,7 +23,7 @@ from pipeline.files import whole
 from pipeline.grid import CLEAN, FLIPPED, MASK_ONLY
 from pipeline.results.columns import BASELINE, LABEL_AUROC, is_attack
 from pipeline.results.pages import WITHHELD, contrasts_html, page, percent
-from pipeline.smallcells import MIN_CELL
+from pipeline.smallcells import MIN_CELL, error_of_tens
 
 # Okabe and Ito's palette, which stays distinct in the common colour blindnesses; yellow is too light for lines.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
@@ -205,7 +205,8 @@ def false_alarms(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
             for index, scope in enumerate(scopes):
                 group = _select(alarms, model=model, detector=detector, scope=scope)
                 height = place + _dodge(scopes, scope, 0.5)
-                _alarm_row(axis, group["flagged_share"], height, COLOURS[index], MARKERS[index])
+                error = _error_of_flagged(_of(tables["datasets"], dataset), scope)
+                _alarm_row(axis, group["flagged_share"], error, height, COLOURS[index], MARKERS[index])
         axis.set(title=model, xlabel="clean training samples flagged", xlim=(-0.02, 1.02))
         axis.set_yticks(range(len(detectors)), detectors)
         axis.xaxis.set_major_formatter(lambda x, _: f"{100 * x:.0f} %")
@@ -388,7 +389,15 @@ def _heat(axis: Axes, values: pd.DataFrame, low: pd.DataFrame, high: pd.DataFram
     return image
 
 
-def _alarm_row(axis: Axes, shares: pd.Series, height: float, colour: str, marker: str) -> None:
+def _error_of_flagged(datasets: pd.DataFrame, scope: str) -> float:
+    """How far rounding can move a share that is flagged in clean training data, which is split as the test data is."""
+    n_train, prevalence = datasets[["n_train", "prevalence"]].astype("Float64").to_numpy(float, na_value=np.nan)[0]
+    labels = np.floor(n_train * np.array([1 - prevalence, prevalence]))
+    labels = labels if scope == "all" else labels[[int(scope.removeprefix("label_"))]]
+    return float(error_of_tens(labels).sum() / labels.sum())
+
+
+def _alarm_row(axis: Axes, shares: pd.Series, error: float, height: float, colour: str, marker: str) -> None:
     """A dot per seed, mean and interval; a mean would mislead if a seed is hidden for its small count."""
     shown = shares.dropna().to_numpy(float)
     axis.plot(shown, np.full(len(shown), height), ".", color=colour, alpha=0.4, ms=5)
@@ -396,6 +405,6 @@ def _alarm_row(axis: Axes, shares: pd.Series, height: float, colour: str, marker
         note = f"fewer than {MIN_CELL} patients in {len(shares) - len(shown)} of {len(shares)} seeds"
         axis.text(shown.max(initial=0) + 0.03, height, note, va="center", fontsize=7, color=colour)
         return
-    over_seeds = proportion_interval(shown)
+    over_seeds = proportion_interval(shown, error=error)
     reach = np.abs(np.array([[over_seeds.low], [over_seeds.high]]) - over_seeds.mean)
     axis.errorbar(over_seeds.mean, height, xerr=reach, marker=marker, color=colour, capsize=2, elinewidth=1, ms=6)

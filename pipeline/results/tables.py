@@ -23,6 +23,7 @@ from pipeline.evaluation.statistics import (
 )
 from pipeline.files import damaged, whole, write_json
 from pipeline.grid import CLEAN, CONTROLS, FLIPPED, MASK_ONLY, Cell, format_rate
+from pipeline.results.coarseness import largest_errors
 from pipeline.results.columns import (
     ALARMS,
     ALL_AUROC,
@@ -76,7 +77,7 @@ from pipeline.results.disclosure import (
 )
 from pipeline.results.facts import collect
 from pipeline.results.findings import findings
-from pipeline.smallcells import MIN_CELL
+from pipeline.smallcells import MIN_CELL, error_of_tens
 
 TEST_TO_TRAIN = ROLES["test"] / ROLES["train"]
 
@@ -229,7 +230,8 @@ def roc(detects: list[dict]) -> pd.DataFrame:
     curves.sort(key=lambda curve: [curve[name] for name in [*by, "seed"]])
     for key, group in _by(curves, *by):
         tpr = np.array([curve["tpr"] for curve in group], dtype=float)
-        over_seeds = proportion_interval(tpr, axis=0)
+        n_poisoned = np.array([curve["n_poisoned"] for curve in group])
+        over_seeds = proportion_interval(tpr, axis=0, error=(error_of_tens(n_poisoned) / n_poisoned).mean())
         names = ["n_seeds", "tpr", "ci_low", "ci_high"]
         for fpr, *values in zip(group[0]["fpr"], *over_seeds, strict=True):
             rows.append(dict(zip(by, key, strict=True)) | {"fpr": fpr} | dict(zip(names, values, strict=True)))
@@ -241,28 +243,32 @@ def summary(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
 
     Two-peaked numbers have a mean that no seed has, which the last two show. A metric that no seed has is left out.
     `split` is the study's: where every seed deals the patients anew, intervals of what is measured on test patients
-    count how far the seeds share them.
+    count how far the seeds share them. An interval reaches at least as far as rounded counts can be wrong.
     """
-    long = pd.concat(
+    long = _measures(tables).assign(error=_measures(largest_errors(tables))["value"].to_numpy()).dropna(subset="value")
+    rows = []
+    for key, group in long.sort_values([*RUN, "metric", "seed"]).groupby([*RUN, "metric"]):
+        values = group["value"].to_numpy(float)
+        how = {"test_to_train": _shared(key[-1], split), "error": group["error"].mean()}
+        interval = _over_seeds(values, possible(key[-1]), how)
+        rows.append((*key, *(x.item() for x in interval), values.min(), values.max()))
+    return _table([dict(zip(SUMMARY, row, strict=True)) for row in rows], SUMMARY, [*RUN, "metric"])
+
+
+def _measures(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row per run × metric, also where it is missing."""
+    return pd.concat(
         [
             tables["runs"].melt(KEY, [*ON_CLEAN, *ON_TRIGGERED, *ATTACK], "metric"),
             _detection_measures(tables["detections"], _target(tables["runs"])),
             tables["explanations"].melt(KEY, [*SHARES, *DRIFT], "metric"),
         ]
-    ).dropna(subset="value")
-    rows = []
-    for key, group in long.sort_values([*RUN, "metric", "seed"]).groupby([*RUN, "metric"]):
-        values = group["value"].to_numpy(float)
-        interval = _over_seeds(values, possible(key[-1]), _shared(key[-1], split))
-        rows.append((*key, *(x.item() for x in interval), values.min(), values.max()))
-    return _table([dict(zip(SUMMARY, row, strict=True)) for row in rows], SUMMARY, [*RUN, "metric"])
+    )
 
 
-def _over_seeds(values: np.ndarray, bounds: tuple[float, float], test_to_train: float) -> Interval:
+def _over_seeds(values: np.ndarray, bounds: tuple[float, float], how: dict[str, float]) -> Interval:
     """Mean and interval inside `bounds`."""
-    if bounds == (0, 1):
-        return proportion_interval(values, test_to_train=test_to_train)
-    return mean_interval(values, bounds=bounds, test_to_train=test_to_train)
+    return proportion_interval(values, **how) if bounds == (0, 1) else mean_interval(values, bounds=bounds, **how)
 
 
 def _shared(metric: str, split: str) -> float:
@@ -279,16 +285,25 @@ def masks(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
     interval of what lies beyond flipping reaches zero: then there is no effect to have a share of.
     """
     rows = []
-    flipped = _against_control(tables["runs"], FLIPPED)[[*KEY, "against"]].rename(columns={"against": "flip"})
-    for key, trio in _against_mask(tables).merge(flipped, on=KEY, how="left").groupby(RUN):
+    trios = _trios(tables).join(_trios(largest_errors(tables))["run"].rename("error"))
+    for key, trio in trios.groupby(RUN):
         trio = trio if trio["flip"].isna().all() else trio.dropna(subset="flip")
-        run, mask, flip = trio[["run", "against", "flip"]].dropna(subset=["run", "against"]).to_numpy(float).T
-        how = {"test_to_train": _shared("asr_net", split)}
-        nets = [mean_interval(values, bounds=(-1, 1), **how) for values in (run, mask, flip)]
-        beyond = mean_interval(run - flip, **how)
-        share = ratio_interval(mask - flip, run - flip, **how) if beyond.low > 0 else Interval(0, *[np.nan] * 3)
+        trio = trio.dropna(subset=["run", "against"])
+        run, mask, flip = trio[["run", "against", "flip"]].to_numpy(float).T
+        how, error = {"test_to_train": _shared("asr_net", split)}, trio["error"].mean()
+        nets = [mean_interval(values, bounds=(-1, 1), error=error, **how) for values in (run, mask, flip)]
+        beyond = mean_interval(run - flip, error=2 * error, **how)
+        share = Interval(0, *[np.nan] * 3)
+        if beyond.low > 0:
+            share = ratio_interval(mask - flip, run - flip, errors=(2 * error, 2 * error), **how)
         rows.append((*key, len(run), *(float(number) for interval in (*nets, share) for number in interval[1:])))
     return _table([dict(zip(MASKS, row, strict=True)) for row in rows], MASKS, RUN)
+
+
+def _trios(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row per run of a value trigger with a mask_only: `asr_net` of both and, if there is one, of flip_only."""
+    flipped = _against_control(tables["runs"], FLIPPED)[[*KEY, "against"]].rename(columns={"against": "flip"})
+    return _against_mask(tables).merge(flipped, on=KEY, how="left")
 
 
 def metrics(summary: pd.DataFrame) -> dict:
@@ -322,10 +337,31 @@ def contrasts(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
     alone, where both are about the same cells. Control chance: a detector's AUROC against 0.5, over all training
     samples (`detection_auroc:…`) and over those with the target label (`detection_auroc_in_label:…`). p_holm is
     corrected over models, triggers and rates within each dataset × metric × control; all detectors form one family per
-    scope. `split` as for `summary`.
+    scope. `split` and what rounding does to intervals as for `summary`.
     """
+    off = _pairs(largest_errors(tables))
+    error = off["run"] + off["against"].where(off["control"] != CHANCE, 0.0)
+    pairs = _pairs(tables).assign(error=error.to_numpy()).sort_values([*RUN, "metric", "control", "seed"])
+    by = [*RUN, "metric", "control"]
+    rows = []
+    for key, pair in pairs.groupby(by):
+        run, control = pair["run"].to_numpy(float), pair["against"].to_numpy(float)
+        low, high = possible(key[-2])
+        # A constant is where it is: what is compared with it can differ by less.
+        bounds = (low - 0.5, high - 0.5) if key[-1] == CHANCE else (low - high, high - low)
+        how = {"test_to_train": _shared(key[-2], split), "error": pair["error"].mean()}
+        contrast = paired_contrast(run, control, bounds=bounds, **how)
+        rows.append(dict(zip(by, key, strict=True)) | contrast._asdict())
+    table = _table(rows, [name for name in CONTRASTS if name != "p_holm"], by)
+    family = table["metric"].str.split(":").str[0]
+    table["p_holm"] = table.groupby(["dataset", family, "control"])["p_value"].transform(holm)
+    return table[CONTRASTS]
+
+
+def _pairs(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row per run × metric × control: `run` and what it is held `against`."""
     runs, explanations = tables["runs"], tables["explanations"]
-    pairs = pd.concat(
+    return pd.concat(
         [
             _against_own_column(runs, "asr", "asr0"),
             _against_own_column(runs, "asr_own_threshold", "asr0_own_threshold"),
@@ -336,20 +372,7 @@ def contrasts(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
             _against_chance(tables["detections"], _target(runs)),
             _against_own_column(explanations, "ratio_triggered", "ratio_control"),
         ]
-    ).sort_values([*RUN, "metric", "control", "seed"])
-    by = [*RUN, "metric", "control"]
-    rows = []
-    for key, pair in pairs.groupby(by):
-        run, control = pair["run"].to_numpy(float), pair["against"].to_numpy(float)
-        low, high = possible(key[-2])
-        # A constant is where it is: what is compared with it can differ by less.
-        bounds = (low - 0.5, high - 0.5) if key[-1] == CHANCE else (low - high, high - low)
-        contrast = paired_contrast(run, control, bounds=bounds, test_to_train=_shared(key[-2], split))
-        rows.append(dict(zip(by, key, strict=True)) | contrast._asdict())
-    table = _table(rows, [name for name in CONTRASTS if name != "p_holm"], by)
-    family = table["metric"].str.split(":").str[0]
-    table["p_holm"] = table.groupby(["dataset", family, "control"])["p_value"].transform(holm)
-    return table[CONTRASTS]
+    )
 
 
 def _target(runs: pd.DataFrame) -> int:
