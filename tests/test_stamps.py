@@ -56,7 +56,7 @@ CONCERNS = {
     "explain detect": "evaluation/attribution",
     "explain aggregate": "evaluation/settings",
     "train aggregate": "training/settings clock",
-    "aggregate figures report": """evaluation/statistics results/__init__ results/columns results/disclosure
+    "aggregate figures report": """evaluation/statistics results/__init__ results/coarseness results/columns results/disclosure
         results/facts results/findings results/tables""",
     "figures report": "results/figures results/pages",
     # What one stage is made of.
