@@ -56,8 +56,8 @@ CONCERNS = {
     "explain detect": "evaluation/attribution",
     "explain aggregate": "evaluation/settings",
     "train aggregate": "training/settings clock",
-    "aggregate figures report": """evaluation/statistics results/__init__ results/coarseness results/columns results/disclosure
-        results/facts results/findings results/tables""",
+    "aggregate figures report": """evaluation/statistics results/__init__ results/coarseness results/columns
+        results/disclosure results/facts results/findings results/tables""",
     "figures report": "results/figures results/pages",
     # What one stage is made of.
     "sample_dev": "stages/sample_dev cohorts/intake cohorts/sources/__init__",
