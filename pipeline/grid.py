@@ -4,6 +4,7 @@ The only place that formats a rate. Imports nothing heavy: Snakemake loads it on
 """
 
 import json
+import os
 from collections.abc import Iterator
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
@@ -79,6 +80,14 @@ def result_files(cell: Cell) -> dict[str, str]:
 def state_file(folder: str, stage: str) -> str:
     """Where `stage` keeps its state (state.py), if what it makes lies in `folder`."""
     return f"{folder}/state_{stage}.json"
+
+
+def reads(wildcards, input) -> list[str]:
+    """What a stage of a run reads beside the cohort, of the rule's `input`, as its options."""
+    options = ["--poison", os.path.dirname(input.facts)] if hasattr(input, "facts") else []
+    for name in ("weights", "control"):
+        options += [f"--{name}", getattr(input, name)] if hasattr(input, name) else []
+    return options
 
 
 def settings(study: "Study", stage: str, model: str = "", trigger: str = "") -> str:

@@ -227,7 +227,7 @@ def test_a_real_new_file_works_once_the_schema_is_written(tmp_path):
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         return done.returncode, done.stderr.strip()
 
-    asked = ("status", "--config", "triggers=[flip_more]")
+    asked = ("status", "--config", "triggers=[flip_more]", "results_dir=.")
     renew = "run `python -m pipeline schema`"
     assert said(*asked) == (
         1,

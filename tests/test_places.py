@@ -123,6 +123,7 @@ def test_a_study_runs_where_every_path_is_odd_and_nothing_is_executed(places):
     assert (results / "report.html").is_file() and (folder / STUDY["data_dir"] / "splits" / "ward.json").is_file()
     assert pd.read_csv(results / "cells.csv")["state"].tolist() == ["done", "done"]
     runs = pd.read_csv(results / "tables" / "runs.csv")
+    assert "ward.csv" in (folder / STUDY["data_dir"] / "cache" / "hashes.json").read_text(), "kept by the first run"
     assert set(runs["dataset"]) == {"ward"} and runs["auroc_clean"].min() > 0.7, "the data of that folder"
 
 

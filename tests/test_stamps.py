@@ -327,6 +327,8 @@ def test_a_file_replaced_by_one_with_an_older_time_is_another(tmp_path, size):
 
     path.write_bytes(bytes(size))
     first = told()
+    assert not cache.parent.exists(), "no run has begun"
+    cache.parent.mkdir()
     assert told() == first
     other = tmp_path / "other.csv"
     other.write_bytes(bytes(size - 1) + b"x")

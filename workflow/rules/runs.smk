@@ -22,16 +22,17 @@ rule train:
         **COMPUTING,
         runtime=cluster.per_attempt(10),
     params:
-        reads=["--poison", POISON],
+        stage="train",
+        reads=grid.reads,
         settings=lambda w: grid.settings(STUDY, "train", w.model),
-        cohort=COHORT,
+        cohort=subpath(input.samples, parent=True),
         stamp=STAMPS.for_rule("train"),
-        out=RUN,
+        out=subpath(output[0], parent=True),
     shell:
-        "exec python -m pipeline {rule} {params.reads:q} --model {wildcards.model} --trigger {wildcards.trigger}"
+        "exec python -m pipeline {params.stage} {params.reads:q} --model {wildcards.model} --trigger {wildcards.trigger}"
         " --rate {wildcards.rate} --dataset {wildcards.dataset:q} --seed {wildcards.seed} --cohort {params.cohort:q}"
         " --splits {input.splits:q} --settings {params.settings:q} --stamp {params.stamp:q}"
-        " --state {params.out:q}/state_{rule}.json --out {params.out:q} &> {log:q}"
+        " --state {params.out:q}/state_{params.stage}.json --out {params.out:q} &> {log:q}"
 
 
 use rule train as eval with:
@@ -49,14 +50,7 @@ use rule train as eval with:
         **COMPUTING,
         runtime=cluster.per_attempt(2),
     params:
-        reads=[
-            "--poison",
-            POISON,
-            "--weights",
-            f"{RUN}/model.pt",
-            "--control",
-            f"{CONTROL}/model.pt",
-        ],
+        stage="eval",
         settings=lambda w: grid.settings(STUDY, "eval", w.model, w.trigger),
         stamp=STAMPS.for_rule("eval"),
 
@@ -75,7 +69,7 @@ use rule train as detect with:
         **COMPUTING,
         runtime=cluster.per_attempt(3),
     params:
-        reads=["--poison", POISON, "--weights", f"{RUN}/model.pt"],
+        stage="detect",
         settings=lambda w: grid.settings(STUDY, "detect", w.model),
         stamp=STAMPS.for_rule("detect"),
 
@@ -93,6 +87,6 @@ use rule train as explain with:
         **COMPUTING,
         runtime=cluster.per_attempt(2),
     params:
-        reads=["--weights", f"{RUN}/model.pt", "--control", f"{CONTROL}/model.pt"],
+        stage="explain",
         settings=lambda w: grid.settings(STUDY, "explain", w.model, w.trigger),
         stamp=STAMPS.for_rule("explain"),
