@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import unicodedata
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -158,7 +159,7 @@ def test_rows_that_stand_twice_are_warned_of_where_nothing_groups_them(tmp_path)
     twice = pd.concat([table, table[:20]])
     cohort, _ = read(tmp_path, twice, group=None, features=features)
     assert "20 (4.8%) of the rows repeat another in all features and the label" in warnings(cohort)[0]
-    assert read(tmp_path, twice, features=features)[0].warnings == ()
+    assert "within their group" in read(tmp_path, twice, features=features)[0].warnings[0]
     assert read(tmp_path, table, group=None, features=features)[0].warnings == ()
     # Rows of two categories are alike by chance.
     assert read(tmp_path, twice, group=None, features={"sex": {"categories": ["f", "m"]}})[0].warnings == ()
@@ -611,3 +612,160 @@ def test_a_table_of_a_hospital_takes_two_rounds_of_errors_and_no_code(tmp_path):
     runs = pd.read_csv(tmp_path / "results" / "tables" / "runs.csv")
     assert len(runs) == 4 and runs["auroc_clean"].min() > 0.7
     assert (tmp_path / "results" / "report.html").is_file()
+
+
+# What spreadsheets and databases make of numbers, texts and files
+
+
+def test_thousands_separators_are_not_taken_for_decimals_in_silence(tmp_path):
+    features = {"platelets": {"range": [0, 1e6]}}
+    message = refused(tmp_path, ward(platelets=["1,234", "250", "1,000", "7"] * 100), features=features)
+    assert "some have thousands separators, which must go, or decimals, which decimal names" in message
+    assert "does the entry need decimal" not in message, "1,234 would become 1.234"
+    for decimal, between in ((".", ","), (",", ";")):
+        table = ward(platelets=[f"1{decimal}234", "250", f"150{decimal}000", "7"] * 100)
+        how = {"decimal": decimal, "separator": between, "features": features}
+        cohort, _ = read(tmp_path, table, how={"sep": between}, **how)
+        assert re.search("column 'platelets': its numbers have three digits behind a .*thousands", warnings(cohort)[0])
+    for plain in (["1.234", "2.5"], ["1.234", "0.125"], ["1.234", "2.345"], ["1.234", "1500"], ["1500", "7"]):
+        assert read(tmp_path, ward(platelets=plain * 200), features=features)[0].warnings == ()
+
+
+def test_a_missing_number_in_another_spelling_is_warned_of(tmp_path):
+    features = {"score": {"range": [0, 120], "missing": ["99.0"]}}
+    cohort, _ = read(tmp_path, ward(score=["99", "99.0", "9", "7"] * 100), features=features)
+    np.testing.assert_array_equal(cohort.values[:4, 0, 0], [99, np.nan, 9, 7])
+    assert "column 'score': 100 numbers are in missing in another spelling" in warnings(cohort)[0]
+    ward().assign(score=[99.0, 7.0] * 200).to_parquet(tmp_path / "ward.parquet")
+    assert "200 numbers are in missing" in warnings(read(tmp_path, file="ward.parquet", features=features)[0])[0]
+
+
+def test_words_for_no_value_that_other_takes_are_warned_of(tmp_path):
+    features = {"ward": {"categories": ["1", "2"], "other": "elsewhere"}}
+    cohort, _ = read(tmp_path, ward(ward=["1", "NULL", "9", "2"] * 100), features=features)
+    np.testing.assert_array_equal(cohort.values[:4, 0, 0], [0, 2, 2, 1])
+    assert "taken as 'elsewhere'; does missing need 'NULL'?" in warnings(cohort)[0]
+    features["ward"]["missing"] = ["NULL"]
+    cohort, _ = read(tmp_path, features=features)
+    np.testing.assert_array_equal(cohort.values[:4, 0, 0], [0, np.nan, 2, 1])
+    assert cohort.warnings == ()
+
+
+def test_rows_that_exclude_misses_by_a_blank_are_warned_of(tmp_path):
+    table = ward(gone=["home", "Expired", "Expired ", "expired"] * 100)
+    cohort, accounts = read(tmp_path, table, exclude={"gone": {"died": "Expired"}})
+    assert accounts[0].dropped == {"died": 100}
+    assert (
+        "column 'gone': 200 texts differ from one in exclude only in capitals, blanks or zeros" in warnings(cohort)[0]
+    )
+    exclude = {"gone": {"died": ["Expired", "expired"]}}
+    cohort, accounts = read(tmp_path, table, strip=True, exclude=exclude)
+    assert accounts[0].dropped == {"died": 300} and cohort.warnings == ()
+
+
+def test_an_id_that_many_rows_have_is_warned_of(tmp_path):
+    cohort, _ = read(tmp_path, ward(patient=["unknown"] * 100 + [f"P{number}" for number in range(300)]))
+    assert "column 'patient': 100 (25.0%) of the rows have the same id" in warnings(cohort)[0]
+    assert "unknown" not in warnings(cohort)[0]
+    # A few vehicles that all drive much, or patients who come often, are nothing odd.
+    assert read(tmp_path, ward(patient=list("abcd") * 100))[0].warnings == ()
+    assert read(tmp_path, ward(patient=["P0"] * 15 + [f"P{number}" for number in range(385)]))[0].warnings == ()
+
+
+def test_rows_that_stand_twice_within_a_group_are_warned_of(tmp_path):
+    table = ward(glucose=np.random.default_rng(1).normal(140, 30, 400).round(1))
+    features = ENTRY["features"] | {"glucose": {"range": [0, 1000]}}
+    cohort, _ = read(tmp_path, pd.concat([table, table[:100]]), features=features)
+    assert "100 (20.0%) of the rows repeat another in all features and the label, within their group" in str(
+        cohort.warnings
+    )
+    assert read(tmp_path, table, features=features)[0].warnings == ()
+
+
+def test_whole_numbers_that_cannot_be_told_apart_are_refused():
+    assert np.float32(2**24 + 1) == 2**24
+    message = wrong_entry(features={"mileage": {"range": [0, 2**24 + 1], "integer": True}})
+    assert "whole numbers above 16,777,216 cannot be told apart" in message
+    assert parse_entry("ward", ENTRY | {"features": {"mileage": {"range": [0, 2**24], "integer": True}}}, "catalog")
+
+
+def test_a_negative_zero_is_zero(tmp_path):
+    cohort, _ = read(tmp_path, ward(excess=["-0", "-0.0", "0", "1"] * 100), features={"excess": {"range": [-30, 30]}})
+    assert not np.signbit(cohort.values).any() and cohort.values[:4, 0, 0].tolist() == [0, 0, 0, 1]
+
+
+def test_labels_as_true_false_and_numbers(tmp_path):
+    cohort, _ = read(tmp_path, ward(died=["true", "FALSE", "1.0", "0"] * 100))
+    np.testing.assert_array_equal(cohort.label, [1, 0, 1, 0] * 100)
+
+
+@pytest.mark.parametrize("text", ["97%", "98 %", "<5", "(5)", "5-", "−5", "12:30", "2020-01-31", "5 mg", "1/2"])
+def test_what_is_no_plain_number_is_refused(tmp_path, text):
+    table = ward()
+    table.loc[:9, "sodium"] = text
+    message = refused(tmp_path, table)
+    assert "column 'sodium': 10 of 400 rows are wrong, first in line 2" in message and text not in message
+
+
+def test_utf8_read_as_another_encoding_is_refused(tmp_path):
+    features = {"sex": {"categories": ["männlich", "f"], "other": "else"}}
+    table = ward(sex=["männlich", "f"] * 200)
+    for encoding in ("latin-1", "cp1252"):
+        message = refused(tmp_path, table, features=features, encoding=encoding)
+        assert message.endswith("it is UTF-8 text; does the entry need encoding: utf-8?")
+        cohort, _ = read(tmp_path, table.to_csv(index=False).encode(encoding), features=features, encoding=encoding)
+        np.testing.assert_array_equal(cohort.values[:2, 0, 0], [0, 1])
+    content = ward(sex=["5 €", "f"] * 200).to_csv(index=False).encode("cp1252")
+    features = {"sex": {"categories": ["5 €", "f"], "other": "else"}}
+    assert "does the entry need encoding: cp1252?" in refused(tmp_path, content, features=features, encoding="latin-1")
+    cohort, _ = read(tmp_path, content, features=features, encoding="cp1252")
+    np.testing.assert_array_equal(cohort.values[:2, 0, 0], [0, 1])
+
+
+def test_a_file_is_what_it_begins_with_and_not_what_it_is_called(tmp_path):
+    values = read(tmp_path, ward())[0].values
+    content = (tmp_path / "ward.csv").read_bytes()
+    write(tmp_path, gzip.compress(content))
+    np.testing.assert_array_equal(read(tmp_path)[0].values, values)
+    write(tmp_path, content, "ward.csv.gz")
+    np.testing.assert_array_equal(read(tmp_path, file="ward.csv.gz")[0].values, values)
+    (tmp_path / "link.csv").symlink_to("ward.csv")
+    np.testing.assert_array_equal(read(tmp_path, file="link.csv")[0].values, values)
+    ward().to_parquet(tmp_path / "table.parquet")
+    for beginning, kind in (
+        (b"PK\x03\x04", "a zip archive or an Excel workbook"),
+        (b"\xd0\xcf\x11\xe0", "an Excel workbook"),
+        ((tmp_path / "table.parquet").read_bytes(), "a Parquet file; expected a name that ends in .parquet"),
+    ):
+        assert f"ward.csv: not readable as a table (it is {kind}" in refused(tmp_path, beginning + b"\x00" * 99)
+    assert "it is empty; expected a header and rows" in refused(tmp_path, b"")
+
+
+def test_columns_that_spreadsheets_leave_behind_do_no_harm(tmp_path):
+    values = read(tmp_path, ward())[0].values
+    lines = lines_of(ward())
+    np.testing.assert_array_equal(read(tmp_path, "\n".join(f"{line},," for line in lines))[0].values, values)
+    assert "more cells than the header" in refused(tmp_path, "\n".join([lines[0], *(f"{line}," for line in lines[1:])]))
+    assert "it has column 'sodium' more than once" in refused(
+        tmp_path, ward(again=7).rename(columns={"again": "sodium"})
+    )
+
+
+def test_types_of_parquet_have_the_values_of_their_texts(tmp_path):
+    table = ward().assign(patient=range(400), died=[True, False] * 200)
+    table["sodium"] = [Decimal("138.50"), None, Decimal("140.00"), Decimal("120.25")] * 100
+    table["sex"] = pd.Categorical(["f", "m", None, "m"] * 100, ["x", "m", "f"])
+    table["lactate"] = np.array([1.5, np.nan, 2, 3] * 100, np.float32)
+    table["admitted"] = pd.Timestamp("2020-01-31", tz="Europe/Berlin")
+    table.to_parquet(tmp_path / "ward.parquet")
+    features = ENTRY["features"] | {"lactate": {"range": [0, 30]}}
+    for how in ({}, {"decimal": ",", "separator": ";"}):
+        cohort, _ = read(tmp_path, file="ward.parquet", features=features, **how)
+        expected = [[138.5, 0, 1.5], [np.nan, 1, np.nan], [140, np.nan, 2], [120.25, 1, 3]]
+        np.testing.assert_array_equal(cohort.values[:4, 0], np.array(expected, np.float32))
+        np.testing.assert_array_equal(cohort.label, [1, 0] * 200)
+    features = {"admitted": {"range": [0, 1e6]}}
+    with pytest.raises(UserError, match="column 'admitted': 400 of 400 rows are wrong"):
+        read(tmp_path, file="ward.parquet", features=features)
+    table.rename(columns={"sex": "sex "}).to_parquet(tmp_path / "ward.parquet")
+    assert read(tmp_path, file="ward.parquet", strip=True)[0].feature_names == ["sodium", "sex"]

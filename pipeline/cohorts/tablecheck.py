@@ -9,6 +9,7 @@ from math import inf, isfinite
 import numpy as np
 
 from pipeline.cohorts.intake import Account
+from pipeline.cohorts.splits import N_FOLDS
 from pipeline.cohorts.tablefile import Cells, Texts
 from pipeline.errors import UserError
 from pipeline.smallcells import MIN_CELL, shown, shown_share, tens
@@ -21,8 +22,11 @@ _SPREADSHEET = re.compile(r"[0-9]([.,][0-9]+)?E\+[0-9]+", re.IGNORECASE)
 # Zeros in front of a number and behind its decimal point.
 _ZEROS = re.compile(r"(?<![0-9.,])0+(?=[0-9])|(?<=[0-9])(\.0*|,0)$")
 _WHOLE = re.compile(r"([0-9]+)\.0*")
+# Groups of three digits, as thousands are separated.
+_GROUPED = re.compile(r"[+-]?[1-9][0-9]{0,2}([., '\u2019\u00a0\u202f][0-9]{3})+([.,][0-9]+)?")
 _NO_VALUE = {"", ".", "-", "--", "?", "na", "n/a", "#n/a", "nan", "null", "none"}
 _MANY_TWICE = 0.01
+_MANY_ROWS = 10  # of an id, in means of all
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,24 @@ class Table:
                     "many in the file, so that it has lost rows?"
                 )
 
+    def check_excluded(self) -> None:
+        """Warn of rows that are kept because a text is not spelt as `exclude` has it."""
+        for column, reasons in self.entry.exclude.items():
+            near = {near_key(text) for listed in reasons.values() for text in listed}
+            alike = self.texts.cells[column].of_each(lambda text, near=near: near_key(text) in near)
+            if alike.any():
+                self.warnings.append(
+                    f"column {column!r}: {shown(int(alike.sum()))} texts differ from one in exclude only in capitals, "
+                    "blanks or zeros, and their rows were kept"
+                )
+
     def numbers(self, feature: str, column: str, described) -> tuple[np.ndarray, list[Account]]:
         """[N] float32 (NaN = not measured) of a numeric feature, and an account if values were left out."""
         cells = self.texts.cells[column].without(self.entry.missing_texts(described))
         low, high = described.range
         parsed = [self.number(text) for text in cells.texts]
         value = np.array([*parsed, np.nan])[cells.code]
+        self._warn_of_numbers(column, cells, value, self.entry.missing_texts(described))
         outside = (value < low) | (value > high)
         accounts = []
         if (described.outside or self.entry.outside) == "missing":
@@ -102,6 +118,23 @@ class Table:
             self.faults[column] = Fault(f"no value of feature {feature!r} is left: every row holds {why}", {})
         return value.astype(np.float32), accounts
 
+    def _warn_of_numbers(self, column: str, cells: Cells, value: np.ndarray, missing: Iterable[str]) -> None:
+        spelt = np.isin(value, [self.number(text) for text in missing])
+        if spelt.any():
+            self.warnings.append(
+                f"column {column!r}: {shown(int(spelt.sum()))} numbers are in missing in another spelling (99 and "
+                "99.0, say), and were taken as measured"
+            )
+        decimals = [text for text in cells.texts if self.entry.decimal in text]
+        whole = [text for text in cells.texts if text.isdecimal()]
+        # Were the points decimal ones, some number would have one digit behind them, or none would be whole.
+        grouped = bool(decimals) and all(map(_GROUPED.fullmatch, decimals)) and 0 < max(map(len, whole), default=0) < 4
+        if self.texts.place == "line" and grouped:
+            self.warnings.append(
+                f"column {column!r}: its numbers have three digits behind a {self.entry.decimal!r} or are whole and "
+                "below 1000; are these thousands separators, which were read as decimal ones?"
+            )
+
     def categories(self, feature: str, column: str, described) -> tuple[np.ndarray, list[Account]]:
         """[N] float32 positions among the categories (NaN = missing), and an account if texts became `other`."""
         cells = self.texts.cells[column].without(self.entry.missing_texts(described))
@@ -125,6 +158,10 @@ class Table:
                 self.warnings.append(
                     f"feature {feature!r}: {shown(int(alike.sum()))} texts differ from a listed category only in "
                     f"capitals, blanks or zeros, and were taken as {described.other!r}"
+                )
+            if words := _missing_hint(wrong):
+                self.warnings.append(
+                    f"feature {feature!r}: texts for no value were taken as {described.other!r}{words}"
                 )
         if (cells.code < 0).all():
             self.faults[column] = Fault(f"no value of feature {feature!r} is left: every row holds a missing text", {})
@@ -167,7 +204,13 @@ class Table:
             return cells.code
         self._warn_of_ids(column, cells, unique)
         same = cells.rewritten(_whole if unique else near_key)
-        twice = np.bincount(same.code, minlength=len(same.texts))[same.code] > 1
+        rows = np.bincount(same.code, minlength=len(same.texts))
+        if not unique and rows.max() > max(len(same.code) / N_FOLDS, _MANY_ROWS * rows.mean()):
+            self.warnings.append(
+                f"column {column!r}: {_share(int(rows.max()), len(same.code))} of the rows have the same id; is it a "
+                "text for one that is not known? All of them go into one of training, validation and test set"
+            )
+        twice = rows[same.code] > 1
         if unique and twice.any():
             hint = "; a spreadsheet has shortened them" if cells.of_each(_shortened).any() else ""
             self._fault(column, same, twice, "no id twice", hint, of_ids=True)
@@ -190,21 +233,27 @@ class Table:
                 "as 1.23E+11); different patients may have the same one"
             )
 
-    def check_twins(self, values: np.ndarray, label: np.ndarray) -> None:
-        """Warn if many rows repeat another in all features ([N, D] `values`) and the label, and nothing groups them."""
-        if self.entry.group:
+    def check_twins(self, values: np.ndarray, label: np.ndarray, group_id: np.ndarray) -> None:
+        """Warn if many rows repeat another in all features ([N, D] `values`) and the label, and no id tells them apart.
+
+        Where there are groups, in these too: such rows cross no split, and count twice.
+        """
+        grouped = bool(self.entry.group)
+        if grouped and self.entry.sample_id:
             return
         columns = [np.unique(column, return_inverse=True)[1] for column in (*values.T, label)]
         n, alike = len(label), 1.0
         for column in columns:
             alike *= ((np.bincount(column) / n) ** 2).sum()
+        columns += [np.unique(group_id, return_inverse=True)[1]] if grouped else []
         twins = n - len(np.unique(np.column_stack(columns), axis=0))
         # Where few things are measured, rows are alike by chance.
         by_chance = n * n / 2 * alike
         if twins > max(_MANY_TWICE * n, 3 * by_chance):
+            means = "and no group is given: if they are of the same patients, training and test set share patients"
+            means = "within their group: does the file hold rows twice?" if grouped else means
             self.warnings.append(
-                f"{_share(twins, n)} of the rows repeat another in all features and the label, and no group is given: "
-                "if they are of the same patients, training and test set share patients"
+                f"{_share(twins, n)} of the rows repeat another in all features and the label, {means}"
             )
 
     def finish(self, where: str) -> None:
@@ -232,8 +281,10 @@ class Table:
         texts = [text for text in wrong if np.isnan(self.number(text))]
         hints = []
         other = {".": ",", ",": "."}[self.entry.decimal]
-        if any(isfinite(number(text, other)) for text in texts):
+        if any(isfinite(number(text, other)) and not _GROUPED.fullmatch(text) for text in texts):
             hints.append(f'; does the entry need decimal: "{other}"?')
+        elif any(map(_GROUPED.fullmatch, texts)):
+            hints.append("; some have thousands separators, which must go, or decimals, which decimal names")
         if any(isfinite(self.number(text.strip())) for text in texts):
             hints.append("; some are numbers between blanks, which strip: true takes off")
         return "".join(hints) + _missing_hint(texts)
@@ -257,7 +308,7 @@ def number(text: str, decimal: str = ".") -> float:
     if decimal != ".":
         text = "" if "." in text else text.replace(decimal, ".")
     value = float(text) if _NUMBER.fullmatch(text) else inf
-    return value if abs(value) < LARGEST else np.nan
+    return value + 0.0 if abs(value) < LARGEST else np.nan  # −0 is 0
 
 
 def near_key(text: str) -> str:

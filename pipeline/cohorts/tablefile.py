@@ -17,6 +17,13 @@ from pipeline.errors import UserError
 from pipeline.words import counted
 
 _SEPARATORS = ",;\t|"
+_GZIP = b"\x1f\x8b"
+# What a file that is no text begins with.
+_OTHER_KINDS = {
+    b"PK\x03\x04": "a zip archive or an Excel workbook; expected it unpacked, or saved as CSV",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook; expected it saved as CSV",
+    b"PAR1": "a Parquet file; expected a name that ends in .parquet",
+}
 _AT_ONCE = 10_000  # rows
 
 
@@ -104,6 +111,8 @@ def read_texts(path: Path, entry, wanted: list[str]) -> Texts:
         raise UserError(f"{path}: not readable as a table ({' '.join(str(error).split())})") from None
     if not len(texts):
         raise UserError(f"{path}: no rows; expected one per sample")
+    if path.suffix != ".parquet":
+        _check_encoding(path, texts, entry)
     if entry.strip:
         stripped = {name: cells.rewritten(str.strip) for name, cells in texts.cells.items()}
         return Texts(stripped, texts.at, texts.place)
@@ -117,6 +126,9 @@ def _not_a_file(path: Path) -> str:
 
 
 def _read_csv(path: Path, entry, wanted: list[str]) -> Texts:
+    beginning = _beginning(path)
+    if kind := next((kind for magic, kind in _OTHER_KINDS.items() if beginning.startswith(magic)), None):
+        raise ValueError(f"it is {kind}")
     # utf-8-sig is UTF-8 with or without the mark that Excel puts in front.
     with _opened(path, "utf-8-sig" if entry.encoding == "utf-8" else entry.encoding) as file:
         reader = csv.reader(_composed(file), delimiter=entry.separator, strict=True)
@@ -134,7 +146,14 @@ def _read_csv(path: Path, entry, wanted: list[str]) -> Texts:
 
 
 def _opened(path: Path, encoding: str):
-    return (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding=encoding, newline="")
+    """The text of a file, unpacked where it is gzipped, whatever its name."""
+    packed = _beginning(path).startswith(_GZIP)
+    return (gzip.open if packed else open)(path, "rt", encoding=encoding, newline="")
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4)
 
 
 def _composed(file: Iterable[str]) -> Iterator[str]:
@@ -208,6 +227,28 @@ def _encoding_hint(path: Path, entry, wanted: list[str]) -> str:
     return f"; does the entry need encoding: cp1252 (or latin-1)?{more}"
 
 
+def _check_encoding(path: Path, texts: Texts, entry) -> None:
+    """Refuse texts that the entry's encoding reads without an error, and as other letters than were meant."""
+    if entry.encoding == "utf-8":
+        return
+    odd = [text for cells in texts.cells.values() for text in cells.texts if not text.isascii()]
+    if any(_is_utf8(text, entry.encoding) for text in odd):
+        raise UserError(f"{path}: it is UTF-8 text; does the entry need encoding: utf-8?")
+    # Between these two latin-1 has no letters, and cp1252 has €, „ and the like.
+    if any("\x80" <= letter <= "\x9f" for text in odd for letter in text):
+        raise UserError(
+            f"{path}: some of its letters are none in {entry.encoding}; does the entry need encoding: cp1252?"
+        )
+
+
+def _is_utf8(text: str, encoding: str) -> bool:
+    try:
+        text.encode(encoding).decode("utf-8")
+    except UnicodeError:
+        return False
+    return True
+
+
 def _absent(path: Path, absent: list[str], wanted: list[str], found: list[str], hint: str) -> str:
     those = f"column {absent[0]!r} is" if len(absent) == 1 else f"columns {', '.join(map(repr, absent))} are"
     return (
@@ -257,6 +298,7 @@ def _read_parquet(path: Path, entry, wanted: list[str]) -> Texts:
     with pq.ParquetFile(path) as file:
         table = file.read()
     names = [unicodedata.normalize("NFC", name) for name in table.column_names]
+    names = [name.strip() for name in names] if entry.strip else names
     _refuse_twins(names, wanted)
     absent = [name for name in wanted if name not in names]
     if absent:
@@ -279,9 +321,9 @@ def _arrow_texts(column, decimal: str):
         sizes = pc.abs(column)
         if pc.all(pc.and_(pc.equal(pc.floor(column), column), pc.less(sizes, 2.0**53))).as_py():
             column = column.cast(pa.int64())  # 1.2e11 would be the text of a large one
-        texts = column.cast(pa.string())
-        return pc.replace_substring(texts, ".", decimal) if decimal != "." else texts
     texts = column.cast(pa.string())
+    if decimal != "." and (pa.types.is_floating(column.type) or pa.types.is_decimal(column.type)):
+        texts = pc.replace_substring(texts, ".", decimal)
     if pa.types.is_boolean(column.type):
         return pc.utf8_capitalize(texts)
     return pc.utf8_normalize(texts, form="NFC")

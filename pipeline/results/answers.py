@@ -68,7 +68,8 @@ def _how_little(attacks: list[Finding]) -> str:
     if undecided:
         most = max(undecided, key=_reached)
         text.append(
-            f"In {len(undecided)} of {len(attacks)} pairs it is undecided: the seeds differ too much, or are too few. "
+            f"In {len(undecided)} of {len(attacks)} pairs it is undecided: the seeds differ too much, or are too few, "
+            "or too few samples were counted in tens. "
             f"The largest effect among them: {_pair(most)} at {percent(most.rate)}, {_rates(most)}."
         )
     rest = [finding for finding in attacks if finding.verdict == NONE]

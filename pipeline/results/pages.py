@@ -181,14 +181,15 @@ def training_text(runs: pd.DataFrame, select: str, patience: int | None, validat
 
 def intervals_text(split: str) -> str:
     """What the intervals over seeds are about."""
+    rounding = "counts are told in tens, and no interval is narrower than what that can hide"
     if split == "per_seed":
         return (
             "each seed deals the patients anew, chooses the poison and trains; intervals of what is measured on test "
-            "patients allow for the patients that the seeds share (Nadeau and Bengio)"
+            f"patients allow for the patients that the seeds share (Nadeau and Bengio); {rounding}"
         )
     return (
         "each seed chooses the poison and trains, on the same training and test patients; other patients may give "
-        "other numbers, which these intervals do not cover (split: per_seed does)"
+        f"other numbers, which these intervals do not cover (split: per_seed does); {rounding}"
     )
 
 

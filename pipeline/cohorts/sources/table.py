@@ -42,6 +42,8 @@ def _listed(given: Any) -> Any:
     return given if isinstance(given, list | tuple | dict) else (given,)
 
 
+LARGEST_WHOLE = 2**24  # up to which float32 has every whole number
+
 Bound = Annotated[FiniteFloat, AfterValidator(_bound)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_listed)]  # one text, or a list of them
 Outside = Literal["error", "missing"]
@@ -75,6 +77,8 @@ class Column(Params):
             raise ValueError("other goes with categories, not with a range")
         if self.integer and not self.range:
             raise ValueError("integer goes with a range, not with categories")
+        if self.integer and max(map(abs, self.range)) > LARGEST_WHOLE:
+            raise ValueError(f"integer: whole numbers above {LARGEST_WHOLE:,} cannot be told apart")
         if self.outside and not self.range:
             raise ValueError("outside goes with a range, not with categories")
         if len(set(self.categories)) < len(self.categories):
@@ -187,6 +191,7 @@ def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[
         raise UserError(f"{path}: exclude takes all of its {len(texts):,} rows")
     table = Table(texts.subset(kept), entry)
     table.check_breaks()
+    table.check_excluded()
     row = np.flatnonzero(kept)
     label = table.label()
     sample_id = table.ids(entry.sample_id, unique=True) if entry.sample_id else row
@@ -200,7 +205,7 @@ def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[
         values[:, 0, position], found = read(feature, column, described)
         accounts += found
     table.finish(str(path))
-    table.check_twins(values[:, 0], label)
+    table.check_twins(values[:, 0], label, group_id)
     return Cohort(name, features, sample_id, group_id, label, values, warnings=tuple(table.warnings)), accounts
 
 
