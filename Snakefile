@@ -41,9 +41,8 @@ rule all:
 
 onstart:
     hide_from_git(*places.written_to(STUDY))
-    cohort_stamps(
-        STUDY, ENTRIES
-    )  # there is a folder now to keep the hashes of the original files in
+    # Once more, since there is a folder now to keep the hashes of the original files in.
+    cohort_stamps(STUDY, ENTRIES)
     if workflow.local_exec:
         # Each round of the scheduler would start a timer that causes another round, and so on, ever more of them.
         workflow.scheduler.job_rate_limiter = None
