@@ -244,7 +244,7 @@ PACKED = gzip.compress(GOOD)
         (PACKED[: len(PACKED) // 2], "made.csv.gz", "not readable as a table"),
         (PACKED[:-4], "made.csv.gz", "not readable as a table"),
         (PACKED[:-8] + bytes(8), "made.csv.gz", "not readable as a table"),
-        (b"not a gzip", "made.csv.gz", "not readable as a table"),
+        (b"not a gzip", "made.csv.gz", "columns 'age', 'died', 'na', 'patient', 'sex' are missing"),
         (b"PAR1 no", "made.parquet", "not readable as a table"),
         ("made.csv", "made.csv", "a link that leads to no file"),
         ("nowhere.csv", "made.csv", "a link that leads to no file"),
