@@ -29,6 +29,8 @@ def main(arguments: list[str]) -> int:
             "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
             "descriptors": sorted(set(os.listdir("/proc/self/fd")) & {"0", "1", "2", "3"}),
         }
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(errors="replace")  # as a stage does
         print(json.dumps(facts, sort_keys=True))
         print("to the error stream", file=sys.stderr)
         atexit.register(print, "at exit")
