@@ -233,12 +233,13 @@ class _Server:
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
-        for number, name in enumerate(
-            ("stdout", "stderr"), start=1
-        ):  # made for the server's: a file can seek, a pipe not
-            old = getattr(sys, name)
-            buffering = 1 if number == 2 or os.isatty(number) else -1
-            setattr(sys, name, open(number, "w", buffering, old.encoding, old.errors, closefd=False))
+        # Those at hand were made for the server's: a file can seek, a pipe cannot.
+        sys.stdout, sys.stderr = (
+            os.fdopen(
+                number, "w", 1 if number == 2 or os.isatty(number) else -1, old.encoding, old.errors, closefd=False
+            )
+            for number, old in ((1, sys.stdout), (2, sys.stderr))
+        )
         os.environ.clear()
         os.environ.update(request["environment"])
         sys.argv[1:] = request["arguments"]
