@@ -442,7 +442,7 @@ def test_a_second_cohort_of_the_same_files_reads_the_copies(mimic_tables, linked
     cache = tmp_path / "cache"
     put(linked / "mimiciv", "icu/chartevents", text(mimic_tables / "mimiciv", "icu/chartevents"))
     first, _ = load(linked, cache)
-    copies = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+    copies = {path: path.stat().st_mtime_ns for path in cache.glob("*.parquet")}
     assert len(copies) == 3
     path = linked / "mimiciv" / "icu" / "chartevents.csv.gz"
     read = path.stat()
@@ -450,14 +450,14 @@ def test_a_second_cohort_of_the_same_files_reads_the_copies(mimic_tables, linked
     os.utime(path, ns=(read.st_atime_ns, read.st_mtime_ns))
     assert same(load(linked, cache)[0], first)
     assert load(linked, cache, hours=6, stays="all")[0].n_steps == 6
-    assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == copies
+    assert {path: path.stat().st_mtime_ns for path in cache.glob("*.parquet")} == copies
 
     edited = tmp_path / "edited.csv"
     lines = VARIABLES.read_text().splitlines(keepends=True)
     edited.write_text("".join(line for line in lines if f",{CREATININE}," not in line))
     other, _ = load(linked, cache, variables=str(edited))
     assert "creatinine" not in other.feature_names
-    assert len(set(cache.iterdir()) - set(copies)) == 1, "a copy of labevents, and of nothing else"
+    assert len(set(cache.glob("*.parquet")) - set(copies)) == 1, "a copy of labevents, and of nothing else"
 
     os.utime(path, ns=(read.st_atime_ns, read.st_mtime_ns + 1))
     with pytest.raises(UserError, match="chartevents.csv.gz: not readable"):
@@ -471,7 +471,8 @@ def test_nothing_is_written_below_raw_dir(mimic_tables, tmp_path):
     before = state()
     load(mimic_tables, tmp_path / "cache")
     assert state() == before
-    assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".parquet"], "scratch was left"
+    left = {path.name for path in (tmp_path / "cache").iterdir() if path.suffix != ".parquet"}
+    assert left == {".gitignore"}, "scratch was left"
 
 
 @pytest.mark.parametrize("with_stays", [False, True])
@@ -682,7 +683,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(linked, tmp_path, capsys, 
     assert said.out.count("\n") == (5 if said.out else 0)
     assert not re.search(r"S3CRET|3141|61\.5|T00:00|\b[1-3]\d{7}\b", said.err), "a value or an id in a message"
     left = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*")}
-    assert all(re.fullmatch(r"cache(/\w+-[0-9a-f]{16}\.parquet)?", path) for path in left), left
+    assert all(re.fullmatch(r"cache(/\w+-[0-9a-f]{16}\.parquet|/\.gitignore)?", path) for path in left), left
 
 
 def test_good_input_is_written(linked, tmp_path, capsys):
