@@ -274,7 +274,7 @@ def test_without_disclosure_control_the_check_fails(study, tmp_path, monkeypatch
     tables.write(tables.build(demo(), study / "results"), tmp_path)
     found = violations(tmp_path, study)
     assert found >= {"runs.recall_clean", "runs.acc_poison", "runs.n_poisoned", "runs.precision_poison"}
-    assert found >= {"detections.auroc", "detections.n_poisoned", "alarms.n_flagged", "alarms.tpr", "alarms.precision"}
+    assert found >= {"detections.auroc", "detections.n_poisoned", "alarms.n_flagged", "alarms.tpr"}
     assert found >= {"triggers.distance", "triggers.n_poisoned", "datasets.n_test", "datasets.threshold_low"}
 
 
