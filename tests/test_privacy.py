@@ -222,6 +222,7 @@ def violations(tables_dir: Path, study: Path) -> set[str]:
     return found
 
 
+IN_TENS = ("run_in_tens", "detection_in_tens", "explanation_in_tens")  # what rounds, of results.tables
 DETECTION = ["auroc", "average_precision", "tpr_at_fpr_01", "tpr_at_fpr_05", "precision_at_n"]
 ON_VICTIMS = ["asr", "asr0", "asr0_untriggered", "asr_net", "effect_share", "asr_own_threshold", "asr0_own_threshold"]
 ON_VICTIMS += ["effect_share_own_threshold", "confidence_shift", "n_triggered"]
@@ -271,10 +272,12 @@ def test_nothing_withheld_comes_back_over_seeds(study):
 
 def test_without_disclosure_control_the_check_fails(study, tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "withhold", lambda table, rest_on: table)
+    for name in IN_TENS:
+        monkeypatch.setattr(tables, name, lambda fact: fact)
     tables.write(tables.build(demo(), study / "results"), tmp_path)
     found = violations(tmp_path, study)
     assert found >= {"runs.recall_clean", "runs.acc_poison", "runs.n_poisoned", "runs.precision_poison"}
-    assert found >= {"detections.auroc", "detections.n_poisoned", "alarms.n_flagged", "alarms.tpr"}
+    assert found >= {"detections.auroc", "detections.n_poisoned", "alarms.n_flagged", "alarms.tpr", "alarms.precision"}
     assert found >= {"triggers.distance", "triggers.n_poisoned", "datasets.n_test", "datasets.threshold_low"}
 
 
@@ -293,7 +296,7 @@ def test_nor_in_studies_of_more_patients(dataset, real_data, tmp_path):
 
 
 def test_without_rounding_counts_can_be_calculated(study, tmp_path, monkeypatch):
-    for name in ("run_in_tens", "detection_in_tens", "explanation_in_tens"):
+    for name in IN_TENS:
         monkeypatch.setattr(tables, name, lambda fact: fact)
     built = tables.build(demo(), study / "results")
     tables.write(built, tmp_path / "tables")

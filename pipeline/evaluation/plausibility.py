@@ -36,7 +36,7 @@ def plausibility(trigger: Trigger, clean: np.ndarray, train: Cohort) -> dict[str
     newly_measured                   share of the footprint's cells, over all samples, that only the trigger measures
 
     A number that the trigger or the cohort leaves undefined (no value is written, no footprint, no relations) is None.
-    Whatever is counted for them, samples or cells, is rounded to tens: see `evaluation.rounding`.
+    Whatever is counted for them, samples or cells, is rounded to tens: see `smallcells`.
     """
     cells = trigger.footprint
     if not cells.any() or not len(clean):

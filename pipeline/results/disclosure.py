@@ -1,7 +1,7 @@
 """Disclosure control, in two rules; the tables of several seeds, and all that is made of them, come from what is left.
 
 Withheld, that is missing, is a number taken over 1 to MIN_CELL - 1 patients. Which patients a number is taken over is
-said once, here. Rounded is every count behind a number, see `evaluation.rounding`: a share of many may tell of a few.
+said once, here. Rounded is every count behind a number, see `smallcells`: a share of many may tell of a few.
 The sizes of sets are told as they are: samples of the test set and of each label, of the training set, and the number
 poisoned, which is the study's own choice (rate × training samples, picked at random) and no patient's.
 """
