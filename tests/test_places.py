@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,6 +20,7 @@ from pipeline import places as places_module
 from pipeline.__main__ import main
 from pipeline.errors import UserError
 from pipeline.files import found, hide_from_git
+from pipeline.stages import report
 
 PROJECT = ("Snakefile", "workflow", "pipeline", "profiles", "config", "notebooks", "environment.yml", "constraints.txt")
 # A shell that reads a path makes the file canary, wherever it is.
@@ -309,3 +311,14 @@ def test_a_gitignore_that_is_there_stays(tmp_path):
     hide_from_git(tmp_path, tmp_path / "a" / "b")
     assert (tmp_path / ".gitignore").read_text() == "*\n!report.html\n"
     assert (tmp_path / "a" / "b" / ".gitignore").read_text() == "*\n" and not (tmp_path / "a" / ".gitignore").exists()
+
+
+def test_the_report_is_made_by_this_code(tmp_path, monkeypatch):
+    """Also as Snakemake starts it in the project's folder, which a kernel takes off the paths that it imports from."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    cell = nbformat.v4.new_code_cell("import pipeline\nprint(pipeline.__file__)")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "a.ipynb")
+    executed = report.execute(tmp_path / "a.ipynb", {}, tmp_path / "executed.ipynb")
+    assert executed.cells[-1].outputs[0]["text"].strip() == str(ROOT / "pipeline/__init__.py")

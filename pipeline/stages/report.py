@@ -60,8 +60,8 @@ def execute(notebook: Path, parameters: dict[str, str], executed: Path):
                 parameters=parameters,
                 kernel_name="python3",
                 progress_bar=False,
-                # The kernel imports `pipeline` from its working directory.
-                cwd=str(Path(__file__).parents[2]),
+                # Not the project's folder: a kernel takes the one it works in off the paths that it imports from.
+                cwd=folder,
                 # Other users of this machine can listen to the loopback interface.
                 config=Config(KernelManager={"transport_encryption": "auto"}),
             )
@@ -103,12 +103,18 @@ def to_html(notebook) -> str:
 
 @contextmanager
 def _jupyter_in(folder: Path) -> Iterator[None]:
-    """Keep Jupyter's and IPython's files in `folder`: the home may be read-only, and its settings are not ours."""
+    """Keep Jupyter's and IPython's files in `folder`: the home may be read-only, and its settings are not ours.
+
+    What is started imports this project's code.
+    """
     import os
+
+    from pipeline.files import ROOT
 
     names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
     before = dict(os.environ)
     os.environ.update({name: str(folder / name.lower()) for name in names})
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [before.get("PYTHONPATH")])])
     try:
         yield
     finally:
