@@ -363,7 +363,8 @@ def test_times_in_parquet_are_the_same_whatever_their_type(mimic_tables, linked,
         path = linked / "mimiciv" / f"{name}.csv.gz"
         frame = pd.read_csv(path, low_memory=False)
         for column in columns:
-            times = pd.to_datetime(frame[column]) + pd.Timedelta(milliseconds=7)
+            off = pd.Timedelta(milliseconds=7) + pd.Timedelta(1, "ns")
+            times = pd.to_datetime(frame[column]).astype("datetime64[ns]") + off
             zoned = times.dt.tz_localize("UTC").dt.tz_convert("America/New_York")
             frame[column] = times if kind == "datetime64[ns]" else zoned if kind == "zoned" else zoned.astype(str)
             frame[column] = frame[column].replace("NaT", None)

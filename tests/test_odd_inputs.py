@@ -252,6 +252,22 @@ def test_a_line_break_in_a_cell_is_warned_of_and_counted_as_a_line(tmp_path):
     assert "column 'note' has line breaks inside under 10 of its cells; is there a quote too many" in cohort.warnings[0]
 
 
+def test_letters_of_another_alphabet_may_be_bytes_of_utf_8_too(tmp_path):
+    """女 in GBK is what Ů is in UTF-8; 男 is nothing there."""
+    table = ward()
+    table["sex"] = table["sex"].map({"m": "男", "f": "女"})
+    features = ENTRY["features"] | {"sex": {"categories": ["女", "男"]}}
+    cohort, _ = read(tmp_path, "\n".join(lines_of(table)).encode("gbk"), features=features, encoding="gbk")
+    assert cohort.features[cohort.feature_names.index("sex")].categories == ("女", "男")
+
+
+def test_a_warning_of_all_but_a_few_tells_no_few(tmp_path):
+    table = ward()
+    table["patient"] = [f"1.{n}E+11" if n < 395 else str(n) for n in range(400)]
+    cohort, _ = read(tmp_path, table)
+    assert any("the ids of all but under 10 rows are numbers" in text for text in cohort.warnings)
+
+
 def test_a_stray_quote_is_an_error(tmp_path):
     lines = lines_of(ward(note="x"))
     lines[5] = lines[5].replace(",x", ',"x')
@@ -262,6 +278,10 @@ def test_a_stray_quote_is_an_error(tmp_path):
     features = ENTRY["features"] | {"note": {"categories": ["x"], "other": "else"}}
     cohort, accounts = read(tmp_path, "\n".join(lines), features=features)
     assert accounts[0].read == 390 and "line breaks inside under 10 of its cells" in cohort.warnings[0]
+    # Rows are lost to a column that nobody reads too.
+    cohort, accounts = read(tmp_path, "\n".join(lines))
+    assert accounts[0].read == 390
+    assert "a column that is not read has line breaks inside under 10 of its cells" in cohort.warnings[0]
 
 
 @pytest.mark.parametrize(

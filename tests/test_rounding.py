@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from conftest import make_cohort
 from reconstruct import reconstruct
+from sklearn import metrics
 from test_results import TRAINED
 
 from pipeline import families
@@ -238,12 +239,28 @@ def test_without_a_spread_nothing_is_certain_of_few_samples(tmp_path):
     """7 of 13 victims fooled in every seed round to all of them, which must not pass for a backdoor that is sure."""
     runs = pd.DataFrame({"dataset": "ward", "target": 1, "n_triggered": [13] * 3, "asr": 1.0, "asr0": 0.0})
     runs = runs.assign(asr_own_threshold=1.0, asr0_own_threshold=0.0, fpr_clean=0.0, recall_clean=1.0, fpr_poison=1.0)
+    runs = runs.assign(auroc_clean=1.0, auroc_poison=0.9)
     sizes = pd.DataFrame({"dataset": ["ward"], "n_test": [40], "prevalence": [27 / 40]})
     off = coarseness._of_runs(runs.assign(recall_poison=1.0), sizes)
     assert off["asr"].tolist() == [6 / 13] * 3 and off["effect_share"].tolist() == [6 / 13] * 3
     assert off["asr_net"].tolist() == [12 / 13] * 3 and off["recall_clean"].tolist() == [8 / 27] * 3
+    assert off["auprc_poison"].tolist() == [0.005] * 3 and (off["auprc_clean"] > 0.005).all()
     interval = proportion_interval(np.ones(3), error=6 / 13)
     assert (interval.mean, interval.low, interval.high) == (1, pytest.approx(7 / 13), 1)
+
+
+def test_an_average_precision_told_as_1_is_off_by_no_more_than_is_said():
+    """Of 10 positives among 50: every way that one negative, or two, can stand above some of them."""
+    n, labels = (40, 10), np.repeat([1, 0], [10, 40])
+    said, pairs = coarseness._of_average_precision(pd.Series([1.0]), np.array([400.0]), np.array([10.0]))[0], 0
+    for above in product(range(11), repeat=2):  # positives below the first and below the second negative
+        wrong = sum(above)
+        score = np.concatenate([np.arange(10, 0, -1.0), [above[0] + 0.6, above[1] + 0.4], np.linspace(0, 0.3, 38)])
+        assert metrics.roc_auc_score(labels, score) == pytest.approx(1 - wrong / (n[0] * n[1]))
+        if disclosure._in_tens(1 - wrong / 400, 400) == 1:
+            assert 1 - metrics.average_precision_score(labels, score) <= said
+            pairs = max(pairs, wrong)
+    assert pairs == 5 and said == error_of_tens(400) / 20
 
 
 @pytest.mark.parametrize("target", [0, 1])

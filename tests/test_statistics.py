@@ -238,6 +238,8 @@ def test_an_interval_reaches_as_far_as_rounding_can_be_wrong():
 
 def test_a_difference_that_rounding_can_make_is_none():
     run = np.array([0.11, 0.12, 0.13])
+    unknown = paired_contrast(run, np.full(3, 0.1), error=np.nan)
+    assert np.isnan(unknown.p_value) and np.isnan(unknown.ci_low), "neither holds where rounding may be anything"
     small = paired_contrast(run, np.full(3, 0.1), error=0.03)
     assert small.ci_low == pytest.approx(-0.01) and small.p_value == 1
     large = paired_contrast(run, np.zeros(3), error=0.03)

@@ -219,6 +219,8 @@ def _cast(column: Any, kind: Any, name: str):
             return column.cast(kind)
         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
             column = _in_utc(column)
+        if pa.types.is_timestamp(column.type):  # before the cast, which takes no nanoseconds
+            column = pc.floor_temporal(column, unit="second")
         # A zone is only how Arrow shows a time: without it, it is the one in UTC.
         return pc.floor_temporal(column.cast(pa.timestamp("us")), unit="second").cast(kind)
     except pa.ArrowException:

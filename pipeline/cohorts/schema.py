@@ -1,4 +1,4 @@
-"""Every cohort is checked on its way in (a source's table) and out (a finished cohort)."""
+"""What every finished cohort must be, and which samples could stand in it."""
 
 from collections.abc import Iterator
 from pathlib import Path

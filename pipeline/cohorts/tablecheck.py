@@ -12,7 +12,7 @@ from pipeline.cohorts.intake import Account
 from pipeline.cohorts.splits import N_FOLDS
 from pipeline.cohorts.tablefile import Cells, Texts
 from pipeline.errors import UserError
-from pipeline.smallcells import MIN_CELL, shown, shown_share, tens
+from pipeline.smallcells import MIN_CELL, shown_share, tens
 from pipeline.words import counted
 
 LARGEST = 1e30  # of a value: far from where float32 ends
@@ -68,12 +68,16 @@ class Table:
 
     def check_breaks(self) -> None:
         """Warn of line breaks inside cells, which a quote too many makes of whole rows."""
-        for column, cells in self.texts.cells.items():
-            broken = cells.of_each(lambda text: "\n" in text or "\r" in text).sum()
-            if broken:
+        inside = {
+            f"column {column!r}": cells.of_each(lambda text: "\n" in text or "\r" in text)
+            for column, cells in self.texts.cells.items()
+        }
+        inside["a column that is not read"] = self.texts.over_lines & ~np.any([*inside.values()], axis=0)
+        for column, broken in inside.items():
+            if broken.any():
                 self.warnings.append(
-                    f"column {column!r} has line breaks inside {shown(int(broken))} of its cells; is there a quote too "
-                    "many in the file, so that it has lost rows?"
+                    f"{column} has line breaks inside {_in_tens(broken)} of its cells; is there a quote too many in "
+                    "the file, so that it has lost rows?"
                 )
 
     def check_excluded(self) -> None:
@@ -83,7 +87,7 @@ class Table:
             alike = self.texts.cells[column].of_each(lambda text, near=near: near_key(text) in near)
             if alike.any():
                 self.warnings.append(
-                    f"column {column!r}: {shown(int(alike.sum()))} texts differ from one in exclude only in capitals, "
+                    f"column {column!r}: {_in_tens(alike)} texts differ from one in exclude only in capitals, "
                     "blanks or zeros, and their rows were kept"
                 )
 
@@ -122,7 +126,7 @@ class Table:
         spelt = np.isin(value, [self.number(text) for text in missing])
         if spelt.any():
             self.warnings.append(
-                f"column {column!r}: {shown(int(spelt.sum()))} numbers are in missing in another spelling (99 and "
+                f"column {column!r}: {_in_tens(spelt)} numbers are in missing in another spelling (99 and "
                 "99.0, say), and were taken as measured"
             )
         decimals = [text for text in cells.texts if self.entry.decimal in text]
@@ -156,7 +160,7 @@ class Table:
             alike = unlisted & cells.of_each(lambda text: near_key(text) in near)
             if alike.any():
                 self.warnings.append(
-                    f"feature {feature!r}: {shown(int(alike.sum()))} texts differ from a listed category only in "
+                    f"feature {feature!r}: {_in_tens(alike)} texts differ from a listed category only in "
                     f"capitals, blanks or zeros, and were taken as {described.other!r}"
                 )
             if words := _missing_hint(wrong):
@@ -219,18 +223,20 @@ class Table:
         return np.array(same.texts, object)[same.code]
 
     def _warn_of_ids(self, column: str, cells: Cells, unique: bool) -> None:
-        alike = sum(count for count in Counter(map(near_key, cells.texts)).values() if count > 1)
-        if alike:
+        keys = [near_key(text) for text in cells.texts]
+        spellings = Counter(keys)
+        alike = np.array([spellings[key] > 1 for key in keys])
+        if alike.any():
             taken = "kept apart" if unique else "taken as the same"
             self.warnings.append(
-                f"column {column!r}: {shown(alike)} ids differ from another one only in capitals, blanks, zeros in "
+                f"column {column!r}: {_in_tens(alike)} ids differ from another one only in capitals, blanks, zeros in "
                 f"front or .0 behind; they were {taken}"
             )
-        short = int(cells.of_each(_shortened).sum())
-        if short:
+        short = cells.of_each(_shortened)
+        if short.any():
             self.warnings.append(
-                f"column {column!r}: the ids of {shown(short)} rows are numbers that a spreadsheet has shortened (such "
-                "as 1.23E+11); different patients may have the same one"
+                f"column {column!r}: the ids of {_in_tens(short)} rows are numbers that a spreadsheet has shortened "
+                "(such as 1.23E+11); different patients may have the same one"
             )
 
     def check_twins(self, values: np.ndarray, label: np.ndarray, group_id: np.ndarray) -> None:
@@ -337,3 +343,8 @@ def _share(count: int, total: int) -> str:
         return shown_share(count, total)
     told = int(tens(count, total))
     return f"{told:,} ({told / total:.1%})"
+
+
+def _in_tens(those: np.ndarray) -> str:
+    """How many of `those` ([N] bool) are true, in words that tell of few neither that are nor that are not."""
+    return _share(int(those.sum()), len(those)).partition(" (")[0]

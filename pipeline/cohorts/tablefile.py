@@ -7,7 +7,7 @@ import unicodedata
 import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 
@@ -70,17 +70,20 @@ class Texts:
     cells : the columns by name
     at : [N] int64, where each row begins: in a CSV file the line as an editor counts (1 is the header), else the row
     place : what `at` counts, "line" or "row"
+    over_lines : [N] bool, which rows of a CSV file go over several lines, whatever the column that does it
     """
 
     cells: dict[str, Cells]
     at: np.ndarray
     place: str
+    over_lines: np.ndarray
 
     def __len__(self) -> int:
         return len(self.at)
 
     def subset(self, rows: np.ndarray) -> "Texts":
-        return Texts({name: cells.subset(rows) for name, cells in self.cells.items()}, self.at[rows], self.place)
+        cells = {name: cells.subset(rows) for name, cells in self.cells.items()}
+        return Texts(cells, self.at[rows], self.place, self.over_lines[rows])
 
 
 class _Codes(dict):
@@ -115,7 +118,7 @@ def read_texts(path: Path, entry, wanted: list[str]) -> Texts:
         _check_encoding(path, texts, entry)
     if entry.strip:
         stripped = {name: cells.rewritten(str.strip) for name, cells in texts.cells.items()}
-        return Texts(stripped, texts.at, texts.place)
+        return replace(texts, cells=stripped)
     return texts
 
 
@@ -133,11 +136,11 @@ def _read_csv(path: Path, entry, wanted: list[str]) -> Texts:
     with _opened(path, "utf-8-sig" if entry.encoding == "utf-8" else entry.encoding) as file:
         reader = csv.reader(_composed(file), delimiter=entry.separator, strict=True)
         rows = _rows(reader)
-        _, header = next(rows, (1, []))
+        *_, header = next(rows, (1, 1, []))
         if said := re.fullmatch("sep=(.)", entry.separator.join(header)):  # a first line that Excel understands
             if said[1] != entry.separator:
                 raise ValueError(f"its first line says sep={said[1]}; expected separator: {said[1]!r} in the catalog")
-            _, header = next(rows, (2, []))
+            *_, header = next(rows, (2, 2, []))
         if not header:
             raise ValueError("it is empty; expected a header and rows")
         header = [name.strip() for name in header] if entry.strip else header
@@ -161,13 +164,13 @@ def _composed(file: Iterable[str]) -> Iterator[str]:
     return (line if line.isascii() else unicodedata.normalize("NFC", line) for line in file)
 
 
-def _rows(reader) -> Iterator[tuple[int, list[str]]]:
-    """Each row that is not blank, with the line it begins in."""
+def _rows(reader) -> Iterator[tuple[int, int, list[str]]]:
+    """Each row that is not blank, with the lines that it begins and ends in."""
     start = 1
     try:
         for cells in reader:
             if cells:
-                yield start, cells
+                yield start, reader.line_num, cells
             start = reader.line_num + 1
     except csv.Error as error:
         raise ValueError(
@@ -175,21 +178,22 @@ def _rows(reader) -> Iterator[tuple[int, list[str]]]:
         ) from None
 
 
-def _columns(path: Path, rows: Iterator[tuple[int, list[str]]], header: list[str], wanted: list[str]) -> Texts:
+def _columns(path: Path, rows: Iterator[tuple[int, int, list[str]]], header: list[str], wanted: list[str]) -> Texts:
     pick = itemgetter(*(header.index(name) for name in wanted))
     codes, code = [_Codes() for _ in wanted], [array("q") for _ in wanted]
-    at, chunk, too_few, too_many = array("q"), [], [], []
+    at, over_lines, chunk, too_few, too_many = array("q"), array("b"), [], [], []
 
     def store() -> None:
         for known, column, cells in zip(codes, code, zip(*chunk, strict=True), strict=True):
             column.extend(map(known.__getitem__, cells))
         chunk.clear()
 
-    for line, cells in rows:
+    for line, end, cells in rows:
         if len(cells) != len(header):
             (too_few if len(cells) < len(header) else too_many).append(line)
             continue
         at.append(line)
+        over_lines.append(end > line)
         chunk.append(pick(cells))
         if len(chunk) == _AT_ONCE:
             store()
@@ -204,7 +208,8 @@ def _columns(path: Path, rows: Iterator[tuple[int, list[str]]], header: list[str
                 f"line {lines[0]}; expected {len(header)} (is there a separator or a quote inside a text?)"
             )
     cells = [Cells(list(known), np.array(column, np.int64)) for known, column in zip(codes, code, strict=True)]
-    return Texts(dict(zip(wanted, cells, strict=True)), np.array(at, np.int64), "line")
+    columns = dict(zip(wanted, cells, strict=True))
+    return Texts(columns, np.array(at, np.int64), "line", np.array(over_lines, bool))
 
 
 def _check_header(path: Path, header: list[str], wanted: list[str], entry) -> None:
@@ -232,7 +237,7 @@ def _check_encoding(path: Path, texts: Texts, entry) -> None:
     if entry.encoding == "utf-8":
         return
     odd = [text for cells in texts.cells.values() for text in cells.texts if not text.isascii()]
-    if any(_is_utf8(text, entry.encoding) for text in odd):
+    if odd and all(_is_utf8(text, entry.encoding) for text in odd):
         raise UserError(f"{path}: it is UTF-8 text; does the entry need encoding: utf-8?")
     # Between these two latin-1 has no letters, and cp1252 has €, „ and the like.
     if any("\x80" <= letter <= "\x9f" for text in odd for letter in text):
@@ -309,7 +314,7 @@ def _read_parquet(path: Path, entry, wanted: list[str]) -> Texts:
         encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
         code = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
         cells[name] = Cells(encoded.dictionary.to_pylist(), code)
-    return Texts(cells, np.arange(1, len(table) + 1), "row")
+    return Texts(cells, np.arange(1, len(table) + 1), "row", np.zeros(len(table), bool))
 
 
 def _arrow_texts(column, decimal: str):

@@ -142,6 +142,7 @@ def paired_contrast(
         else:
             t = abs(mean) / (spread * np.sqrt(1 / n + test_to_train))
             p_value = 1.0 if abs(mean) <= error else 2 * stats.t.sf(t, n - 1)
+            p_value = np.nan if np.isnan(error) else p_value
             effect_size = hedges_correction(n - 1) * mean / spread
     return Contrast(n, _mean(run), _mean(control), mean, float(low), float(high), float(p_value), float(effect_size))
 

@@ -41,7 +41,7 @@ def _of_runs(runs: pd.DataFrame, datasets: pd.DataFrame) -> pd.DataFrame:
             f"precision_{side}": (fp * counts[1] + tp * counts[0]) / positive**2,
             f"f1_{side}": 2 * ((fp + n[1]) * counts[1] + tp * counts[0]) / (fp + tp + n[1]) ** 2,
             f"auroc_{side}": error_of_tens(n[0] * n[1]) / (n[0] * n[1]),
-            f"auprc_{side}": TWO_DIGITS,
+            f"auprc_{side}": _of_average_precision(runs[f"auroc_{side}"], n[0] * n[1], n[1]),
         }
     found |= {"fpr_clean_own_threshold": shares[0], "recall_clean_own_threshold": shares[1]}
     share = np.where(runs["target"] == 1, *shares)
@@ -50,6 +50,14 @@ def _of_runs(runs: pd.DataFrame, datasets: pd.DataFrame) -> pd.DataFrame:
         found |= {f"asr{own}": share, f"asr0{own}": share}
         found[f"effect_share{own}"] = share * (1 + (1 - runs[f"asr{own}"]) / left) / left
     return runs.assign(**found | {"asr0_untriggered": share, "asr_net": 2 * share})
+
+
+def _of_average_precision(auroc: pd.Series, pairs: np.ndarray, n_positive: np.ndarray) -> np.ndarray:
+    """Told to two digits; but as 1 where the AUROC is 1, of which some `pairs` may be in the wrong order.
+
+    A positive with m of the k wrong pairs, the i-th from above, takes m / (i + m) <= m / 2 from a sum of precisions.
+    """
+    return np.where(auroc.to_numpy(float, na_value=np.nan) == 1, error_of_tens(pairs) / 2 / n_positive, TWO_DIGITS)
 
 
 def _labels(runs: pd.DataFrame, datasets: pd.DataFrame) -> list[np.ndarray]:
@@ -66,7 +74,8 @@ def _of_detections(detections: pd.DataFrame) -> pd.DataFrame:
     n = np.where(n > 0, n, np.nan)
     pairs = n * np.round(n / detections["poison_share"].to_numpy(float) - n)
     found = dict.fromkeys(DETECTION, error_of_tens(n) / n)
-    found |= {"auroc": error_of_tens(pairs) / pairs, "average_precision": TWO_DIGITS}
+    average = _of_average_precision(detections["auroc"], pairs, n)
+    found |= {"auroc": error_of_tens(pairs) / pairs, "average_precision": average}
     return detections.assign(**found)
 
 
