@@ -136,19 +136,19 @@ def main(argv: list[str]) -> int:
 
 
 def _run_stage(args: "Namespace", clock: "Clock") -> None:
-    """Run a stage, and keep its state where the workflow asks for it."""
+    """Run a stage and keep its state; of one that somebody calls by hand there is none."""
+    if (args.stamp is None) != (args.state is None):
+        raise UserError("--stamp and --state are the workflow's; expected both or neither")
     if args.stamp is None:  # the results are of no study
         args.made_by = {"stamp": None, "code": None}
         args.run(args)
         return
-    from contextlib import nullcontext
-
     from pipeline import state
     from pipeline.code import changed, code
 
     stamp, planned, *members = args.stamp.split()
     args.made_by = {"stamp": stamp, "code": planned}
-    with state.kept(args.state, args.command, args.made_by, clock) if args.state else nullcontext():
+    with state.kept(args.state, args.command, args.made_by, clock):
         if code(args.command, *members) != planned:
             raise UserError(_CHANGED)
         args.run(args)

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
@@ -21,11 +20,12 @@ from pydantic import Field, ValidationError
 from pipeline import families
 from pipeline.errors import UserError
 from pipeline.evaluation.settings import Explain
+from pipeline.files import ROOT
 from pipeline.params import Location, Params
 from pipeline.training.settings import Training
 from pipeline.words import counted, suggestion
 
-SCHEMA = Path(__file__).parent.parent / "workflow" / "schemas" / "config.schema.json"
+SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.json"
 
 # A family's list in the grid, and the section with its members' parameters.
 SECTIONS = {"models": "model_params", "triggers": "trigger_params", "detectors": "detector_params"}
@@ -173,7 +173,7 @@ def _sentence(error) -> str:
         missing = next(name for name in error.validator_value if name not in error.instance)
         return f"{missing}: missing"
     if error.validator == "enum" and isinstance(error.instance, str):
-        newer = _newer_than_schema(path[:-1], error.instance)
+        newer = _newer_than_schema(path[:-1], error.instance) if path[0] in SECTIONS else ""
         return f"{key}: {newer or f'unknown {value} {suggestion(error.instance, error.validator_value)}'}"
     expected = {
         "enum": lambda v: f"one of {', '.join(map(json.dumps, v))}",

@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,10 +113,7 @@ def damaged(path: Path, kind: str, error: Exception) -> UserError:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; `UserError` when it is missing, not YAML, anything but a mapping, or has a key twice.
-
-    Letters are composed: ü is one letter, also where the file has it as u and two dots.
-    """
+    """The mapping in a YAML file; `UserError` when it is missing, not YAML, not a mapping, or has a key twice."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -136,8 +132,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             return node
 
     try:
-        text = unicodedata.normalize("NFC", Path(path).read_text(encoding="utf-8-sig"))
-        content = yaml.load(text, Loader)  # a SafeLoader
+        content = yaml.load(Path(path).read_text(encoding="utf-8-sig"), Loader)  # a SafeLoader
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

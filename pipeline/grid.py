@@ -82,6 +82,11 @@ def state_file(folder: str, stage: str) -> str:
     return f"{folder}/state_{stage}.json"
 
 
+def cohort_state_file(data_dir: str, dataset: str) -> str:
+    """The same of a cohort, whose own folders belong to whoever tracks data."""
+    return f"{data_dir}/states/{dataset}.json"
+
+
 def reads(wildcards, input) -> list[str]:
     """What a stage of a run reads beside the cohort, of the rule's `input`, as its options."""
     options = ["--poison", os.path.dirname(input.facts)] if hasattr(input, "facts") else []

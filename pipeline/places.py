@@ -41,5 +41,7 @@ def use_this_code() -> None:
 
 
 def written_to(study: "Study") -> list[Path]:
-    """The folders that `study` is written to, all that is in them its own."""
-    return [Path(study.results_dir), *(Path(study.data_dir) / name for name in _MADE)]
+    """The folders that `study` is written to, all that is in them its own; none of a data_dir that is read-only."""
+    data = Path(study.data_dir)
+    writable = not data.exists() or os.access(data, os.W_OK | os.X_OK)
+    return [Path(study.results_dir), *(data / name for name in _MADE if writable)]

@@ -14,8 +14,8 @@ from typing import NamedTuple
 from pipeline import state
 from pipeline.config import Study
 from pipeline.errors import UserError
-from pipeline.files import whole
-from pipeline.grid import Cell, cells, result_files, state_file
+from pipeline.files import read_json, whole
+from pipeline.grid import Cell, cells, cohort_state_file, result_files, state_file
 from pipeline.stamps import Stamps
 from pipeline.words import counted, duration
 
@@ -75,16 +75,24 @@ def closing(study: Study, stamps: Stamps, seconds: float, failed: bool) -> list[
     """
     rows = states(study, stamps)
     again = "; the same command again runs what is missing" if failed else ""
-    reasons = [f"{'/'.join(row.cell)}: {row.stage}: {row.why}" for row in rows if row.state == FAILED]
+    failed_cells: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row.state == FAILED:
+            failed_cells.setdefault((row.stage, row.why), []).append("/".join(row.cell))
+    reasons = []
+    for (stage, why), (first, *rest) in failed_cells.items():
+        more = f" and {counted(len(rest), 'other cell')}" if rest else ""
+        reasons.append(f"{stage}: {why} ({first}{more})")
     ends = [(job, *_outcome(job)) for job in _of_all(study, stamps)]
     reasons += [f"{job.stage}: {why}" for job, end, why in ends if end == FAILED]
     others = [counted(len(reasons) - TOLD, "other")] if len(reasons) > TOLD else []
     report, end, _ = ends[-1]
+    none = "none; python -m pipeline tables, with the same settings, makes one of the cells done"
     return [
         f"{record(study, rows)}{again}",
         f"failed: {'; '.join([*reasons[:TOLD], *others]) or 'nothing'}",
         f"elapsed: {duration(seconds)}",
-        f"report: {report.result if end == DONE else 'none; python -m pipeline tables makes one of the cells done'}",
+        f"report: {report.result if end == DONE else none}",
     ]
 
 
@@ -143,8 +151,9 @@ def _state(
 def _to_weights(study: Study, stamps: Stamps, cell: Cell) -> list[_Job]:
     """The stages of a cell that end with its trained model, the cohort's first."""
     data, name = study.data_dir, cell.dataset
-    cohort = (f"{data}/states/{name}.json", f"{data}/splits/{name}.json", stamps.of("sample_dev", cell).stamp)
-    return [_Job("sample_dev", *cohort), *(_job(study, stamps, stage, cell) for stage in ("poison", "train"))]
+    made = f"{data}/splits/{name}.json"
+    cohort = _Job("sample_dev", cohort_state_file(data, name), made, stamps.of("sample_dev", cell).stamp)
+    return [cohort, *(_job(study, stamps, stage, cell) for stage in ("poison", "train"))]
 
 
 def _from_weights(study: Study, stamps: Stamps, cell: Cell) -> list[_Job]:
@@ -167,9 +176,18 @@ def _of_all(study: Study, stamps: Stamps) -> list[_Job]:
     ]
 
 
+def _stamp_in(result: Path) -> str | None:
+    try:
+        return read_json(result).get("stamp")
+    except (UserError, OSError, AttributeError):  # no JSON of ours
+        return None
+
+
 def _outcome(job: _Job) -> tuple[str, str]:
     """Done, failed, outdated or missing, and why."""
     told, there = state.read(Path(job.state)), os.path.exists(job.result)
+    if told is None and there:  # pulled or copied without it: then the result itself says what it is of
+        told = {"state": state.DONE, "stamp": _stamp_in(Path(job.result))}
     if told is None or told["stamp"] != job.stamp:
         return (OUTDATED, OTHER_STAMP) if there else (MISSING, NOT_BEGUN)
     match told["state"]:

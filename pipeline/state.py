@@ -56,7 +56,10 @@ def is_at_work(state: dict[str, Any]) -> bool | None:
     if state["host"] != platform.node():
         return None
     try:
-        born = psutil.Process(state["process"]).create_time()
+        process = psutil.Process(state["process"])
+        if process.status() == psutil.STATUS_ZOMBIE:  # gone, but for the one who should have asked how it ended
+            return False
+        born = process.create_time()
     except psutil.NoSuchProcess:
         return False
     # A younger process has the number of one that is gone.

@@ -216,6 +216,13 @@ def test_a_new_member_needs_a_new_schema(new_members, family):
         assert str(raised.value) == f"config: {key}: {message}"
 
 
+def test_a_wrong_word_that_is_a_key_elsewhere_is_no_news_to_the_schema():
+    for key, value in (("validation", "training"), ("device", "warm"), ("split", "seeds")):
+        with pytest.raises(UserError, match=f"config: {key}: unknown") as raised:
+            load_study(DEFAULT | {key: value})
+        assert "schema" not in str(raised.value)
+
+
 def test_a_real_new_file_works_once_the_schema_is_written(tmp_path):
     for folder in ("pipeline", "config", "workflow/schemas", "data"):
         shutil.copytree(folder, tmp_path / folder, ignore=shutil.ignore_patterns("raw", "dev", "cache", "__pycache__"))

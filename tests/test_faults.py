@@ -427,6 +427,8 @@ def test_how_far_a_cell_is_and_why_is_told_by_its_states(tmp_path, facts, told, 
     path_of(study, stage, ATTACK).unlink()
     state, stage_of_result = ("outdated", Path(study.results_dir, result_files(ATTACK)[stage]))
     assert outcome(study) == {("rare_value", "1"): (state, stage, "made with other settings, inputs or code")}
+    write_json(stage_of_result, {"stamp": stamps(study).of(stage, ATTACK).stamp})
+    assert outcome(study) == {}, "a result without a state says itself what it is of"
     stage_of_result.unlink()
     assert outcome(study) == {("rare_value", "1"): (reached, stage, "not begun")}
     tell(study, stage, ATTACK, **facts)
@@ -508,12 +510,13 @@ def test_the_end_of_a_run_is_told_in_four_lines(tmp_path):
         for trigger in study.triggers:
             tell(study, "train", ATTACK._replace(trigger=trigger, seed=str(seed)), state="failed", why="it diverged")
     (tmp_path / "results/report.html").unlink()
+    told = {"state": "failed", "why": "no space", "stamp": stamps(study).of("figures").stamp}
+    write_json(tmp_path / "results/state_figures.json", told)
     assert progress.closing(study, stamps(study), 7513, failed=True) == [
         f"2 of 6 cells done, 4 failed: {tmp_path}/results/cells.csv; the same command again runs what is missing",
-        "failed: icu_dev/mlp/flip_only/0.05/1: train: it diverged; icu_dev/mlp/flip_only/0.05/2: train: it diverged; "
-        "icu_dev/mlp/rare_value/0.05/1: train: it diverged; 1 other",
+        "failed: train: it diverged (icu_dev/mlp/flip_only/0.05/1 and 3 other cells); figures: no space",
         "elapsed: 2 h 05 min",
-        "report: none; python -m pipeline tables makes one of the cells done",
+        "report: none; python -m pipeline tables, with the same settings, makes one of the cells done",
     ]
 
 

@@ -15,7 +15,7 @@ from pipeline.config import Study
 from pipeline.errors import UserError
 from pipeline.files import read_json, write_json
 from pipeline.grid import Cell, cells, result_files
-from pipeline.results import answers, columns, figures, pages, tables
+from pipeline.results import answers, columns, facts, figures, pages, tables
 from pipeline.results.findings import FOOLS_CLEAN, NONE, PLANTED, UNDECIDED, Estimate, findings, read_findings, verdict
 from pipeline.stages import aggregate, report
 from pipeline.stages import figures as figures_stage
@@ -63,8 +63,22 @@ def fabricate(study: Study, folder: Path) -> Path:
             write_json(folder / cell.poison_folder / "poison.json", _poison(key, n_poisoned, study))
         for stage, path in result_files(cell).items():
             facts = read_json(folder / path) if (folder / path).exists() else {}
-            write_json(folder / path, {**facts, "stamp": stamps.of(stage, cell).stamp})
+            made_by = {"stamp": stamps.of(stage, cell).stamp, "cohort": stamps.of("sample_dev", cell).stamp}
+            write_json(folder / path, {**facts, **made_by})
     return folder
+
+
+@pytest.mark.parametrize("key", ["stamp", "cohort"])
+@pytest.mark.parametrize("stage", ["poison", "train", "eval", "detect"])
+def test_no_table_is_made_of_what_other_settings_made_or_of_another_cohort(tmp_path, key, stage):
+    made = make_study()
+    stamps = Stamps(made, {name: Stamp.parse(text) for name, text in COHORTS.items()})
+    fabricate(made, tmp_path)
+    facts.refuse_outdated(made, tmp_path, stamps)
+    path = tmp_path / result_files(max(cells(made)))[stage]
+    write_json(path, read_json(path) | {key: "another"})
+    with pytest.raises(UserError, match="were made with other settings, inputs or code"):
+        facts.refuse_outdated(made, tmp_path, stamps)
 
 
 def _eval(key, rng, n_poisoned, study):

@@ -289,10 +289,29 @@ def test_edited_code_makes_results_outdated_and_reruns_its_stages(tmp_path):
     assert (project.folder / CLEAN / "seed_1/results_eval.json").is_file()
 
 
+def test_old_bytecode_is_not_run(tmp_path):
+    """Of an edit that keeps size and time, which is all that Python looks at."""
+    shutil.copytree(ROOT / "pipeline", tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "workflow/schemas", tmp_path / "workflow/schemas")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    command = [sys.executable, "-m", "pipeline", "schema", "--help"]
+    module = tmp_path / "pipeline/commands/schema.py"
+
+    def said() -> str:
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True).stdout
+
+    text, read = module.read_text(), module.stat()
+    summary = text.splitlines()[0].strip('"')
+    assert summary in said() and list(module.parent.glob("__pycache__/schema.*"))
+    module.write_text(text.replace(summary, summary.swapcase()))
+    os.utime(module, ns=(read.st_atime_ns, read.st_mtime_ns))
+    assert summary.swapcase() in said()
+
+
 def test_a_stage_refuses_to_run_other_code_than_its_stamp_is_about(tmp_path):
     arguments = [*("--dataset", "icu_dev", "--entry", '{"source": "synthetic", "n_stays": 400}', "--n-samples", "all")]
     arguments += ["--raw-dir", ".", "--cache-dir", str(tmp_path), "--out", str(tmp_path / "dev/icu_dev")]
-    arguments += ["--splits", str(tmp_path / "splits.json")]
+    arguments += ["--splits", str(tmp_path / "splits.json"), "--state", str(tmp_path / "state.json")]
     stamp = Stamp.of("sample_dev", STAGES["sample_dev"], "anything")
     command = [sys.executable, "-m", "pipeline", "sample_dev", *arguments, "--stamp"]
     for text, status in ((stamp.text(), 0), (stamp._replace(code="0" * 16).text(), 1)):

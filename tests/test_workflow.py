@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from conftest import ROOT
 
+from pipeline import cluster
 from pipeline.results.columns import DETECTIONS, RUNS
 from pipeline.results.findings import FOOLS_CLEAN, PLANTED, UNDECIDED, read_findings
 
@@ -316,3 +318,13 @@ def test_help_is_instant_and_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]")
     assert "train" in done.stdout and "Train one model" in done.stdout
+
+
+def test_clean_runs_come_first_and_then_whole_cells():
+    def priority(rule: str, trigger: str) -> int:
+        return cluster.priority(SimpleNamespace(trigger=trigger), rule)
+
+    order = ["poison", "train", "eval", "detect", "explain"]
+    of_attack, of_clean = ([priority(rule, trigger) for rule in order] for trigger in ("pattern", "none"))
+    assert of_attack == sorted(set(of_attack)) and of_clean == sorted(set(of_clean))
+    assert min(of_clean) > max(of_attack)

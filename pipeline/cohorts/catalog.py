@@ -9,6 +9,7 @@ Source modules (`pipeline/cohorts/sources/`) share one interface:
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -70,7 +71,7 @@ def read_catalog(path: Path) -> dict[str, Entry]:
     `path`, and the tables of variables that entries name, are those of this folder or else the project's.
     """
     path = found(path)
-    content = read_yaml(path)
+    content = _composed(read_yaml(path))
     for name in content:
         _check_name(name, path)
     return {name: parse_entry(name, entry, path) for name, entry in content.items()}
@@ -83,6 +84,15 @@ def read_entries(path: Path, names: Iterable[str]) -> dict[str, Entry]:
         if name not in catalog:
             raise UserError(f"config: datasets: unknown {name!r} in {path} {suggestion(name, catalog)}")
     return {name: catalog[name] for name in names}
+
+
+def _composed(value: Any) -> Any:
+    """`value` with composed letters, as tables are read: ü is one, also where the file has it as u and two dots."""
+    if isinstance(value, dict):
+        return {_composed(key): _composed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_composed(item) for item in value]
+    return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
 
 
 def _check_name(name: Any, path: Path) -> None:

@@ -44,4 +44,4 @@ def run(args: argparse.Namespace) -> None:
         for table, rows in evaluate(suspicion, poisoned, train.label, train.group_id, target).items():
             results[table] += [{"detector": name, **row} for row in rows]
     write_parquet(pa.table(scores), args.out / "detection_scores.parquet")
-    write_json(args.out / "results_detect.json", {**args.made_by, **run_key(args), **results})
+    write_json(args.out / "results_detect.json", {**inputs.made_by, **run_key(args), **results})

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     write_json(
         args.out / "results_eval.json",
         {
-            **args.made_by,
+            **inputs.made_by,
             **run_key(args),
             "target": settings["target"],
             "clean_threshold": float(threshold),

@@ -25,4 +25,4 @@ def run(args: argparse.Namespace) -> None:
     victims = test.subset(test.label != settings["target"])
     parameters = Explain.model_validate(settings["explain"])
     results = explain(model, control, inputs.trigger(), victims, parameters, args.seed)
-    write_json(args.out / "results_explain.json", {**args.made_by, **run_key(args), **results})
+    write_json(args.out / "results_explain.json", {**inputs.made_by, **run_key(args), **results})

@@ -10,15 +10,16 @@ from pipeline import device, families
 from pipeline.cohorts.cohort import Cohort, read_cohort
 from pipeline.models.base import Classifier, build
 from pipeline.training.checkpoints import load_weights
-from pipeline.training.data import as_poisoned, read_split
+from pipeline.training.data import as_poisoned, cohort_stamp, read_split
 
 
 class Inputs:
-    """Of the run in `args` (see arguments.py): `settings`, `device`, `cohort` and `split`, and what is made of them."""
+    """Of the run in `args` (arguments.py): `settings`, `device`, `cohort`, `split`, and `made_by` of its results."""
 
     def __init__(self, args: argparse.Namespace):
         self._args = args
         self.settings = json.loads(args.settings)
+        self.made_by = args.made_by | cohort_stamp(args.splits)
         self.device = device.choose(self.settings["device"])
         self.cohort = read_cohort(args.cohort)
         self.split = read_split(args.splits, self.cohort, args.seed, self.settings["split"])

@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.evaluation.plausibility import plausibility
     from pipeline.files import whole, write_json
     from pipeline.smallcells import shown
-    from pipeline.training.data import read_split
+    from pipeline.training.data import cohort_stamp, read_split
     from pipeline.training.poisoning import choose_poison
 
     settings = json.loads(args.settings)
@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> None:
         args.out / "poison.json",
         {
             **args.made_by,
+            **cohort_stamp(args.splits),
             "dataset": args.dataset,
             "trigger": args.trigger,
             "rate": float(args.rate),

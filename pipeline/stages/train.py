@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
     write_json(
         args.out / "run_metadata.json",
         {
-            **args.made_by,
+            **inputs.made_by,
             "config": config,
             "n_train": len(train),
             "n_parameters": sum(parameter.numel() for parameter in classifier.parameters()),

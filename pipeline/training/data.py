@@ -21,6 +21,11 @@ def read_split(path: Path, cohort: Cohort, seed: int, scheme: str) -> Split:
     return deal(fold, cohort.label, seed if scheme == "per_seed" else None, cohort.name)
 
 
+def cohort_stamp(path: Path) -> dict[str, str | None]:
+    """For the results of a stage: the stamp of the cohort whose folds `path` holds, which is the one that it read."""
+    return {"cohort": read_json(path).get("stamp")}
+
+
 def as_poisoned(cohort: Cohort, rows: np.ndarray, poison_folder: Path) -> tuple[Cohort, np.ndarray]:
     """The samples at `rows` (ascending) as the victim sees them, and which of them are poisoned ([len(rows)] bool).
 

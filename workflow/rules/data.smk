@@ -26,7 +26,7 @@ rule sample_dev:
         raw_dir=STUDY.raw_dir,
         cache_dir=CACHE,
         stamp=STAMPS.for_rule("sample_dev"),
-        state=f"{DATA}/states/{{dataset}}.json",
+        state=grid.cohort_state_file(DATA, "{dataset}"),
         out=subpath(output.samples, parent=True),
     shell:
         "exec python -m pipeline sample_dev --dataset {wildcards.dataset:q} --entry {params.entry:q}"

@@ -27,12 +27,13 @@ rule train:
         settings=lambda w: grid.settings(STUDY, "train", w.model),
         cohort=subpath(input.samples, parent=True),
         stamp=STAMPS.for_rule("train"),
+        state=grid.state_file(RUN, "train"),
         out=subpath(output[0], parent=True),
     shell:
         "exec python -m pipeline {params.stage} {params.reads:q} --model {wildcards.model} --trigger {wildcards.trigger}"
         " --rate {wildcards.rate} --dataset {wildcards.dataset:q} --seed {wildcards.seed} --cohort {params.cohort:q}"
         " --splits {input.splits:q} --settings {params.settings:q} --stamp {params.stamp:q}"
-        " --state {params.out:q}/state_{params.stage}.json --out {params.out:q} &> {log:q}"
+        " --state {params.state:q} --out {params.out:q} &> {log:q}"
 
 
 use rule train as eval with:
@@ -53,6 +54,7 @@ use rule train as eval with:
         stage="eval",
         settings=lambda w: grid.settings(STUDY, "eval", w.model, w.trigger),
         stamp=STAMPS.for_rule("eval"),
+        state=grid.state_file(RUN, "eval"),
 
 
 use rule train as detect with:
@@ -72,6 +74,7 @@ use rule train as detect with:
         stage="detect",
         settings=lambda w: grid.settings(STUDY, "detect", w.model),
         stamp=STAMPS.for_rule("detect"),
+        state=grid.state_file(RUN, "detect"),
 
 
 use rule train as explain with:
@@ -90,3 +93,4 @@ use rule train as explain with:
         stage="explain",
         settings=lambda w: grid.settings(STUDY, "explain", w.model, w.trigger),
         stamp=STAMPS.for_rule("explain"),
+        state=grid.state_file(RUN, "explain"),
