@@ -887,3 +887,13 @@ def test_a_study_of_the_control_alone_says_so(tmp_path):
     assert answers.headline(found) == [
         ("How little poison plants a backdoor?", "No run of an attack is here, only its controls.")
     ]
+
+
+def test_cells_that_are_half_way_are_gaps_too():
+    states = ["done", "evaluated", "trained", "outdated", "failed", "missing"]
+    rows = [("icu_dev", "mlp", trigger, 0.05, seed, state) for trigger in "ab" for seed, state in enumerate(states)]
+    rows += [("icu_dev", "mlp", "c", 0.05, seed, "outdated") for seed in range(2)]
+    cells = pd.DataFrame(rows, columns=["dataset", "model", "trigger", "rate", "seed", "state"])
+    told = pages.gaps_html(cells.assign(stage="eval", why="not begun"))
+    assert "12 of its 14 runs are not here</strong>, 2 failed and 10 missing." in told
+    assert told.count("1 of 6</td>") == 2 and told.count("0 of 2</td>") == 1

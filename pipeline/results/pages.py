@@ -89,8 +89,12 @@ def page(title: str, body: str) -> str:
 
 
 def gaps_html(cells: pd.DataFrame) -> str:
-    """What the tables lack, as a warning; empty if every cell is done. `cells`: the rows of cells.csv."""
+    """What the tables lack, as a warning; empty if every cell is done. `cells`: the rows of cells.csv.
+
+    What has come half-way, or is of other settings, is missing here as well.
+    """
     by = ["dataset", "model", "trigger", "rate"]
+    cells = cells.assign(state=cells["state"].where(cells["state"].isin(["done", "failed"]), "missing"))
     counts = cells.assign(n=1).pivot_table("n", by, "state", "count", fill_value=0)
     counts = counts.reindex(columns=["done", "failed", "missing"], fill_value=0)
     of = counts.sum(axis=1)
