@@ -12,6 +12,7 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 import io  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Callable  # noqa: E402
+from contextlib import suppress  # noqa: E402
 
 from pipeline import lifetime, warm  # noqa: E402
 from pipeline.errors import UserError, disk_error  # noqa: E402
@@ -124,8 +125,9 @@ def main(argv: list[str]) -> int:
         told = disk_error(error) if isinstance(error, OSError) else error
         if told is None:
             raise
-        sys.stdout.flush()  # what was said before comes before it, also in a log of both
-        print(f"error: {told}", file=sys.stderr)
+        with suppress(OSError):  # where the log lies on the disk that is full
+            sys.stdout.flush()  # what was said before comes before it, also in a log of both
+            print(f"error: {told}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -274,8 +274,11 @@ def _run(main: Callable[[list[str]], int], arguments: list[str]) -> int:
         status = 1
     threading._shutdown()
     atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # a full disk, say: what was said is lost, and nobody could be told why
+            status = status or 1
     return (status or 0) & 0xFF
 
 

@@ -105,6 +105,15 @@ def test_a_forked_call_ends_as_a_process_of_its_own_would(server, tmp_path, argu
     assert forked[2].splitlines()[-1:] == cold[2].splitlines()[-1:]
 
 
+def test_a_forked_call_that_nobody_can_be_told_of_has_failed(server, tmp_path):
+    for environment in (OWN, server[1]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                command("facts", 0), stdout=full, stderr=full, env=environment, cwd=tmp_path, input=b""
+            )
+        assert done.returncode > 0
+
+
 def test_nothing_of_one_call_is_visible_to_the_next(server, tmp_path):
     first, second = (outcome("remember", env=server[1], cwd=tmp_path) for _ in range(2))
     assert first == second == (0, f"[] None {tmp_path}\n", "")
