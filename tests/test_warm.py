@@ -107,7 +107,7 @@ def test_a_forked_call_ends_as_a_process_of_its_own_would(server, tmp_path, argu
 
 def test_a_forked_call_that_nobody_can_be_told_of_has_failed(server, tmp_path):
     for environment in (OWN, server[1]):
-        with open("/dev/full", "w") as full:
+        with Path("/dev/full").open("w") as full:
             done = subprocess.run(
                 command("facts", 0), stdout=full, stderr=full, env=environment, cwd=tmp_path, input=b""
             )
