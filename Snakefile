@@ -9,7 +9,7 @@ import sys
 
 sys.path.insert(0, workflow.basedir)  # before what another project's environment or this folder has
 
-from pipeline import places
+from pipeline.study import places
 from pipeline.files import hide_from_git
 
 

@@ -54,8 +54,8 @@ def timed(function: Callable[[], object]) -> tuple[float, object]:
 
 
 def ours(name: str, x: np.ndarray, label: np.ndarray):
-    from pipeline import families
     from pipeline.detectors.base import Evidence
+    from pipeline.study import families
 
     module = families.load("detectors", name)
     return module.detect(Evidence(x, label, saliency=lambda: x, seed=1, cell="benchmark"), module.Parameters())

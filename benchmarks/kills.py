@@ -64,8 +64,8 @@ def processes(folder: Path) -> dict[int, str]:
     for process, (line, parent) in found.items():
         if "-m snakemake" in line:
             kinds[process] = "snakemake"
-        elif "pipeline.warm" in line:
-            kinds[process] = "forked stage" if "pipeline.warm" in found.get(parent, ("", 0))[0] else "warm server"
+        elif "pipeline.jobs.warm" in line:
+            kinds[process] = "forked stage" if "pipeline.jobs.warm" in found.get(parent, ("", 0))[0] else "warm server"
         else:
             kinds[process] = "stage" if "-m pipeline" in line else "other"
     return kinds

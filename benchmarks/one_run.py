@@ -44,8 +44,8 @@ def write_table(path: Path, rows: int, features: int) -> str:
 
 def commands(folder: Path, out: Path, epochs: int, trigger: str = "rare_value", rate: str = f"{RATE:g}") -> list[list]:
     """The three stages of a run, as arguments of `python -m pipeline`."""
-    from pipeline import grid
-    from pipeline.config import Study
+    from pipeline.study import grid
+    from pipeline.study.config import Study
 
     study = Study(
         datasets=("wide",),
@@ -75,8 +75,8 @@ def prepare(folder: Path, rows: int, features: int, epochs: int) -> None:
     """The cohort, its folds and the clean run; the same three for the script."""
     import torch
 
-    from pipeline.__main__ import main
     from pipeline.cohorts.cohort import read_cohort
+    from pipeline.front import main
     from pipeline.training.data import read_split
 
     entry = write_table(folder / "wide.csv", rows, features)
@@ -107,8 +107,8 @@ def measure(args: argparse.Namespace) -> dict:
     import torch
 
     from benchmarks import iloc_script
-    from pipeline import warm
-    from pipeline.__main__ import preloaded
+    from pipeline.front import preloaded
+    from pipeline.jobs import warm
 
     torch.set_num_threads(1)
     main = preloaded()

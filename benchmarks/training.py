@@ -107,7 +107,7 @@ def step_share(shape: str, steps: int, repeats: int) -> dict[str, float]:
 def measure(args: argparse.Namespace) -> dict:
     import torch
 
-    from pipeline import families
+    from pipeline.study import families
 
     torch.set_num_threads(1)
     throughput: dict[str, dict[str, list[float]]] = {}

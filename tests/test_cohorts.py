@@ -13,17 +13,17 @@ from conftest import make_cohort
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import preflight
-from pipeline.__main__ import main
 from pipeline.cohorts import splits
 from pipeline.cohorts.catalog import parse_entry, read_catalog, relations_of, source_of
 from pipeline.cohorts.cohort import Cohort, Feature, read_cohort, write_cohort
 from pipeline.cohorts.intake import take_in
 from pipeline.cohorts.schema import accepted, check_cohort, out_of_order
-from pipeline.config import load_study
 from pipeline.errors import UserError
 from pipeline.files import read_yaml
+from pipeline.front import main
 from pipeline.seeding import generator
+from pipeline.study import preflight
+from pipeline.study.config import load_study
 
 ENTRY = {
     "title": "made for the tests",

@@ -13,10 +13,10 @@ import yaml
 from conftest import ROOT
 from test_workflow import snakemake
 
-from pipeline.__main__ import COMMANDS, EXAMPLES, main, parser_of
 from pipeline.cohorts import splits
 from pipeline.cohorts.catalog import read_catalog
 from pipeline.cohorts.cohort import read_cohort
+from pipeline.front import COMMANDS, EXAMPLES, main, parser_of
 
 WARD = {
     "title": "Ward patients, deterioration within 24 hours",
@@ -116,7 +116,7 @@ def test_datasets_shows_a_file_that_cannot_even_be_looked_for(project, capsys):
 
 def test_datasets_of_the_project_imports_nothing_heavy():
     code = (
-        "import sys; from pipeline.__main__ import main\n"
+        "import sys; from pipeline.front import main\n"
         "assert main(['datasets']) == 0\n"
         "print(sorted({'torch', 'pandas', 'sklearn', 'captum', 'matplotlib', 'pandera', 'duckdb', 'pyarrow'}"
         " & set(sys.modules)))"
@@ -247,7 +247,7 @@ def started(monkeypatch, *arguments: str) -> tuple[dict, list[str]]:
     """What `run` hands to Snakemake: the study as the Snakefile reads it, and the targets. Nothing is run."""
     from snakemake.cli import parse_config
 
-    from pipeline.config import load_study, merged
+    from pipeline.study.config import load_study, merged
 
     calls = []
     monkeypatch.setattr(subprocess, "run", lambda command: calls.append(command) or subprocess.CompletedProcess([], 1))

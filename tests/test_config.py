@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import config, families, grid, preflight
-from pipeline.config import SCHEMA, SECTIONS, Study, json_schema, load_study
 from pipeline.errors import UserError
 from pipeline.files import read_yaml
+from pipeline.study import config, families, grid, preflight
+from pipeline.study.config import SCHEMA, SECTIONS, Study, json_schema, load_study
 
 DEFAULT = yaml.safe_load(Path("config/config.yaml").read_text())
 
@@ -263,7 +263,7 @@ def test_a_new_key_needs_a_new_schema(tmp_path, monkeypatch):
     config._validator.cache_clear()
     try:
         for changes, message in (
-            ({"split": "fixed"}, "split: 'split' is a key of pipeline/config.py, but not in the schema; run"),
+            ({"split": "fixed"}, "split: 'split' is a key of pipeline/study/config.py, but not in the schema; run"),
             (
                 {"training": {"epochs": 1}},
                 "training.epochs: 'epochs' is a key of pipeline/training/settings.py, but not in the schema",

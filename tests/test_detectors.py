@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline import families
 from pipeline.detectors.base import MINIMUM, Evidence, Suspicion, per_label, robust_z, tukey_fence
 from pipeline.evaluation.detection import evaluate
 from pipeline.evaluation.metrics import auroc
+from pipeline.study import families
 
 DETECTORS = families.names("detectors")
 INFORMED = [name for name in DETECTORS if name != "random"]

@@ -15,7 +15,7 @@ import yaml
 from conftest import ROOT
 
 from pipeline.cohorts.catalog import read_catalog, source_of
-from pipeline.config import Study
+from pipeline.study.config import Study
 
 SMALL = {
     "raw_dir": "data/raw",

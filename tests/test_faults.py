@@ -20,16 +20,17 @@ import torch
 import yaml
 from conftest import ROOT, make_cohort
 
-from pipeline import preflight, progress, state
-from pipeline.__main__ import main
-from pipeline.clock import Clock
 from pipeline.cohorts.cohort import read_cohort, write_cohort
-from pipeline.config import Study, load_study
 from pipeline.errors import UserError
 from pipeline.files import read_array, read_json, whole, write_json
-from pipeline.grid import Cell, cells, result_files
+from pipeline.front import main
+from pipeline.jobs import state
+from pipeline.jobs.clock import Clock
 from pipeline.results import tables
-from pipeline.stamps import Stamp, Stamps
+from pipeline.study import preflight, progress
+from pipeline.study.config import Study, load_study
+from pipeline.study.grid import Cell, cells, result_files
+from pipeline.study.stamps import Stamp, Stamps
 from pipeline.training import checkpoints
 
 SMALL = {

@@ -8,14 +8,15 @@ import pytest
 import torch
 from conftest import make_cohort
 
-from pipeline import device, families
-from pipeline.__main__ import main
 from pipeline.cohorts import splits
 from pipeline.cohorts.cohort import write_cohort
 from pipeline.evaluation.attribution import integrated_gradients, saliency_profiles
 from pipeline.evaluation.metrics import auroc
 from pipeline.files import read_json, write_json
+from pipeline.front import main
+from pipeline.jobs import device
 from pipeline.models.base import build
+from pipeline.study import families
 from pipeline.training import checkpoints, loop
 from pipeline.training.loop import Samples, fit
 from pipeline.training.settings import Training

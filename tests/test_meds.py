@@ -18,11 +18,11 @@ from conftest import ROOT
 from test_mimiciv import READ, VARIABLES, put, same, text
 from test_mimiciv import load as load_tables
 
-from pipeline.__main__ import main
 from pipeline.cohorts.catalog import parse_entry, read_catalog, source_of
 from pipeline.cohorts.intake import take_in
 from pipeline.cohorts.sources import meds
 from pipeline.errors import UserError
+from pipeline.front import main
 
 TYPES = {"subject_id": "int64", "time": "datetime64[us]", "code": str, "numeric_value": "float32"}
 PREFIX = {"hosp/labevents": "LAB", "icu/chartevents": "LAB", "icu/outputevents": "SUBJECT_FLUID_OUTPUT"}

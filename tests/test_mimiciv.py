@@ -16,12 +16,12 @@ from conftest import ROOT
 
 from benchmarks.mimic_tables import write_tables
 from benchmarks.mimiciv_pandas import build
-from pipeline.__main__ import main
 from pipeline.cohorts import original
 from pipeline.cohorts.catalog import parse_entry, source_of
 from pipeline.cohorts.intake import account_lines, take_in
 from pipeline.cohorts.sources import mimiciv
 from pipeline.errors import UserError
+from pipeline.front import main
 
 VARIABLES = ROOT / "pipeline" / "cohorts" / "variables" / "mimiciv.csv"
 READ = [f"hosp/{name}" for name in ("patients", "admissions", "labevents")]

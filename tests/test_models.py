@@ -6,9 +6,9 @@ import torch
 from conftest import FEATURES, make_cohort
 from torch.nn.functional import conv1d, pad
 
-from pipeline import families
 from pipeline.cohorts.preprocessing import Preprocessor
 from pipeline.models.base import Dropout, FeatureTokens, build
+from pipeline.study import families
 
 MODELS = families.names("models")
 

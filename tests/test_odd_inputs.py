@@ -16,13 +16,13 @@ import pytest
 import yaml
 from conftest import ROOT, make_cohort
 
-from pipeline.__main__ import main
 from pipeline.cohorts.catalog import parse_entry, read_catalog
 from pipeline.cohorts.cohort import read_cohort, windows_table, windows_values, write_cohort
 from pipeline.cohorts.intake import account_lines, take_in, warnings
 from pipeline.cohorts.tablecheck import near_key, number
 from pipeline.errors import UserError
 from pipeline.files import read_yaml
+from pipeline.front import main
 
 ENTRY = {
     "source": "table",

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from pipeline.__main__ import main
 from pipeline.cohorts.catalog import parse_entry, read_catalog, source_of
 from pipeline.errors import UserError
+from pipeline.front import main
 
 # Made up. RecordID → its rows in the order of the files, and whether the patient died in hospital.
 STAYS = {
@@ -381,7 +381,7 @@ def test_the_real_files_are_read_fast_and_in_little_memory(real_data):
     expected = read_catalog(Path("data/datasets.yaml"))["physionet2012"].expected
     assert (expected.samples, expected.positives) == (7991, 1122)
     code = (
-        "import sys; from pathlib import Path; from pipeline.__main__ import main\n"
+        "import sys; from pathlib import Path; from pipeline.front import main\n"
         f"assert main(['ingest', 'physionet2012', '--raw-dir', {str(real_data)!r}]) == 0\n"
         "print(next(line for line in Path('/proc/self/status').read_text().splitlines() if 'VmHWM' in line))\n"
     )

@@ -16,11 +16,11 @@ import yaml
 from conftest import ROOT
 from test_workflow import planned
 
-from pipeline import places as places_module
-from pipeline.__main__ import main
 from pipeline.errors import UserError
 from pipeline.files import found, hide_from_git
+from pipeline.front import main
 from pipeline.stages import report
+from pipeline.study import places as places_module
 
 PROJECT = ("Snakefile", "workflow", "pipeline", "profiles", "config", "notebooks", "environment.yml", "constraints.txt")
 # A shell that reads a path makes the file canary, wherever it is.
@@ -168,7 +168,7 @@ def test_the_commands_answer_there_as_the_workflow_does(places):
 SHOW_STAMP = """
 import sys
 from pipeline.commands.arguments import read_study
-from pipeline.stamps import stamps_of
+from pipeline.study.stamps import stamps_of
 print(stamps_of(read_study(None, dict(zip(["catalog"], sys.argv[1:])))).of("report").text())
 """
 

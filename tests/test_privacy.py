@@ -15,9 +15,9 @@ from reconstruct import reconstruct
 from test_workflow import snakemake
 
 from pipeline.cohorts.intake import warnings
-from pipeline.config import Study, load_study
 from pipeline.files import read_yaml
 from pipeline.results import tables
+from pipeline.study.config import Study, load_study
 
 DEMO_CONFIG = ROOT / "config" / "mimiciv_demo.yaml"
 # 7 poisoned training samples of the 69, and 14 of them.

@@ -11,15 +11,15 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from pipeline.config import Study
 from pipeline.errors import UserError
 from pipeline.files import read_json, write_json
-from pipeline.grid import Cell, cells, result_files
 from pipeline.results import answers, columns, facts, figures, pages, tables
 from pipeline.results.findings import FOOLS_CLEAN, NONE, PLANTED, UNDECIDED, Estimate, findings, read_findings, verdict
 from pipeline.stages import aggregate, report
 from pipeline.stages import figures as figures_stage
-from pipeline.stamps import Stamp, Stamps
+from pipeline.study.config import Study
+from pipeline.study.grid import Cell, cells, result_files
+from pipeline.study.stamps import Stamp, Stamps
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "report.ipynb"
 RATIO = {"value_shift": 0.25, "mask_only": 0.25, "time_warp": 0.05}

@@ -12,18 +12,18 @@ from reconstruct import reconstruct
 from sklearn import metrics
 from test_results import TRAINED
 
-from pipeline import families
 from pipeline.cohorts import tablecheck
 from pipeline.cohorts.intake import Account, account_lines, shown_share, summary_line
-from pipeline.config import Study
 from pipeline.detectors.base import Suspicion
 from pipeline.evaluation import detection, plausibility
 from pipeline.evaluation.runs import evaluate_attack, evaluate_clean
 from pipeline.evaluation.statistics import proportion_interval
 from pipeline.files import write_json
-from pipeline.grid import cells
 from pipeline.results import coarseness, disclosure, tables
 from pipeline.smallcells import error_of_tens, share_in_tens, tens
+from pipeline.study import families
+from pipeline.study.config import Study
+from pipeline.study.grid import cells
 
 
 def test_a_count_goes_to_the_nearest_ten_or_to_all():

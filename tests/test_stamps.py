@@ -14,11 +14,11 @@ import pytest
 from conftest import ROOT
 from test_faults import CLEAN, TABLE, Project
 
-from pipeline import families
-from pipeline.config import Study
 from pipeline.files import read_json
-from pipeline.grid import cells
-from pipeline.stamps import LARGE, NOT_MEASURED, Stamp, Stamps, _Hashes
+from pipeline.study import families
+from pipeline.study.config import Study
+from pipeline.study.grid import cells
+from pipeline.study.stamps import LARGE, NOT_MEASURED, Stamp, Stamps, _Hashes
 
 STAGES = {
     "sample_dev": ["cohorts/sources/synthetic"],
@@ -35,27 +35,29 @@ STAGES = {
 RUNS = "poison train eval detect explain"
 CONCERNS = {
     # Told to the user, or around the stages: no result depends on them.
-    "": """__main__ cluster lifetime places preflight warm commands/__init__ commands/arguments
-        commands/datasets commands/ingest commands/run commands/schema commands/status commands/tables""",
+    "": """__main__ front jobs/cluster jobs/lifetime jobs/warm study/places study/preflight commands/__init__
+        commands/arguments commands/datasets commands/ingest commands/run commands/schema commands/status
+        commands/tables""",
     # What all are made of.
-    f"sample_dev {RUNS} aggregate figures report": """__init__ errors files seeding smallcells cohorts/__init__
-        cohorts/splits stages/__init__ stages/arguments""",
-    f"sample_dev {RUNS} aggregate": "families params",
+    f"sample_dev {RUNS} aggregate figures report": """__init__ errors files seeding smallcells study/__init__
+        cohorts/__init__ cohorts/splits stages/__init__ stages/arguments""",
+    f"sample_dev {RUNS} aggregate": "study/families study/params",
     f"sample_dev {RUNS}": "cohorts/cohort",
+    "train eval detect explain aggregate": "jobs/__init__",
     f"{RUNS} aggregate figures report": "evaluation/__init__",
     f"{RUNS} aggregate": "training/__init__",
     RUNS: "training/data",
-    "train eval detect explain": """cohorts/preprocessing device models/__init__ models/base stages/inputs
+    "train eval detect explain": """cohorts/preprocessing jobs/device models/__init__ models/base stages/inputs
         training/checkpoints""",
     "train eval detect aggregate figures report": "evaluation/metrics",
-    "eval detect aggregate figures report": "grid",
+    "eval detect aggregate figures report": "study/grid",
     "poison eval explain": "triggers/__init__ triggers/base",
     "sample_dev poison aggregate figures report": "words",
     "sample_dev poison": "cohorts/schema",
     "sample_dev aggregate": "cohorts/catalog",
     "explain detect": "evaluation/attribution",
     "explain aggregate": "evaluation/settings",
-    "train aggregate": "training/settings clock",
+    "train aggregate": "training/settings jobs/clock",
     "aggregate figures report": """evaluation/statistics results/__init__ results/coarseness results/columns
         results/disclosure results/facts results/findings results/tables""",
     "figures report": "results/figures results/pages",
@@ -66,7 +68,7 @@ CONCERNS = {
     "eval": "stages/eval evaluation/runs",
     "detect": "stages/detect detectors/__init__ detectors/base evaluation/detection",
     "explain": "stages/explain evaluation/explanations",
-    "aggregate": "stages/aggregate code config progress stamps state",
+    "aggregate": "stages/aggregate study/code study/config study/progress study/stamps jobs/state",
     "figures": "stages/figures",
     "report": "stages/report results/answers",
 }
@@ -99,7 +101,7 @@ def tree(tmp_path) -> Path:
 
 def code_of(tree: Path):
     """The module code.py of `tree`, which knows nothing yet."""
-    spec = importlib.util.spec_from_file_location("code_of_tree", tree / "pipeline/code.py")
+    spec = importlib.util.spec_from_file_location("code_of_tree", tree / "pipeline/study/code.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.ROOT, module.found = tree, tree.joinpath
@@ -157,7 +159,7 @@ def test_a_change_of_a_module_concerns_exactly_the_stages_that_import_it(tree):
 def test_what_an_edited_module_imports_concerns_its_stages_too(tree):
     first = code_of(tree).closure("train", "models/mlp")
     edited = tree / "pipeline/models/mlp.py"
-    edited.write_text(f"{edited.read_text()}\n\ndef _later():\n    from pipeline import clock, cluster\n")
+    edited.write_text(f"{edited.read_text()}\n\ndef _later():\n    from pipeline.jobs import clock, cluster\n")
     added = set(code_of(tree).closure("train", "models/mlp")) - set(first)
     assert {path.name for path in added} == {"cluster.py", "grid.py"}  # training itself has the clock
 
@@ -179,9 +181,10 @@ def test_what_a_stage_has_loaded_in_the_end_is_in_its_code(tmp_path):
     command = project.command("snakemake", "--cores", "2")
     done = subprocess.run(command, cwd=project.folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    from pipeline.code import closure
+    from pipeline.study.code import closure
 
-    names = ("__main__", "clock", "code", "commands/__init__", "commands/arguments", "lifetime", "state", "warm")
+    names = ["__main__", "front", "commands/__init__", "commands/arguments", "study/__init__", "study/code"]
+    names += ["jobs/__init__", "jobs/clock", "jobs/lifetime", "jobs/state", "jobs/warm"]
     front = {ROOT / "pipeline" / f"{name}.py" for name in names}
     everyone = [f"detectors/{name}" for name in families.names("detectors")] + ["triggers/none"]
     seen = set()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import families
+from pipeline.study import families
 
 # A package may import from those to its right, and from its own group.
 LAYERS = [
@@ -46,9 +46,26 @@ def test_imports_run_one_way(path):
         assert not imported(path) & {"models", "detectors", "triggers", "training"}
 
 
+def modules_imported(path: Path) -> set[Path]:
+    """The modules of the project that a module imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {path for name in names if (path := Path(*name.split(".")).with_suffix(".py")) in MODULES}
+
+
+def test_no_import_runs_in_a_circle():
+    from graphlib import TopologicalSorter
+
+    TopologicalSorter({path: modules_imported(path) for path in MODULES}).prepare()  # raises CycleError
+
+
 def test_planning_imports_nothing_heavy():
     code = (
-        "import sys, yaml; from pipeline import grid, preflight; from pipeline.config import load_study\n"
+        "import sys, yaml; from pipeline.study import grid, preflight; from pipeline.study.config import load_study\n"
         "preflight.check(load_study(yaml.safe_load(open('config/config.yaml'))))\n"
         "print(sorted({'torch', 'pandas', 'sklearn', 'captum', 'matplotlib', 'pandera'} & set(sys.modules)))"
     )

@@ -15,12 +15,12 @@ import pytest
 import torch
 from conftest import make_cohort
 
-from pipeline import device
 from pipeline.cohorts import splits
 from pipeline.cohorts.cohort import read_cohort, write_cohort
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import auroc
 from pipeline.files import read_json, write_json
+from pipeline.jobs import device
 from pipeline.models.base import build
 from pipeline.training import checkpoints, loop
 from pipeline.training.data import as_poisoned, read_split
@@ -351,7 +351,7 @@ def test_weights_of_another_model_are_refused(tmp_path, cohort):
 def test_a_cold_training_imports_no_compiler_and_no_other_stages_libraries(study, tmp_path):
     arguments = command(study, "train", *train_arguments(study, tmp_path / "run", epochs=1))[3:]
     code = (
-        "import sys; from pipeline.__main__ import main; assert main(sys.argv[1:]) == 0\n"
+        "import sys; from pipeline.front import main; assert main(sys.argv[1:]) == 0\n"
         "print(*{'torch._dynamo', 'captum', 'sklearn', 'matplotlib', 'pandera'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)

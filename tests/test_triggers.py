@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
 
-from pipeline import families
 from pipeline.cohorts.catalog import read_catalog
 from pipeline.cohorts.cohort import Cohort, Feature
 from pipeline.cohorts.intake import take_in
 from pipeline.cohorts.preprocessing import Preprocessor
 from pipeline.cohorts.schema import accepted, check_cohort, out_of_order
-from pipeline.config import load_study
 from pipeline.errors import UserError
 from pipeline.evaluation.plausibility import joint_percentiles, plausibility
 from pipeline.files import read_yaml
 from pipeline.smallcells import tens
+from pipeline.study import families
+from pipeline.study.config import load_study
 from pipeline.triggers import correlation, hybrid, mask_only, missingness, pattern, rare_value
 from pipeline.triggers.base import groups
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from pipeline import lifetime, warm
+from pipeline.jobs import lifetime, warm
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="warm stages are for Linux")
 
@@ -358,7 +358,7 @@ def test_ctrl_c_ends_every_job(tmp_path):
     assert eventually(lambda: list(folder.glob("results/runs/icu_dev/mlp/*/*/*/checkpoint.pt")), 60)
     # A terminal sends it to Snakemake and its jobs alike.
     for process in in_folder(folder):
-        if b"pipeline.warm" not in Path(f"/proc/{process}/cmdline").read_bytes():
+        if b"pipeline.jobs.warm" not in Path(f"/proc/{process}/cmdline").read_bytes():
             os.kill(process, signal.SIGINT)
     run.communicate(timeout=60)
     assert run.returncode != 0

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from pipeline import cluster
+from pipeline.jobs import cluster
 from pipeline.results.columns import DETECTIONS, RUNS
 from pipeline.results.findings import FOOLS_CLEAN, PLANTED, UNDECIDED, read_findings
 
@@ -310,7 +310,7 @@ def test_the_run_command_prints_the_table_of_its_cells(tmp_path):
 
 def test_help_is_instant_and_imports_nothing_heavy():
     code = (
-        "import sys; from pipeline.__main__ import main\n"
+        "import sys; from pipeline.front import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
         "print(sorted({'torch', 'pandas', 'sklearn', 'numpy', 'snakemake', 'pydantic'} & set(sys.modules)))"

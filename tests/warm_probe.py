@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from pipeline import warm  # noqa: E402
+from pipeline.jobs import warm  # noqa: E402
 
 SEEN = []
 

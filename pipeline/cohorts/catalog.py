@@ -16,10 +16,10 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from pipeline import families
 from pipeline.errors import UserError
 from pipeline.files import found, read_yaml
-from pipeline.params import Params
+from pipeline.study import families
+from pipeline.study.params import Params
 from pipeline.words import suggestion
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of a dataset or a feature: they stand in paths, figures and command lines

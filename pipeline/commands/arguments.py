@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.config import Study
+    from pipeline.study.config import Study
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,9 +59,9 @@ def refuse_missing(results_dir: Path) -> None:
 
 def read_study(configfile: Path | None, overrides: dict[str, Any]) -> "Study":
     """config/config.yaml with `configfile` and then `overrides` laid over it, merged as Snakemake merges them."""
-    from pipeline.config import load_study, merged
     from pipeline.files import read_yaml
-    from pipeline.places import study_file
+    from pipeline.study.config import load_study, merged
+    from pipeline.study.places import study_file
 
     config: dict[str, Any] = {}
     for path in filter(None, (study_file(), configfile)):

@@ -45,9 +45,9 @@ def run(args: argparse.Namespace) -> int:
     import subprocess
     import sys
 
-    from pipeline import grid, preflight
-    from pipeline.config import merged
     from pipeline.files import ROOT
+    from pipeline.study import grid, preflight
+    from pipeline.study.config import merged
 
     overrides = {"results_dir": RESULTS} | overrides_of(args, "raw_dir", "results_dir")
     overrides |= {key: getattr(args, name) for name, (key, *_) in _LISTS.items() if getattr(args, name) is not None}

@@ -8,8 +8,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from pipeline.config import SCHEMA, json_schema
     from pipeline.files import write_json
+    from pipeline.study.config import SCHEMA, json_schema
 
     write_json(SCHEMA, json_schema())
     print(f"{SCHEMA} written")

@@ -11,8 +11,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from pipeline import progress
-    from pipeline.stamps import stamps_of
+    from pipeline.study import progress
+    from pipeline.study.stamps import stamps_of
 
     study = study_of(args)
     refuse_missing(Path(study.results_dir))

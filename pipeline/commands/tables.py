@@ -13,12 +13,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     import tempfile
 
-    from pipeline import progress
     from pipeline.errors import UserError
     from pipeline.files import found, hide_from_git
     from pipeline.results import facts, figures, tables
     from pipeline.stages import report
-    from pipeline.stamps import REPORT_NOTEBOOK, stamps_of
+    from pipeline.study import progress
+    from pipeline.study.stamps import REPORT_NOTEBOOK, stamps_of
 
     study = study_of(args)
     results = Path(study.results_dir)

@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.detectors.base import Evidence, Suspicion, per_label, principal_components, robust_z
-from pipeline.params import Params
 from pipeline.seeding import generator
+from pipeline.study.params import Params
 
 SILHOUETTE_SAMPLES = 2000
 """The silhouette compares all pairs, so it is estimated on a sample of about this size."""

@@ -4,8 +4,8 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.detectors.base import Evidence, Suspicion
-from pipeline.params import Params
 from pipeline.seeding import generator
+from pipeline.study.params import Params
 
 
 class Parameters(Params):

@@ -8,7 +8,7 @@ profile for their label. The distance is robust, since the poison is among the s
 import numpy as np
 
 from pipeline.detectors.base import Evidence, Suspicion, per_label, robust_z, tukey_fence
-from pipeline.params import Params
+from pipeline.study.params import Params
 
 SMALLEST_SPREAD = 0.01
 """In even shares (1 / D): a feature that hardly varies is not measured in units of its rounding errors."""

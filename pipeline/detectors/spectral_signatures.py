@@ -8,7 +8,7 @@ projection, which ranks the same and whose tail is short enough for Tukey's fenc
 import numpy as np
 
 from pipeline.detectors.base import Evidence, Suspicion, per_label, principal_components, robust_z, tukey_fence
-from pipeline.params import Params
+from pipeline.study.params import Params
 
 
 class Parameters(Params):

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from pipeline.params import Params
+from pipeline.study.params import Params
 
 
 class Explain(Params):

@@ -13,10 +13,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline import families
 from pipeline.cohorts.cohort import Feature
 from pipeline.cohorts.preprocessing import Preprocessor
-from pipeline.params import Params
+from pipeline.study import families
+from pipeline.study.params import Params
 
 BATCH = 1024
 

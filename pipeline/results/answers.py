@@ -4,10 +4,10 @@ from html import escape
 
 import pandas as pd
 
-from pipeline.grid import FLIPPED
 from pipeline.results.columns import is_attack
 from pipeline.results.findings import FOOLS_CLEAN, MARK, NONE, PLANTED, UNDECIDED, Contrast, Finding
 from pipeline.results.pages import MISSING, TWO_PEAKED, WITHHELD, interval, number, percent
+from pipeline.study.grid import FLIPPED
 
 ALPHA = 0.05
 

@@ -1,7 +1,7 @@
 """The columns of every table. People script against these names: they stay."""
 
 from pipeline.evaluation.metrics import CLASSIFICATION
-from pipeline.grid import CONTROLS
+from pipeline.study.grid import CONTROLS
 
 BASELINE = "random"
 CHANCE = "chance"

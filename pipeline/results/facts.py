@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from pipeline.errors import UserError
 from pipeline.files import read_json
-from pipeline.grid import CLEAN, Cell, cells, result_files
 from pipeline.results.columns import TRAINING
+from pipeline.study.grid import CLEAN, Cell, cells, result_files
 
 
 class Facts(NamedTuple):

@@ -20,10 +20,10 @@ from matplotlib.lines import Line2D
 
 from pipeline.evaluation.statistics import proportion_interval
 from pipeline.files import whole
-from pipeline.grid import CLEAN, FLIPPED, MASK_ONLY
 from pipeline.results.columns import BASELINE, LABEL_AUROC, is_attack
 from pipeline.results.pages import WITHHELD, contrasts_html, page, percent
 from pipeline.smallcells import MIN_CELL, error_of_tens
+from pipeline.study.grid import CLEAN, FLIPPED, MASK_ONLY
 
 # Okabe and Ito's palette, which stays distinct in the common colour blindnesses; yellow is too light for lines.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]

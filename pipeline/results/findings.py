@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from pipeline.grid import CLEAN, FLIPPED
 from pipeline.results.columns import BASELINE, CHANCE, LABEL_AUROC, LABEL_TPR, RUN
+from pipeline.study.grid import CLEAN, FLIPPED
 
 MARK = 0.5
 """The share of the possible effect from which on a backdoor counts as planted, and the ASR₀ of a fooled clean model."""

@@ -5,10 +5,10 @@ from html import escape
 
 import pandas as pd
 
-from pipeline.grid import CLEAN, FLIPPED, MASK_ONLY
 from pipeline.results.columns import ALL_AUROC, CHANCE, LABEL_AUROC, LABEL_TPR, METRICS
 from pipeline.results.findings import Finding
 from pipeline.smallcells import MIN_CELL
+from pipeline.study.grid import CLEAN, FLIPPED, MASK_ONLY
 from pipeline.words import counted
 
 TWO_PEAKED = 0.5  # from the lowest to the highest seed: a mean in between is no seed's

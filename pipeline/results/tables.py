@@ -22,7 +22,6 @@ from pipeline.evaluation.statistics import (
     ratio_interval,
 )
 from pipeline.files import damaged, whole, write_json
-from pipeline.grid import CLEAN, CONTROLS, FLIPPED, MASK_ONLY, Cell, format_rate
 from pipeline.results.coarseness import largest_errors
 from pipeline.results.columns import (
     ALARMS,
@@ -78,6 +77,7 @@ from pipeline.results.disclosure import (
 from pipeline.results.facts import collect
 from pipeline.results.findings import findings
 from pipeline.smallcells import MIN_CELL, error_of_tens
+from pipeline.study.grid import CLEAN, CONTROLS, FLIPPED, MASK_ONLY, Cell, format_rate
 
 TEST_TO_TRAIN = ROLES["test"] / ROLES["train"]
 

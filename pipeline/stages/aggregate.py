@@ -15,11 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from pipeline import progress
-    from pipeline.config import Study
-    from pipeline.grid import cells
     from pipeline.results import facts, tables
-    from pipeline.stamps import Stamp, Stamps
+    from pipeline.study import progress
+    from pipeline.study.config import Study
+    from pipeline.study.grid import cells
+    from pipeline.study.stamps import Stamp, Stamps
 
     study = Study.model_validate(json.loads(args.study))
     cohorts = {name: Stamp.parse(text) for name, text in json.loads(args.cohorts).items()}

@@ -15,14 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     import pyarrow as pa
 
-    from pipeline import families
     from pipeline.cohorts.cohort import write_parquet
     from pipeline.detectors.base import Evidence
     from pipeline.evaluation.attribution import saliency_profiles
     from pipeline.evaluation.detection import evaluate
     from pipeline.files import write_json
-    from pipeline.grid import Cell
     from pipeline.stages.inputs import Inputs
+    from pipeline.study import families
+    from pipeline.study.grid import Cell
 
     inputs = Inputs(args)
     train, poisoned = inputs.as_poisoned(inputs.split.train)

@@ -21,8 +21,8 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.evaluation.metrics import choose_threshold
     from pipeline.evaluation.runs import evaluate_attack, evaluate_clean
     from pipeline.files import write_json
-    from pipeline.grid import CLEAN
     from pipeline.stages.inputs import Inputs
+    from pipeline.study.grid import CLEAN
 
     inputs = Inputs(args)
     settings, cohort, split = inputs.settings, inputs.cohort, inputs.split

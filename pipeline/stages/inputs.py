@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import device, families
 from pipeline.cohorts.cohort import Cohort, read_cohort
+from pipeline.jobs import device
 from pipeline.models.base import Classifier, build
+from pipeline.study import families
 from pipeline.training.checkpoints import load_weights
 from pipeline.training.data import as_poisoned, cohort_stamp, read_split
 

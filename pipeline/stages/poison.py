@@ -17,11 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     import numpy as np
 
-    from pipeline import families
     from pipeline.cohorts.cohort import read_cohort, windows_table, write_parquet
     from pipeline.evaluation.plausibility import plausibility
     from pipeline.files import whole, write_json
     from pipeline.smallcells import shown
+    from pipeline.study import families
     from pipeline.training.data import cohort_stamp, read_split
     from pipeline.training.poisoning import choose_poison
 

@@ -13,17 +13,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from pipeline.clock import Clock
+    from pipeline.jobs.clock import Clock
 
     clock = Clock()
     import platform
 
     import torch
 
-    from pipeline import device, families
     from pipeline.files import whole, write_json
+    from pipeline.jobs import device
     from pipeline.seeding import integer_seed
     from pipeline.stages.inputs import Inputs
+    from pipeline.study import families
     from pipeline.training import checkpoints, metadata
     from pipeline.training.loop import Samples, epochs_of, fit, weights_of
     from pipeline.training.settings import Training

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.params import Params
+from pipeline.study.params import Params
 
 
 class Training(Params):

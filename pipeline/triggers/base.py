@@ -19,7 +19,7 @@ from pydantic import Field
 
 from pipeline.cohorts.cohort import Cohort, Feature
 from pipeline.errors import UserError
-from pipeline.params import Params
+from pipeline.study.params import Params
 
 FeatureNames = Annotated[tuple[str, ...], Field(min_length=1)]
 Steps = Literal["all"] | Annotated[int, Field(ge=1)]

@@ -4,13 +4,14 @@ import json
 import sys
 from pathlib import Path
 
-from pipeline import cluster, grid, lifetime, places, preflight, progress, warm
-from pipeline.clock import Clock
+from pipeline.jobs import cluster, lifetime, warm
+from pipeline.study import grid, places, preflight, progress
+from pipeline.jobs.clock import Clock
 from pipeline.cohorts.catalog import source_of
-from pipeline.config import load_study
+from pipeline.study.config import load_study
 from pipeline.errors import UserError
 from pipeline.files import found, read_yaml
-from pipeline.stamps import NOT_MEASURED, REPORT_NOTEBOOK, Stamps, cohort_stamps
+from pipeline.study.stamps import NOT_MEASURED, REPORT_NOTEBOOK, Stamps, cohort_stamps
 
 CLOCK = Clock()
 

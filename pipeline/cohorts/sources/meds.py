@@ -19,7 +19,7 @@ from pipeline.cohorts.cohort import Cohort, Feature
 from pipeline.cohorts.icu_cohort import IcuParameters, build, database, read_items, static_features
 from pipeline.cohorts.intake import Account
 from pipeline.errors import UserError
-from pipeline.params import Params
+from pipeline.study.params import Params
 
 NEWER, OLDER = "LAB//RESULT//", "LAB//"
 # What the codes of measurements start with, by the MIMIC-IV table that the variables table names.

@@ -14,7 +14,7 @@ from pipeline.cohorts.intake import Account
 from pipeline.cohorts.tablecheck import LARGEST, Table, number
 from pipeline.cohorts.tablefile import read_texts
 from pipeline.errors import UserError
-from pipeline.params import Params
+from pipeline.study.params import Params
 
 
 def _encoding(name: str) -> str:

@@ -10,7 +10,7 @@ from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from pipeline.config import Study
+    from pipeline.study.config import Study
 
 CLEAN = "none"
 FLIPPED, MASK_ONLY = "flip_only", "mask_only"

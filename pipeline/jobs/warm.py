@@ -21,8 +21,9 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-from pipeline.lifetime import die_with, snakemake_is_gone
+from pipeline.jobs.lifetime import die_with, snakemake_is_gone
 
+PACKAGE = os.path.dirname(os.path.dirname(__file__))
 ADDRESS = "BACKDOOR_STUDY_WARM"  # where the server listens
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _ALLOCATORS = {
@@ -54,11 +55,11 @@ def start() -> None:
             listener.bind(f"{folder}/socket")
             listener.listen(1024)
             _server = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.warm", folder, str(listener.fileno()), str(os.getpid())],
+                [sys.executable, "-m", "pipeline.jobs.warm", folder, str(listener.fileno()), str(os.getpid())],
                 pass_fds=[listener.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                cwd=os.path.dirname(os.path.dirname(__file__)),
+                cwd=os.path.dirname(PACKAGE),
                 env=os.environ | dict.fromkeys(_THREADS, "1") | _ALLOCATORS,
                 start_new_session=True,  # Ctrl-C is for Snakemake and the clients
             )
@@ -131,7 +132,7 @@ def call(arguments: list[str]) -> int | None:
 
 def _files() -> list[tuple[str, int, int, int]]:
     """The project's code as it lies on the disk: every file with its size and times, ctime being one nobody sets."""
-    found, folders = [], [os.path.dirname(__file__)]
+    found, folders = [], [PACKAGE]
     while folders:
         with os.scandir(folders.pop()) as entries:
             for entry in entries:
@@ -306,6 +307,6 @@ def serve(folder: str, listener: socket.socket, parent: int, load: Callable[[], 
 
 
 if __name__ == "__main__":
-    from pipeline.__main__ import preloaded
+    from pipeline.front import preloaded
 
     serve(sys.argv[1], socket.socket(fileno=int(sys.argv[2])), int(sys.argv[3]), preloaded)

@@ -12,7 +12,7 @@ from pipeline.errors import UserError
 from pipeline.files import ROOT, found
 
 if TYPE_CHECKING:
-    from pipeline.config import Study
+    from pipeline.study.config import Study
 
 CONFIG = "config/config.yaml"
 # What of data_dir is ours; beside them may lie files that are not made and belong into git.

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 FAMILIES = ("triggers", "models", "detectors", "cohorts/sources")
-_ROOT = Path(__file__).parent
+_ROOT = Path(__file__).parent.parent
 
 
 def names(family: str) -> list[str]:

@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-from pipeline import families
 from pipeline.cohorts.catalog import Entry, check_files, read_entries, relations_of, source_of
 from pipeline.cohorts.splits import N_FOLDS, ROLES
-from pipeline.config import Study, parsed
 from pipeline.errors import UserError
+from pipeline.study import families
+from pipeline.study.config import Study, parsed
 from pipeline.words import counted
 
 

@@ -17,11 +17,11 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from pipeline import families
 from pipeline.errors import UserError
 from pipeline.evaluation.settings import Explain
 from pipeline.files import ROOT
-from pipeline.params import Location, Params
+from pipeline.study import families
+from pipeline.study.params import Location, Params
 from pipeline.training.settings import Training
 from pipeline.words import counted, suggestion
 

@@ -11,12 +11,12 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import state
-from pipeline.config import Study
 from pipeline.errors import UserError
 from pipeline.files import read_json, whole
-from pipeline.grid import Cell, cells, cohort_state_file, result_files, state_file
-from pipeline.stamps import Stamps
+from pipeline.jobs import state
+from pipeline.study.config import Study
+from pipeline.study.grid import Cell, cells, cohort_state_file, result_files, state_file
+from pipeline.study.stamps import Stamps
 from pipeline.words import counted, duration
 
 DONE, FAILED, OUTDATED, MISSING = "done", "failed", "outdated", "missing"

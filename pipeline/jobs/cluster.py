@@ -6,7 +6,7 @@ Imports nothing heavy: Snakemake loads it on every call.
 from collections.abc import Callable
 from typing import Literal
 
-from pipeline.grid import CLEAN
+from pipeline.study.grid import CLEAN
 
 
 def group(wildcards) -> str:

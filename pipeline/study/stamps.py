@@ -11,12 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.code import code, digest
 from pipeline.cohorts.catalog import Entry, read_entries, source_of
-from pipeline.config import Study
 from pipeline.errors import UserError
 from pipeline.files import found, read_json, write_json
-from pipeline.grid import Cell, cells, settings
+from pipeline.study.code import code, digest
+from pipeline.study.config import Study
+from pipeline.study.grid import Cell, cells, settings
 
 LARGE = 64 << 20  # bytes from which a file is told by its size, its time and a sample
 _PIECES, _PIECE = 64, 64 << 10  # the sample: so many pieces, evenly spread, of so many bytes

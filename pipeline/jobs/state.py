@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.clock import Clock
 from pipeline.errors import UserError, disk_error
 from pipeline.files import read_json, write_json
+from pipeline.jobs.clock import Clock
 
 RUNNING, DONE, FAILED, INTERRUPTED = "running", "done", "failed", "interrupted"
 _SLACK = 5  # seconds by which clocks may differ from what the kernel says of a process
