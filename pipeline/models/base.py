@@ -72,9 +72,9 @@ def _batched(x: np.ndarray, function) -> np.ndarray:
 
 def build(name: str, parameters: dict[str, Any], n_steps: int, features: tuple[Feature, ...]) -> Classifier:
     """An untrained classifier; its weights come from torch's global generator, which the caller seeds."""
-    module = families.load("models", name)
+    module, parsed = families.configured("models", name, parameters)
     preprocessor = Preprocessor(features)
-    network = module.Network(module.Parameters.model_validate(parameters), n_steps, preprocessor.n_columns)
+    network = module.Network(parsed, n_steps, preprocessor.n_columns)
     return Classifier(preprocessor, network)
 
 

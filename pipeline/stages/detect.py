@@ -37,9 +37,9 @@ def run(args: argparse.Namespace) -> None:
     scores = {"sample_id": train.sample_id, "label": train.label, "poisoned": poisoned}
     results: dict[str, list] = {"detections": [], "alarms": [], "roc": []}
     target = inputs.settings["target"]
-    for name, parameters in inputs.settings["detectors"].items():
-        module = families.load("detectors", name)
-        suspicion = module.detect(evidence, module.Parameters.model_validate(parameters))
+    for name, given in inputs.settings["detectors"].items():
+        module, parameters = families.configured("detectors", name, given)
+        suspicion = module.detect(evidence, parameters)
         scores[name] = suspicion.score
         for table, rows in evaluate(suspicion, poisoned, train.label, train.group_id, target).items():
             results[table] += [{"detector": name, **row} for row in rows]

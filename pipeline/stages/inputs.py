@@ -41,6 +41,5 @@ class Inputs:
 
     def trigger(self):
         """The run's trigger (triggers/base.py), fitted on the clean training samples."""
-        module = families.load("triggers", self._args.trigger)
-        parameters = module.Parameters.model_validate(self.settings["trigger"])
+        module, parameters = families.configured("triggers", self._args.trigger, self.settings["trigger"])
         return module.fit(parameters, self.cohort.subset(self.split.train))

@@ -29,8 +29,8 @@ def run(args: argparse.Namespace) -> None:
     cohort = read_cohort(args.cohort)
     split = read_split(args.splits, cohort, args.seed, settings["split"])
     train = cohort.subset(split.train)
-    module = families.load("triggers", args.trigger)
-    trigger = module.fit(module.Parameters.model_validate(settings["trigger"]), train)
+    module, parameters = families.configured("triggers", args.trigger, settings["trigger"])
+    trigger = module.fit(parameters, train)
     target = settings["target"]
     eligible = split.train[train.label != target]
     rows = choose_poison(eligible, float(args.rate), len(split.train), args.seed, args.dataset)

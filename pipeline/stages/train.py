@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     validation, _ = inputs.as_poisoned(inputs.split.validation)
     data_hash = metadata.sha256(*(part.tobytes() for data in (train, validation) for part in (data.values, data.label)))
     training = Training.model_validate(settings["training"])
-    parameters = families.load("models", args.model).Parameters.model_validate(settings["model"])
+    _, parameters = families.configured("models", args.model, settings["model"])
     config = {
         **run_key(args),
         "model_params": parameters.model_dump(mode="json"),
