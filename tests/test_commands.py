@@ -247,7 +247,8 @@ def started(monkeypatch, *arguments: str) -> tuple[dict, list[str]]:
     """What `run` hands to Snakemake: the study as the Snakefile reads it, and the targets. Nothing is run."""
     from snakemake.cli import parse_config
 
-    from pipeline.study.config import load_study, merged
+    from pipeline.study.config import load_study
+    from pipeline.study.variants import merged
 
     calls = []
     monkeypatch.setattr(subprocess, "run", lambda command: calls.append(command) or subprocess.CompletedProcess([], 1))

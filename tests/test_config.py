@@ -260,7 +260,7 @@ def test_a_new_key_needs_a_new_schema(tmp_path, monkeypatch):
         del below["properties"][key]
     (tmp_path / "old.json").write_text(json.dumps(schema))
     monkeypatch.setattr(config, "SCHEMA", tmp_path / "old.json")
-    config._validator.cache_clear()
+    config._schema.cache_clear()
     try:
         for changes, message in (
             ({"split": "fixed"}, "split: 'split' is a key of pipeline/study/config.py, but not in the schema; run"),
@@ -276,15 +276,16 @@ def test_a_new_key_needs_a_new_schema(tmp_path, monkeypatch):
             with pytest.raises(UserError, match=message):
                 study(**changes)
     finally:
-        config._validator.cache_clear()
+        config._schema.cache_clear()
 
 
 def test_the_grid():
-    cells = list(grid.cells(study(models=["mlp"], triggers=["rare_value", "flip_only"], rates=[0.01, 0.05], seeds=[7])))
+    made = study(models=["mlp"], triggers=["rare_value", "flip_only"], rates=[0.01, 0.05], seeds=[7])
+    cells = list(grid.cells(made))
     assert len(cells) == 1 + 2 * 2
     assert cells[0] == cells[3].control == grid.Cell("icu_dev", "mlp", "none", "0.0", "7")
     assert cells[1].run_folder == "runs/icu_dev/mlp/rare_value/0.01/seed_7"
-    assert [cell.has_footprint for cell in cells] == [False, True, True, False, False]
+    assert [grid.has_footprint(made, cell) for cell in cells] == [False, True, True, False, False]
 
 
 def test_a_setting_reaches_only_the_stages_that_need_it():

@@ -178,7 +178,7 @@ PATIENTS = np.array([0, 0, 0, 1, 2, 3, 4, 5, 6, 6])
 
 
 def test_detection_by_hand():
-    tables = evaluate(SUSPICION, POISONED, LABELS, PATIENTS, target=1)
+    tables = evaluate(SUSPICION, POISONED, LABELS, PATIENTS, targets=[1])
     everywhere, within = tables["detections"]
     assert everywhere == pytest.approx(
         {
@@ -217,7 +217,7 @@ def test_detection_by_hand():
 
 
 def test_clean_training_data_has_only_false_alarms():
-    tables = evaluate(SUSPICION, np.zeros(10, bool), LABELS, PATIENTS, target=1)
+    tables = evaluate(SUSPICION, np.zeros(10, bool), LABELS, PATIENTS, targets=[1])
     for row in tables["detections"]:
         assert row["n_poisoned"] == row["poison_share"] == 0
         counts = ("scope", "n_samples", "poisoned_patients", "clean_patients", "n_poisoned", "poison_share")
@@ -232,4 +232,4 @@ def test_clean_training_data_has_only_false_alarms():
 @pytest.mark.parametrize("poisoned", [POISONED, ~POISONED, np.ones(10, bool), np.zeros(10, bool)])
 @pytest.mark.parametrize("target", [0, 1, 2])
 def test_detection_is_json(poisoned, target):
-    json.dumps(evaluate(SUSPICION, poisoned, LABELS, PATIENTS, target), allow_nan=False)
+    json.dumps(evaluate(SUSPICION, poisoned, LABELS, PATIENTS, [target]), allow_nan=False)

@@ -376,7 +376,7 @@ def path_of(study: Study, stage: str, cell: Cell) -> Path:
     """The file that holds the state of `stage`."""
     if stage == "sample_dev":
         return Path(study.data_dir, f"states/{cell.dataset}.json")
-    return Path(study.results_dir, result_files(cell)[stage]).with_name(f"state_{stage}.json")
+    return Path(study.results_dir, result_files(study, cell)[stage]).with_name(f"state_{stage}.json")
 
 
 def tell(study: Study, stage: str, cell: Cell, **facts) -> None:
@@ -392,7 +392,7 @@ def study_in(folder: Path, **changes) -> Study:
     study = study.model_copy(update={"data_dir": str(folder / "data"), "results_dir": str(folder / "results")})
     write_json(folder / "data/splits/icu_dev.json", {})
     for cell in cells(study):
-        for stage, path in result_files(cell).items():
+        for stage, path in result_files(study, cell).items():
             write_json(folder / "results" / path, {})
             tell(study, stage, cell)
         tell(study, "sample_dev", cell)
@@ -426,7 +426,7 @@ def test_how_far_a_cell_is_and_why_is_told_by_its_states(tmp_path, facts, told, 
     study = study_in(tmp_path)
     assert outcome(study) == {}
     path_of(study, stage, ATTACK).unlink()
-    state, stage_of_result = ("outdated", Path(study.results_dir, result_files(ATTACK)[stage]))
+    state, stage_of_result = ("outdated", Path(study.results_dir, result_files(study, ATTACK)[stage]))
     assert outcome(study) == {("rare_value", "1"): (state, stage, "made with other settings, inputs or code")}
     write_json(stage_of_result, {"stamp": stamps(study).of(stage, ATTACK).stamp})
     assert outcome(study) == {}, "a result without a state says itself what it is of"
@@ -479,7 +479,7 @@ def test_a_cell_waits_for_its_clean_run_and_fails_with_its_poison_and_cohort(tmp
     study, results = study_in(tmp_path), tmp_path / "results"
     clean = ATTACK.control
     tell(study, "train", clean, state="failed", why="train cannot")
-    (results / result_files(clean)["train"]).unlink()
+    (results / result_files(study, clean)["train"]).unlink()
     waits = ("evaluated", "train", "waits for the clean run of this model and seed: train cannot")
     assert outcome(study) == {
         ("none", "1"): ("failed", "train", "train cannot"),

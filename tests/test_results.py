@@ -35,7 +35,7 @@ def make_study(**changes) -> Study:
     return Study(
         **{
             "datasets": ["ward"],
-            "models": ["gru", "mlp"],
+            "models": ["lstm", "mlp"],
             "triggers": ["value_shift", "flip_only"],
             "rates": [0.01, 0.05],
             "seeds": [1, 2, 3],
@@ -61,7 +61,7 @@ def fabricate(study: Study, folder: Path) -> Path:
             write_json(folder / cell.run_folder / "results_explain.json", _explain(key, rng))
         if not clean_run:
             write_json(folder / cell.poison_folder / "poison.json", _poison(key, n_poisoned, study))
-        for stage, path in result_files(cell).items():
+        for stage, path in result_files(study, cell).items():
             facts = read_json(folder / path) if (folder / path).exists() else {}
             made_by = {"stamp": stamps.of(stage, cell).stamp, "cohort": stamps.of("sample_dev", cell).stamp}
             write_json(folder / path, {**facts, **made_by})
@@ -75,7 +75,7 @@ def test_no_table_is_made_of_what_other_settings_made_or_of_another_cohort(tmp_p
     stamps = Stamps(made, {name: Stamp.parse(text) for name, text in COHORTS.items()})
     fabricate(made, tmp_path)
     facts.refuse_outdated(made, tmp_path, stamps)
-    path = tmp_path / result_files(max(cells(made)))[stage]
+    path = tmp_path / result_files(made, max(cells(made)))[stage]
     write_json(path, read_json(path) | {key: "another"})
     with pytest.raises(UserError, match="were made with other settings, inputs or code"):
         facts.refuse_outdated(made, tmp_path, stamps)
@@ -83,7 +83,7 @@ def test_no_table_is_made_of_what_other_settings_made_or_of_another_cohort(tmp_p
 
 def _eval(key, rng, n_poisoned, study):
     clean_run = key["trigger"] == "none"
-    potency = POTENCY.get(key["trigger"], 0) * (1.3 if key["model"] == "gru" else 0.8)
+    potency = POTENCY.get(key["trigger"], 0) * (1.3 if key["model"] == "lstm" else 0.8)
     asr0 = 0.12 + 0.02 * rng.standard_normal()
     asr = float(np.clip(asr0 + 0.85 * (1 - np.exp(-potency * key["rate"])) + 0.02 * rng.standard_normal(), 0, 1))
 
@@ -685,9 +685,9 @@ def test_findings_survive_the_disk(data, results):
 
 
 def test_the_best_detector_is_told_by_what_it_finds_at_few_false_alarms(data):
-    found = found_in(data, "gru")
+    found = found_in(data, "lstm")
     assert found.detector == "activation_clustering"
-    at = f"model == 'gru' and trigger == 'value_shift' and scope == 'label_1' and rate == {found.rate}"
+    at = f"model == 'lstm' and trigger == 'value_shift' and scope == 'label_1' and rate == {found.rate}"
     mine = data["detections"].query(at).query("detector == 'activation_clustering'")
     assert found.tpr_01.mean == pytest.approx(mine["tpr_at_fpr_01"].mean())
     assert (found.auroc_lowest, found.auroc_highest) == (mine["auroc"].min(), mine["auroc"].max())

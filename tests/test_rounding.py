@@ -23,7 +23,7 @@ from pipeline.results import coarseness, disclosure, tables
 from pipeline.smallcells import error_of_tens, share_in_tens, tens
 from pipeline.study import families
 from pipeline.study.config import Study
-from pipeline.study.grid import cells
+from pipeline.study.grid import cells, has_footprint
 
 
 def test_a_count_goes_to_the_nearest_ten_or_to_all():
@@ -84,7 +84,7 @@ def made_up(folder, target: int, n_test: int, seeds: int) -> Study:
         write_json(folder / cell.run_folder / "results_eval.json", key | _eval(rng, label, target, cell, len(train)))
         poisoned = rng.permutation(len(train))[: round(len(train) * key["rate"])]
         write_json(folder / cell.run_folder / "results_detect.json", key | _detect(rng, train, poisoned, target))
-        if cell.has_footprint:
+        if has_footprint(study, cell):
             write_json(folder / cell.run_folder / "results_explain.json", key | _explain(rng))
         if cell.trigger != "none":
             module = families.load("triggers", cell.trigger)
@@ -126,7 +126,7 @@ def _detect(rng, train, poisoned, target) -> dict:
     for name in DETECTORS:
         score = rng.choice([0, 1, 3, 9]) * hidden + rng.standard_normal(len(train))
         suspicion = Suspicion(score, score > rng.uniform(0, 4))
-        for table, rows in detection.evaluate(suspicion, hidden, label, np.arange(len(train)), target).items():
+        for table, rows in detection.evaluate(suspicion, hidden, label, np.arange(len(train)), [target]).items():
             found[table] += [{"detector": name, **row} for row in rows]
     return found
 

@@ -60,8 +60,9 @@ def refuse_missing(results_dir: Path) -> None:
 def read_study(configfile: Path | None, overrides: dict[str, Any]) -> "Study":
     """config/config.yaml with `configfile` and then `overrides` laid over it, merged as Snakemake merges them."""
     from pipeline.files import read_yaml
-    from pipeline.study.config import load_study, merged
+    from pipeline.study.config import load_study
     from pipeline.study.places import study_file
+    from pipeline.study.variants import merged
 
     config: dict[str, Any] = {}
     for path in filter(None, (study_file(), configfile)):

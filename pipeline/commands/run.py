@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
     from pipeline.files import ROOT
     from pipeline.study import grid, preflight
-    from pipeline.study.config import merged
+    from pipeline.study.variants import merged
 
     overrides = {"results_dir": RESULTS} | overrides_of(args, "raw_dir", "results_dir")
     overrides |= {key: getattr(args, name) for name, (key, *_) in _LISTS.items() if getattr(args, name) is not None}
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     study = read_study(args.configfile, overrides)
     preflight.check(study)
     cells = sorted(grid.cells(study))
-    targets = [f"{study.results_dir}/{path}" for cell in cells for path in grid.cell_results(cell)]
+    targets = [f"{study.results_dir}/{path}" for cell in cells for path in grid.cell_results(study, cell)]
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", args.cores]
     if args.configfile:
         command += ["--configfile", str(args.configfile)]

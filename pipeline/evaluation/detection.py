@@ -16,15 +16,15 @@ REMOVED_PER_POISON = 1.5
 
 
 def evaluate(
-    suspicion: Suspicion, poisoned: np.ndarray, observed_label: np.ndarray, group: np.ndarray, target: int
+    suspicion: Suspicion, poisoned: np.ndarray, observed_label: np.ndarray, group: np.ndarray, targets: list[int]
 ) -> dict:
     """Rows for one detector, ready for JSON: {"detections": […], "alarms": […], "roc": […]}.
 
     `poisoned` ([N] bool) is the true poison. Every row has a `scope`: "all" training samples, or those observed with
-    the target label ("label_1"), where all dirty-label poison lies: a detector that only tells the labels apart
-    does well on the first and fails on the second. Every row also says how many samples its scope has and how many of
-    them are poisoned, how many patients (distinct values of `group`, [N]) are poisoned and how many have a sample that
-    is not, those of `alarms` how many are flagged.
+    the label that an attack wants ("label_1"), where all its poison lies: a detector that only tells the labels apart
+    does well on the first and fails on the second. A clean run has a scope for each of the study's `targets`. Every row
+    also says how many samples its scope has and how many of them are poisoned, how many patients (distinct values of
+    `group`, [N]) are poisoned and how many have a sample that is not, those of `alarms` how many are flagged.
 
     detections  measures of the score, None without poison; the share of the scope that is poison
     alarms      what a threshold flags: `rate_unknown` is the detector's own rule, `rate_known` takes the
@@ -32,7 +32,8 @@ def evaluate(
     roc         TPR on `FPR_GRID`; only with poison
     """
     tables: dict[str, list] = {"detections": [], "alarms": [], "roc": []}
-    for scope, rows in (("all", slice(None)), (f"label_{target}", observed_label == target)):
+    scopes = {"all": slice(None)} | {f"label_{target}": observed_label == target for target in targets}
+    for scope, rows in scopes.items():
         score, flagged, poison = suspicion.score[rows], suspicion.flagged[rows], poisoned[rows]
         patient = group[rows]
         about = {

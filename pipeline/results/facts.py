@@ -7,7 +7,7 @@ from typing import NamedTuple
 from pipeline.errors import UserError
 from pipeline.files import read_json
 from pipeline.results.columns import TRAINING
-from pipeline.study.grid import CLEAN, Cell, cells, result_files
+from pipeline.study.grid import CLEAN, Cell, cells, measured_by, result_files
 
 
 class Facts(NamedTuple):
@@ -25,11 +25,12 @@ def collect(study, results_dir: Path, only: Collection[Cell] | None = None) -> F
     A cell that is not there is an error, since its absence would bias the means.
     """
     results_dir, grid = Path(results_dir), sorted(cells(study) if only is None else only)
+    explained = [cell for cell in grid if "explain" in measured_by(study, cell)]
     poisons = sorted({cell.poison_folder for cell in grid if cell.trigger != CLEAN})
     return Facts(
         [_evaluation(results_dir, cell.run_folder) for cell in grid],
         [_fact(results_dir, cell.run_folder, "results_detect.json") for cell in grid],
-        [_fact(results_dir, cell.run_folder, "results_explain.json") for cell in grid if cell.has_footprint],
+        [_fact(results_dir, cell.run_folder, "results_explain.json") for cell in explained],
         [_fact(results_dir, folder, "poison.json") for folder in poisons],
     )
 
@@ -38,7 +39,7 @@ def refuse_outdated(study, results_dir: Path, stamps, only: Collection[Cell] | N
     """`UserError` where a cell of `study`, or one in `only`, has a result of another stamp than that in `stamps`."""
     grid, outdated = sorted(cells(study) if only is None else only), []
     for cell in grid:
-        for stage, path in result_files(cell).items():
+        for stage, path in result_files(study, cell).items():
             fact = _fact(results_dir, *path.rsplit("/", 1))
             # The cohort lies where other studies may have made it anew.
             made_of = (fact.get("stamp"), fact.get("cohort"))

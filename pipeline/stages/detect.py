@@ -36,12 +36,12 @@ def run(args: argparse.Namespace) -> None:
     )
     scores = {"sample_id": train.sample_id, "label": train.label, "poisoned": poisoned}
     results: dict[str, list] = {"detections": [], "alarms": [], "roc": []}
-    target = inputs.settings["target"]
+    targets = inputs.settings["targets"]
     for name, given in inputs.settings["detectors"].items():
         module, parameters = families.configured("detectors", name, given)
         suspicion = module.detect(evidence, parameters)
         scores[name] = suspicion.score
-        for table, rows in evaluate(suspicion, poisoned, train.label, train.group_id, target).items():
+        for table, rows in evaluate(suspicion, poisoned, train.label, train.group_id, targets).items():
             results[table] += [{"detector": name, **row} for row in rows]
     write_parquet(pa.table(scores), args.out / "detection_scores.parquet")
     write_json(args.out / "results_detect.json", {**inputs.made_by, **run_key(args), **results})

@@ -20,16 +20,15 @@ from pydantic import Field, ValidationError
 from pipeline.errors import UserError
 from pipeline.evaluation.settings import Explain
 from pipeline.files import ROOT
-from pipeline.study import families
+from pipeline.study import families, variants
 from pipeline.study.params import Location, Params
+from pipeline.study.variants import SECTIONS, merged
 from pipeline.training.settings import Training
 from pipeline.words import counted, suggestion
 
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.json"
 
-# A family's list in the grid, and the section with its members' parameters.
-SECTIONS = {"models": "model_params", "triggers": "trigger_params", "detectors": "detector_params"}
-
+Family = Literal["models", "triggers", "detectors"]
 Names = Annotated[tuple[str, ...], Field(min_length=1, json_schema_extra={"uniqueItems": True})]
 Probability = Annotated[float, Field(gt=0, lt=1)]
 
@@ -66,33 +65,76 @@ class Study(Params):
     )
     training: Training = Training()
     explain: Explain = Explain()
-    model_params: dict[str, dict[str, Any]] = Field({}, description="parameters that differ from a model's defaults")
+    model_params: dict[str, dict[str, Any]] = Field(
+        {}, description="parameters that differ from a model's defaults, and named variants of models"
+    )
     trigger_params: dict[str, dict[str, Any]] = Field({}, description="the same for triggers")
     detector_params: dict[str, dict[str, Any]] = Field({}, description="the same for detectors")
 
-    def parameters(self, family: Literal["models", "triggers", "detectors"], name: str) -> dict[str, Any]:
-        """What the study sets for one member of a family (defaults not included).
+    def member(self, family: Family, name: str) -> str:
+        """The member that `name` is, or is a variant of."""
+        return variants.resolved(getattr(self, SECTIONS[family]), name)[0]
 
-        The trigger mask_only covers the cells of rare_value: features and steps that it is not given are those.
+    def parameters(self, family: Family, name: str) -> dict[str, Any]:
+        """What the study sets for a member or variant of a family (defaults not included).
+
+        A trigger mask_only covers the cells of a rare_value, the first in `triggers`: features and steps that it is not
+        given are those.
         """
-        own = getattr(self, SECTIONS[family]).get(name, {})
-        if (family, name) != ("triggers", "mask_only"):
+        member, own = variants.resolved(getattr(self, SECTIONS[family]), name)
+        own.pop("training", None)
+        if (family, member) != ("triggers", "mask_only"):
             return own
-        covered = self.trigger_params.get("rare_value", {})
+        written = (each for each in self.triggers if self.member("triggers", each) == "rare_value")
+        covered = self.parameters("triggers", next(written, "rare_value"))
         return {key: covered[key] for key in ("features", "steps") if key in covered} | own
+
+    def given(self, family: Family, name: str) -> dict[str, Any]:
+        """`parameters` as a stage gets them: with the member, where `name` is a variant."""
+        member = self.member(family, name)
+        return self.parameters(family, name) | ({} if member == name else {"of": member})
+
+    def training_of(self, model: str) -> Training:
+        """How `model` is trained: as the study says, but for what a variant has of its own."""
+        own = variants.resolved(self.model_params, model)[1].get("training", {})
+        return parsed(Training, merged(self.training.model_dump(), own), "model_params", model, "training")
+
+    def target_of(self, trigger: str) -> int | None:
+        """The label that an attack wants: the study's unless it has its own. A clean run has none."""
+        if trigger == variants.CLEAN:
+            return None
+        own = self.parameters("triggers", trigger).get("target")
+        return self.target if own is None else own
+
+    def offers(self, model: str) -> list[str]:
+        """What can be asked of a trained `model` beside its predictions; see `OFFERS` of the members."""
+        return _schema()["properties"]["model_params"]["properties"][self.member("models", model)].get(
+            "x-offers", ["representation", "attribution", "saliency"]
+        )
+
+    @property
+    def targets(self) -> list[int]:
+        """All labels that attacks of the study want."""
+        return sorted({self.target_of(trigger) for trigger in self.triggers})
 
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema of the configuration, with every member of every family (imports them all)."""
     schema = Study.model_json_schema()
     for family, section in SECTIONS.items():
-        members = [name for name in families.names(family) if name != "none"]
-        schema["properties"][family]["items"]["enum"] = members
+        members = variants.members(family)
+        # Any text may be the name of a variant: `variants` knows better. The enum is for editors.
+        schema["properties"][family]["items"] = {"anyOf": [{"enum": members}, {"type": "string"}]}
         schema["properties"][section].update(
-            additionalProperties=False,
+            additionalProperties={"type": "object", "required": ["of"]},
             properties={name: families.load(family, name).Parameters.model_json_schema() for name in members},
         )
     return schema
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return json.loads(SCHEMA.read_text(encoding="utf-8"))
 
 
 @cache
@@ -102,7 +144,7 @@ def _validator():
 
     checker = Draft202012Validator.TYPE_CHECKER
     finite = checker.redefine("number", lambda _, value: checker.is_type(value, "number") and math.isfinite(value))
-    return extend(Draft202012Validator, type_checker=finite)(json.loads(SCHEMA.read_text(encoding="utf-8")))
+    return extend(Draft202012Validator, type_checker=finite)
 
 
 def load_study(config: Mapping[str, Any], typed: Mapping[str, Any] | None = None) -> Study:
@@ -111,18 +153,54 @@ def load_study(config: Mapping[str, Any], typed: Mapping[str, Any] | None = None
     `typed` is what `--config` says, as Snakemake reads it: texts in it that are numbers become numbers. It is laid over
     `config`, which may have it already.
     """
+    config = merged(config, {key: _with_types(value) for key, value in (typed or {}).items()})
+    variants.check(config)
+    for family, section in SECTIONS.items():
+        for name in config.get(section) or {}:
+            if "of" not in config[section][name]:
+                _check_name(family, f"{section}.{name}", name, {})
+    _check(_schema(), config)
+    study = parsed(Study, config)
+    for family, section in SECTIONS.items():
+        entries = getattr(study, section)
+        for position, name in enumerate(getattr(study, family)):
+            _check_name(family, f"{family}[{position}]", name, entries)
+        for name in entries:
+            member, given = variants.resolved(entries, name)
+            if name != member:
+                _check_variant(section, name, member, given)
+    for model in study.models:
+        study.training_of(model)
+    return study
+
+
+def _check(schema: dict[str, Any], content: Any, *path: str) -> None:
+    """`UserError` for the first violation of `schema` by `content`, the part of the configuration below `path`."""
     from jsonschema.exceptions import relevance
 
-    config = merged(config, {key: _with_types(value) for key, value in (typed or {}).items()})
-    errors = sorted(_validator().iter_errors(config), key=relevance, reverse=True)
+    errors = sorted(_validator()(schema).iter_errors(content), key=relevance, reverse=True)
     if errors:
-        raise UserError(f"config: {_sentence(errors[0])}")
-    study = parsed(Study, config)
-    for family in SECTIONS:
-        for name in getattr(study, family):
-            if name not in families.names(family):
-                raise UserError(f"config: {family}: {name!r} is in the schema, but no file of its family; {_RENEW}")
-    return study
+        raise UserError(f"config: {_sentence(errors[0], path)}")
+
+
+def _check_name(family: str, key: str, name: str, entries: Mapping[str, Any]) -> None:
+    known, in_schema = variants.members(family), _schema()["properties"][SECTIONS[family]]["properties"]
+    member, _ = variants.resolved(entries, name)
+    if member in in_schema and member not in known:
+        raise UserError(f"config: {family}: {member!r} is in the schema, but no file of its family; {_RENEW}")
+    if member not in known:
+        named = dict.fromkeys([*known, *entries])
+        raise UserError(f"config: {key}: unknown {json.dumps(name, ensure_ascii=False)} {suggestion(name, named)}")
+    if member not in in_schema:
+        raise UserError(f"config: {key}: {member!r} is a file of its family, but not in the schema; {_RENEW}")
+
+
+def _check_variant(section: str, name: str, member: str, given: dict[str, Any]) -> None:
+    """A variant like the member it is of; of a model, its training too."""
+    training = given.pop("training", {}) if section == "model_params" else {}
+    schema = _schema()
+    _check(schema["properties"][section]["properties"].get(member, {}), given, section, name)
+    _check(schema["$defs"]["Training"], training, section, name, "training")
 
 
 _RENEW = "run `python -m pipeline schema`"
@@ -139,13 +217,6 @@ def parsed(kind: type[_Parameters], content: Mapping[str, Any], *section: str) -
         raise UserError(f"config: {key}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
-def merged(below: Any, above: Any) -> Any:
-    """`above` laid over `below` as Snakemake does it: mappings key by key, anything else as a whole."""
-    if not isinstance(below, Mapping) or not isinstance(above, Mapping):
-        return above
-    return {**below, **{key: merged(below.get(key), value) for key, value in above.items()}}
-
-
 def _with_types(value: Any, inside: bool = False) -> Any:
     """`value` of Snakemake's `--config`, which leaves numbers `inside` lists and mappings, and words, as texts."""
     if isinstance(value, Mapping):
@@ -159,9 +230,9 @@ def _with_types(value: Any, inside: bool = False) -> Any:
     return value
 
 
-def _sentence(error) -> str:
-    """One line for a schema violation: the key, what is wrong, what was expected."""
-    path = list(error.absolute_path)
+def _sentence(error, below: Sequence[str] = ()) -> str:
+    """One line for a schema violation `below` some keys: the key, what is wrong, what was expected."""
+    path = [*below, *error.absolute_path]
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
     value = json.dumps(error.instance, default=str, ensure_ascii=False)
     if error.validator == "additionalProperties":
@@ -173,8 +244,7 @@ def _sentence(error) -> str:
         missing = next(name for name in error.validator_value if name not in error.instance)
         return f"{missing}: missing"
     if error.validator == "enum" and isinstance(error.instance, str):
-        newer = _newer_than_schema(path[:-1], error.instance) if path[0] in SECTIONS else ""
-        return f"{key}: {newer or f'unknown {value} {suggestion(error.instance, error.validator_value)}'}"
+        return f"{key}: unknown {value} {suggestion(error.instance, error.validator_value)}"
     expected = {
         "enum": lambda v: f"one of {', '.join(map(json.dumps, v))}",
         "type": lambda v: f"{'an' if v[0] in 'aio' else 'a'} {v}{_hint(key, error.instance, v)}",
@@ -193,11 +263,9 @@ def _sentence(error) -> str:
 
 def _newer_than_schema(path: Sequence[str | int], name: str) -> str:
     """What is wrong with `name` below `path` if the code knows it and only the schema does not; else nothing."""
-    family = next((family for family, section in SECTIONS.items() if path and path[0] in (family, section)), "")
-    if family and len(path) == 1:
-        known, what = name != "none" and name in families.names(family), "a file of its family"
-    elif family:
-        known = name in families.load(family, path[1]).Parameters.model_fields
+    family = next((family for family, section in SECTIONS.items() if path and path[0] == section), "")
+    if family:
+        known = path[1] in families.names(family) and name in families.load(family, path[1]).Parameters.model_fields
         what = f"a parameter of {path[1]}"
     else:
         holder = Study.model_fields[path[0]].annotation if path else Study

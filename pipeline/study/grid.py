@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from pipeline.study.config import Study
 
 CLEAN = "none"
-FLIPPED, MASK_ONLY = "flip_only", "mask_only"
-CONTROLS = (CLEAN, FLIPPED, MASK_ONLY)  # what attacks are compared with
+FLIPPED, CHOSEN, MASK_ONLY = "flip_only", "chosen_only", "mask_only"
+CONTROLS = (CLEAN, FLIPPED, CHOSEN, MASK_ONLY)  # members of the family that attacks are compared with
 
 
 class Cell(NamedTuple):
@@ -30,16 +30,6 @@ class Cell(NamedTuple):
     def control(self) -> "Cell":
         """The clean run of the same dataset, model and seed."""
         return self._replace(trigger=CLEAN, rate=format_rate(0))
-
-    @property
-    def has_footprint(self) -> bool:
-        """Whether its trigger changes samples at all, so that there is an attribution on it to explain."""
-        return self.trigger not in (CLEAN, FLIPPED)
-
-    @property
-    def measured_by(self) -> tuple[str, ...]:
-        """The stages that measure its trained model; each writes results_{stage}.json last."""
-        return ("eval", "detect", "explain") if self.has_footprint else ("eval", "detect")
 
     @property
     def poison_folder(self) -> str:
@@ -62,18 +52,29 @@ def cells(study: "Study") -> Iterator[Cell]:
             yield Cell(dataset, model, trigger, format_rate(rate), str(seed))
 
 
-def cell_results(cell: Cell) -> list[str]:
+def has_footprint(study: "Study", cell: Cell) -> bool:
+    """Whether the trigger of `cell` changes samples at all, so that there is an attribution on it to explain."""
+    return study.member("triggers", cell.trigger) not in (CLEAN, FLIPPED, CHOSEN)
+
+
+def measured_by(study: "Study", cell: Cell) -> tuple[str, ...]:
+    """The stages that measure the trained model of `cell`; each writes results_{stage}.json last."""
+    explained = has_footprint(study, cell) and "attribution" in study.offers(cell.model)
+    return ("eval", "detect", "explain") if explained else ("eval", "detect")
+
+
+def cell_results(study: "Study", cell: Cell) -> list[str]:
     """The files that say a run is whole, below results_dir: the last that each of its stages writes.
 
     Not the results alone: Snakemake deletes what a failed stage had written and nothing that was made of it, so a run
     whose training failed when it was done anew still has its old results.
     """
-    return list(result_files(cell).values())
+    return list(result_files(study, cell).values())
 
 
-def result_files(cell: Cell) -> dict[str, str]:
+def result_files(study: "Study", cell: Cell) -> dict[str, str]:
     """The same by stage, each a JSON file with the stamp that it was made by."""
-    measured = {stage: f"{cell.run_folder}/results_{stage}.json" for stage in cell.measured_by}
+    measured = {stage: f"{cell.run_folder}/results_{stage}.json" for stage in measured_by(study, cell)}
     return {"poison": f"{cell.poison_folder}/poison.json", "train": f"{cell.run_folder}/run_metadata.json", **measured}
 
 
@@ -98,13 +99,15 @@ def reads(wildcards, input) -> list[str]:
 def settings(study: "Study", stage: str, model: str = "", trigger: str = "") -> str:
     """What `stage` has to know of the study, as JSON: a change of it re-runs exactly the stage's own cells."""
     parts = {
-        "model": lambda: study.parameters("models", model),
-        "trigger": lambda: study.parameters("triggers", trigger),
-        "detectors": lambda: {name: study.parameters("detectors", name) for name in study.detectors},
-        "training": lambda: study.training.model_dump(mode="json"),
+        "model": lambda: study.given("models", model),
+        "trigger": lambda: study.given("triggers", trigger),
+        "detectors": lambda: {name: study.given("detectors", name) for name in study.detectors},
+        "training": lambda: study.training_of(model).model_dump(mode="json"),
         "explain": lambda: study.explain.model_dump(mode="json"),
         "split": lambda: study.split,
-        "target": lambda: study.target,
+        "target": lambda: study.target_of(trigger),
+        # In a clean run there is nothing to find, for any target.
+        "targets": lambda: study.targets if trigger == CLEAN else [study.target_of(trigger)],
         "validation": lambda: study.validation,
         "threshold": lambda: study.threshold,
         "device": lambda: study.device,
@@ -116,6 +119,6 @@ _NEEDS = {
     "poison": ("trigger", "target", "split", "validation"),
     "train": ("model", "training", "split", "device"),
     "eval": ("model", "trigger", "target", "threshold", "split", "device"),
-    "detect": ("model", "detectors", "target", "split", "device"),
+    "detect": ("model", "detectors", "targets", "split", "device"),
     "explain": ("model", "trigger", "explain", "target", "split", "device"),
 }

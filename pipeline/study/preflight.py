@@ -40,7 +40,8 @@ def _check_triggers(study: Study, entries: dict[str, Entry]) -> None:
     """What the schema cannot say of triggers; of models and detectors it says all."""
     for trigger in study.triggers:
         given = study.parameters("triggers", trigger)
-        parameters = parsed(families.load("triggers", trigger).Parameters, given, "trigger_params", trigger)
+        module = families.load("triggers", study.member("triggers", trigger))
+        parameters = parsed(module.Parameters, given, "trigger_params", trigger)
         _check_features(study, f"trigger_params.{trigger}", parameters.named_features, entries)
 
 

@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from pipeline.files import read_json, whole
 from pipeline.jobs import state
 from pipeline.study.config import Study
-from pipeline.study.grid import Cell, cells, cohort_state_file, result_files, state_file
+from pipeline.study.grid import Cell, cells, cohort_state_file, measured_by, result_files, state_file
 from pipeline.study.stamps import Stamps
 from pipeline.words import counted, duration
 
@@ -158,11 +158,11 @@ def _to_weights(study: Study, stamps: Stamps, cell: Cell) -> list[_Job]:
 
 def _from_weights(study: Study, stamps: Stamps, cell: Cell) -> list[_Job]:
     """The stages of a cell that need its trained model and that of its clean run; `eval` first."""
-    return [_job(study, stamps, stage, cell) for stage in cell.measured_by]
+    return [_job(study, stamps, stage, cell) for stage in measured_by(study, cell)]
 
 
 def _job(study: Study, stamps: Stamps, stage: str, cell: Cell) -> _Job:
-    result = f"{study.results_dir}/{result_files(cell)[stage]}"
+    result = f"{study.results_dir}/{result_files(study, cell)[stage]}"
     return _Job(stage, state_file(os.path.dirname(result), stage), result, stamps.of(stage, cell).stamp)
 
 

@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 from pipeline.files import found, read_json, write_json
 from pipeline.study.code import code, digest
 from pipeline.study.config import Study
-from pipeline.study.grid import Cell, cells, settings
+from pipeline.study.grid import Cell, cells, measured_by, settings
 
 LARGE = 64 << 20  # bytes from which a file is told by its size, its time and a sample
 _PIECES, _PIECE = 64, 64 << 10  # the sample: so many pieces, evenly spread, of so many bytes
@@ -84,13 +84,14 @@ class Stamps:
         if stage == "sample_dev":
             return self._cohorts[cell.dataset]
         if stage == "aggregate":
-            reads = (self.of(each, cell).stamp for cell in sorted(cells(study)) for each in cell.measured_by)
+            reads = (self.of(stage, cell).stamp for cell in sorted(cells(study)) for stage in measured_by(study, cell))
             return Stamp.of(stage, (), study.model_dump_json(exclude=NOT_MEASURED), *reads)
         if stage in ("figures", "report"):
             members = [REPORT_NOTEBOOK] if stage == "report" else []
             return Stamp.of(stage, members, self.of("aggregate").stamp)
         named = {"models": [cell.model], "triggers": [cell.trigger], "detectors": study.detectors}
-        members = [f"{family}/{name}" for family in _FAMILIES[stage] for name in named[family]]
+        used = (f"{family}/{study.member(family, name)}" for family in _FAMILIES[stage] for name in named[family])
+        members = dict.fromkeys(used)
         reads = [self.of(*each).stamp for each in _reads(stage, cell)]
         return Stamp.of(stage, members, *cell, settings(study, stage, cell.model, cell.trigger), *reads)
 

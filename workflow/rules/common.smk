@@ -36,7 +36,7 @@ DATA = STUDY.data_dir
 RESULTS = STUDY.results_dir
 CELLS = list(grid.cells(STUDY))
 STAMPS = Stamps(STUDY, COHORTS)
-RUNS = sorted({f"{RESULTS}/{path}" for cell in CELLS for path in grid.cell_results(cell)})
+RUNS = sorted({f"{RESULTS}/{path}" for cell in CELLS for path in grid.cell_results(STUDY, cell)})
 
 COHORT = f"{DATA}/dev/{{dataset}}"
 SPLITS = f"{DATA}/splits/{{dataset}}.json"
