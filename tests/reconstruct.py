@@ -249,7 +249,7 @@ class Reader:
             n, poison = self.totals(row, "asr") * row.n_seeds, self.poisoned(row) * row.n_seeds
             for name in ("asr_mean", "asr0_mean", "own_run", "own_control", "moved_run", "moved_control"):
                 self.share("findings", name, getattr(row, name), n, row)
-            for name in ("tpr_01_mean", "tpr_05_mean", "alarm_tpr", "flip_tpr_01_mean"):
+            for name in ("tpr_01_mean", "tpr_05_mean", "alarm_tpr", "control_tpr_01_mean"):
                 self.share("findings", name, getattr(row, name), poison, row)
 
     def headlines(self) -> None:

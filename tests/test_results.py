@@ -166,7 +166,11 @@ def _poison(key, n_poisoned, study):
     footprint = round(RATIO.get(key["trigger"], 0) * 960)
     plausible = dict.fromkeys(columns.PLAUSIBILITY, 0.5 if footprint else None)
     return {name: key[name] for name in ("dataset", "trigger", "rate", "seed")} | {
-        "target": study.target,
+        "target": study.target_of(key["trigger"]),
+        "member": study.member("triggers", key["trigger"]),
+        "labels": "dirty",
+        "cover": 0.0,
+        "n_cover": 0,
         "in_bounds": footprint > 0 or None,
         "features": {"time_warp": ["sodium"], "flip_only": []}.get(key["trigger"], ["heart_rate"]),
         "steps": 6,

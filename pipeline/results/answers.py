@@ -7,7 +7,7 @@ import pandas as pd
 from pipeline.results.columns import is_attack
 from pipeline.results.findings import FOOLS_CLEAN, MARK, NONE, PLANTED, UNDECIDED, Contrast, Finding
 from pipeline.results.pages import MISSING, TWO_PEAKED, WITHHELD, interval, number, percent
-from pipeline.study.grid import FLIPPED
+from pipeline.study.grid import CHOSEN, FLIPPED
 
 ALPHA = 0.05
 
@@ -15,17 +15,17 @@ ALPHA = 0.05
 def headline(found: list[Finding]) -> list[tuple[str, str]]:
     """Questions and their answers in words for one dataset, composed from its findings."""
     how_little = "How little poison plants a backdoor?"
-    attacks = [finding for finding in found if is_attack(finding.trigger)]
-    control = [finding for finding in found if finding.trigger == FLIPPED]
+    attacks = [finding for finding in found if is_attack(finding.of)]
+    control = [finding for finding in found if finding.of == FLIPPED]
     if not found:
         return [(how_little, WITHHELD)]
     if not attacks:
         return [(how_little, "No run of an attack is here, only its controls.")]
     shown = [finding for finding in attacks if finding.planted] or attacks
-    answers = [
-        (how_little, _how_little(attacks)),
-        ("Is it the trigger, or only the flipped labels?", _only_labels(shown, control)),
-    ]
+    answers = [(how_little, _how_little(attacks))]
+    flipping = [finding for finding in shown if finding.labels == "dirty"]
+    if flipping:
+        answers.append(("Is it the trigger, or only the flipped labels?", _only_labels(flipping, control)))
     masked = [finding for finding in shown if not pd.isna(finding.mask.mean)]
     if masked:
         answers.append(("Is it the value, or that something was measured at all?", _only_mask(masked)))
@@ -157,14 +157,17 @@ def _clean_cost(shown: list[Finding]) -> str:
 
 def _clean_errors(known: list[Finding]) -> str:
     """What the attacker's answer costs on clean data: false positives for target 1, missed positives for target 0."""
-    if known[0].target == 1:
-        of, clean, own = "0", [f.fpr.control for f in known], [f.fpr_own.mean for f in known]
-    else:
-        of, clean, own = "1", [1 - f.recall.control for f in known], [1 - f.recall_own.mean for f in known]
-    return (
-        f"Of the clean test samples with label {of}, the clean model gets {_span(clean)} wrong, the poisoned one at "
-        f"its own threshold {_span(own)}."
-    )
+    told = []
+    for target in sorted({finding.target for finding in known}, reverse=True):
+        theirs = [finding for finding in known if finding.target == target]
+        clean, own = [f.fpr.control for f in theirs], [f.fpr_own.mean for f in theirs]
+        if target == 0:
+            clean, own = [1 - f.recall.control for f in theirs], [1 - f.recall_own.mean for f in theirs]
+        told.append(
+            f"Of the clean test samples with label {1 - target}, the clean model gets {_span(clean)} wrong, one "
+            f"poisoned for label {target} at its own threshold {_span(own)}."
+        )
+    return " ".join(told)
 
 
 def _detected(shown: list[Finding]) -> str:
@@ -194,12 +197,15 @@ def _detected(shown: list[Finding]) -> str:
         few = len(known) - len(alarmed)
         rest = f"; in {few} of {len(known)} pairs a seed flagged too few patients to be shown" if few else ""
         text += f"{rest}."
-    flipped = [finding.flip_tpr_01.mean for finding in known if not pd.isna(finding.flip_tpr_01.mean)]
-    if flipped:
-        text += (
-            f" On flip_only, where there is no trigger to find, the same detectors found {_span(flipped)} at 1 %: that "
-            "much comes from flipped labels alone."
-        )
+    for labels, name, why in (
+        ("dirty", FLIPPED, "that much comes from flipped labels alone"),
+        ("clean", CHOSEN, "where nothing was changed, that much is chance"),
+    ):
+        shares = [finding.control_tpr_01.mean for finding in known if finding.labels == labels]
+        shares = [share for share in shares if not pd.isna(share)]
+        if shares:
+            text += f" On {name}, where there is no trigger to find, the same detectors found {_span(shares)} at 1 %"
+            text += f": {why}."
     split = [f for f in known if f.auroc_highest - f.auroc_lowest > TWO_PEAKED]
     if split:
         worst = max(split, key=lambda finding: finding.auroc_highest - finding.auroc_lowest)

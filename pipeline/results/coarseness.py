@@ -44,7 +44,7 @@ def _of_runs(runs: pd.DataFrame, datasets: pd.DataFrame) -> pd.DataFrame:
             f"auprc_{side}": _of_average_precision(runs[f"auroc_{side}"], n[0] * n[1], n[1]),
         }
     found |= {"fpr_clean_own_threshold": shares[0], "recall_clean_own_threshold": shares[1]}
-    share = np.where(runs["target"] == 1, *shares)
+    share = np.where(runs["target"].eq(1).fillna(False), *shares)
     for own in ("", "_own_threshold"):
         left = (1 - runs[f"asr0{own}"]).where(runs[f"asr0{own}"] < 1)
         found |= {f"asr{own}": share, f"asr0{own}": share}
@@ -66,7 +66,8 @@ def _labels(runs: pd.DataFrame, datasets: pd.DataFrame) -> list[np.ndarray]:
     n_test, prevalence = (sizes[name].to_numpy(float, na_value=np.nan) for name in ("n_test", "prevalence"))
     n = [n_test - np.round(n_test * prevalence), np.round(n_test * prevalence)]
     victims = runs["n_triggered"].to_numpy(float, na_value=np.nan)
-    return [np.where((runs["target"] != label) & ~np.isnan(victims), victims, n[label]) for label in (0, 1)]
+    wanted = runs["target"].to_numpy(float, na_value=np.nan)
+    return [np.where((wanted == 1 - label) & ~np.isnan(victims), victims, n[label]) for label in (0, 1)]
 
 
 def _of_detections(detections: pd.DataFrame) -> pd.DataFrame:

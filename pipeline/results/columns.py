@@ -49,29 +49,34 @@ PLAUSIBILITY = [
 TRIGGER = ["dataset", "trigger", "rate"]
 TRIGGERS = [
     *TRIGGER,
+    *["of", "target", "labels", "cover"],
     *["n_seeds", "description", "features", "steps", "where", "in_bounds"],
-    *["footprint_size", "n_cells", "footprint_share", "n_poisoned"],
+    *["footprint_size", "n_cells", "footprint_share", "n_poisoned", "n_cover"],
     *PLAUSIBILITY,
 ]
 DATASETS = ["dataset", "target", "n_train", "n_test", "prevalence", "threshold_low", "threshold_high", "warnings"]
 ROC = [*RUN, "detector", "scope", "fpr", "n_seeds", "tpr", "ci_low", "ci_high"]
 SUMMARY = [*RUN, "metric", "n_seeds", "mean", "ci_low", "ci_high", "lowest", "highest"]
 CONTRASTS = [
-    *[*RUN, "metric", "control", "n_seeds", "mean_run", "mean_control", "difference", "ci_low", "ci_high"],
-    *["p_value", "p_holm", "effect_size"],
+    *[*RUN, "metric", "control", "control_trigger", "n_seeds", "mean_run", "mean_control", "difference"],
+    *["ci_low", "ci_high", "p_value", "p_holm", "effect_size"],
 ]
 MASKS = [
     *[*RUN, "n_seeds"],
     *[f"{name}{end}" for name in ("asr_net", "mask_net", "flip_net", "share") for end in ("", "_low", "_high")],
 ]
+VARIANTS = [
+    *[*RUN, "metric", "of", "n_seeds", "mean_run", "mean_of", "difference", "ci_low", "ci_high"],
+    *["p_value", "p_holm", "effect_size"],
+]
 HEADLINES = ["auroc_clean", "asr", "asr0", "asr_net", "effect_share"]
 DOSE_RESPONSE = [*RUN, "n_seeds", "asr", "asr0", "asr_net", "ci_low", "ci_high"]
 CONTRASTED = ["auroc_clean", "auprc_clean", "acc_clean", "brier_clean", "ece_clean", "fpr_clean", "recall_clean"]
 
-COUNTS = {"seed", "target", "n_poisoned", "n_triggered", "n_flagged", "n_samples", "top_k", "n_seeds", "n_train"}
-COUNTS |= {"n_test", "n_cells", "footprint_size", "epochs", "best_epoch"}
+COUNTS = {"seed", "target", "n_poisoned", "n_cover", "n_triggered", "n_flagged", "n_samples", "top_k", "n_seeds"}
+COUNTS |= {"n_train", "n_test", "n_cells", "footprint_size", "epochs", "best_epoch"}
 TEXTS = {"dataset", "model", "trigger", "detector", "scope", "feature", "metric", "control", "description"}
-TEXTS |= {"features", "steps", "where", "threshold", "warnings"}
+TEXTS |= {"of", "labels", "control_trigger", "features", "steps", "where", "threshold", "warnings"}
 
 # Measured on the test patients, which the seeds of a study share (`split: per_seed`) or have in common (`fixed`).
 ON_TEST = {*ON_CLEAN, *ON_TRIGGERED, *ATTACK, *SHARES, *DRIFT}
@@ -85,6 +90,6 @@ def possible(metric: str) -> tuple[float, float]:
     return (-1.0, 1.0) if metric in _DIFFERENCES else (0.0, 1.0)
 
 
-def is_attack(trigger: str) -> bool:
-    """Whether it is studied for itself, and not to compare others with."""
-    return trigger not in CONTROLS
+def is_attack(member: str) -> bool:
+    """Whether a trigger that is of this member is studied for itself, and not to compare others with."""
+    return member not in CONTROLS

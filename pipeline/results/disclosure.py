@@ -71,9 +71,12 @@ def withhold(table: pd.DataFrame, rest_on: dict[str, list[str]]) -> pd.DataFrame
 def run_in_tens(fact: dict) -> dict:
     """What `eval` found, with counts in tens: measures of decisions are made anew from the rounded decisions."""
     n = (fact["n_test"] - fact["n_label_1"], fact["n_label_1"])
-    target, victims = fact["target"], n[1 - fact["target"]]
+    target = fact["target"]
 
     def success(share: float | None) -> float | None:
+        if share is None:
+            return None
+        victims = n[1 - target]
         # Rounded is how many are predicted positive, as everywhere.
         return _in_tens(share, victims) if target == 1 else _rest(_in_tens(_rest(share), victims))
 
@@ -149,7 +152,10 @@ def _alarms(rows: list[dict]) -> list[dict]:
     """What is flagged is counted apart among poisoned samples, others of their label, and those of the other label."""
     inside = {row["detector"]: row for row in rows if row["scope"] != "all" and row["threshold"] == "rate_unknown"}
     return [
-        _removed(row) if row["threshold"] == "rate_known" else _flagged(row, inside[row["detector"]]) for row in rows
+        _removed(row)
+        if row["threshold"] == "rate_known"
+        else _flagged(row, inside[row["detector"]] if row["scope"] == "all" else row)
+        for row in rows
     ]
 
 

@@ -20,10 +20,10 @@ from matplotlib.lines import Line2D
 
 from pipeline.evaluation.statistics import proportion_interval
 from pipeline.files import whole
-from pipeline.results.columns import BASELINE, LABEL_AUROC, is_attack
+from pipeline.results.columns import BASELINE, LABEL_AUROC, TRIGGER, is_attack
 from pipeline.results.pages import WITHHELD, contrasts_html, page, percent
 from pipeline.smallcells import MIN_CELL, error_of_tens
-from pipeline.study.grid import CLEAN, FLIPPED, MASK_ONLY
+from pipeline.study.grid import CHOSEN, CLEAN, FLIPPED, MASK_ONLY
 
 # Okabe and Ito's palette, which stays distinct in the common colour blindnesses; yellow is too light for lines.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
@@ -47,10 +47,10 @@ WIDTH, HEIGHT = 3.4, 2.7  # of one panel, inches
 def dose_response(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
     """Rows: ASR with ASR₀, and ASR − ASR₀; columns: models; x: poison rate."""
     summary, runs = _attacked(tables["summary"], dataset, ["asr", "asr0", "asr_net"]), _of(tables["runs"], dataset)
-    models, triggers, rates = _levels(summary)
+    models, triggers, rates = _levels(summary, tables)
     if not models:
         return _nothing("attack success rate")
-    looks = _looks(tables["summary"]["trigger"])
+    looks = _looks(tables)
     figure, axes = _panels(2, len(models), sharey="row")
     for column, model in enumerate(models):
         for trigger in triggers:
@@ -79,10 +79,10 @@ def clean_performance(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
     """AUROC on clean test data over the poison rate, one panel per model; band: the clean model."""
     summary, runs = tables["summary"], _of(tables["runs"], dataset)
     attacked = _attacked(summary, dataset, ["auroc_clean"])
-    models, triggers, rates = _levels(attacked)
+    models, triggers, rates = _levels(attacked, tables)
     if not models:
         return _nothing("AUROC on clean test data")
-    looks = _looks(summary["trigger"])
+    looks = _looks(tables)
     figure, axes = _panels(1, len(models), sharey="row")
     for axis, model in zip(axes[0], models, strict=True):
         for clean in _select(summary, dataset=dataset, model=model, trigger=CLEAN, metric="auroc_clean").itertuples():
@@ -115,7 +115,7 @@ def detection_heatmap(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
     summary = _of(tables["summary"], dataset)
     summary = summary[summary["metric"].str.startswith(f"{LABEL_AUROC}:")]
     summary = summary.assign(detector=summary["metric"].str.split(":").str[1])
-    models, triggers, rates = _levels(summary)
+    models, triggers, rates = _levels(summary, tables)
     if not models:
         return _nothing("detection AUROC")
     detectors = _baseline_last(summary["detector"])
@@ -138,9 +138,10 @@ def detection_heatmap(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
 
 def detection_roc(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
     """Mean ROC of every detector within the target label at the largest rate; rows: models, columns: triggers."""
-    roc = _select(_of(tables["roc"], dataset), scope=f"label_{tables['runs']['target'].iloc[0]}")
+    roc = _of(tables["roc"], dataset).merge(tables["triggers"][[*TRIGGER, "target"]], on=TRIGGER)
+    roc = roc[roc["scope"] == "label_" + roc["target"].astype(str)]
     roc = roc[roc["rate"] == roc["rate"].max()]
-    models, triggers, _ = _levels(roc)
+    models, triggers, _ = _levels(roc, tables)
     if not models:
         return _nothing("detection ROC")
     detectors = _baseline_last(roc["detector"])
@@ -176,7 +177,7 @@ def attribution(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
     }
     offsets = {"ratio_triggered": -0.05, "ratio_control": 0.05, "footprint_share": 0}
     summary = _attacked(tables["summary"], dataset, list(looks))
-    models, triggers, rates = _levels(summary[summary["metric"] != "footprint_share"])
+    models, triggers, rates = _levels(summary[summary["metric"] != "footprint_share"], tables)
     if not models:
         return _nothing("attribution on a trigger's footprint")
     figure, axes = _panels(len(models), len(triggers), (2.4, 2.2), sharex=True, sharey=True)
@@ -279,9 +280,15 @@ def _select(table: pd.DataFrame, **wanted) -> pd.DataFrame:
     return table
 
 
-def _levels(table: pd.DataFrame) -> tuple[list[str], list[str], list[float]]:
-    """Models, triggers (controls last) and rates that have something to show."""
-    triggers = sorted(table["trigger"].unique(), key=lambda name: (not is_attack(name), name))
+def _kinds(tables: dict[str, pd.DataFrame]) -> dict[str, str]:
+    """The member that each trigger is of."""
+    return dict(zip(tables["triggers"]["trigger"], tables["triggers"]["of"], strict=True))
+
+
+def _levels(table: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> tuple[list[str], list[str], list[float]]:
+    """Models, triggers (controls last) and rates that have something to show in `table`."""
+    kinds = _kinds(tables)
+    triggers = sorted(table["trigger"].unique(), key=lambda name: (not is_attack(kinds[name]), name))
     return sorted(table["model"].unique()), triggers, sorted(table["rate"].unique())
 
 
@@ -289,18 +296,17 @@ def _baseline_last(detectors: pd.Series) -> list[str]:
     return sorted(detectors.unique(), key=lambda name: (name == BASELINE, name))
 
 
-def _looks(triggers: Iterable[str]) -> dict[str, dict]:
+def _looks(tables: dict[str, pd.DataFrame]) -> dict[str, dict]:
     """A line per trigger, the same in every figure of a study; controls are grey and broken."""
-    attacks = sorted(filter(is_attack, set(triggers)))
+    kinds, control = _kinds(tables), {"color": GREY, "lw": 1.5}
+    broken = {FLIPPED: {"marker": "x", "ls": "--"}, CHOSEN: {"marker": "1", "ls": ":"}}
+    broken |= {MASK_ONLY: {"marker": "+", "ls": "-."}}
+    attacks = sorted(name for name, kind in kinds.items() if is_attack(kind))
     looks = {
         name: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "ls": "-", "lw": 1.5}
         for i, name in enumerate(attacks)
     }
-    control = {"color": GREY, "lw": 1.5}
-    return looks | {
-        FLIPPED: control | {"marker": "x", "ls": "--"},
-        MASK_ONLY: control | {"marker": "+", "ls": "-."},
-    }
+    return looks | {name: control | broken[kind] for name, kind in kinds.items() if not is_attack(kind)}
 
 
 def _detector_looks(detectors: list[str]) -> dict[str, dict]:
@@ -316,7 +322,9 @@ def _trigger_keys(triggers: list[str], looks: dict[str, dict], described: pd.Dat
     """Legend entries; values that the training data does not show are labelled so."""
     outside = described.loc[described["in_bounds"].fillna(True).eq(False), "trigger"]
     notes = dict.fromkeys(outside, " (out of range)")
-    notes |= {FLIPPED: " (control: labels only)", MASK_ONLY: " (control: measured only)"}
+    told = {FLIPPED: "labels only", CHOSEN: "chosen, left as they are", MASK_ONLY: "measured only"}
+    kinds = zip(described["trigger"], described["of"], strict=True)
+    notes |= {name: f" (control: {told[kind]})" for name, kind in kinds if kind in told}
     return [Line2D([], [], label=name + notes.get(name, ""), **looks[name]) for name in triggers]
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from pipeline.results.columns import BASELINE, CHANCE, LABEL_AUROC, LABEL_TPR, RUN
-from pipeline.study.grid import CLEAN, FLIPPED
+from pipeline.study.grid import CHOSEN, CLEAN, FLIPPED
 
 MARK = 0.5
 """The share of the possible effect from which on a backdoor counts as planted, and the ASR₀ of a fooled clean model."""
@@ -67,7 +67,10 @@ class Finding(NamedTuple):
     tpr_01, tpr_05 : what it finds there at 1 % and 5 %; detector_auroc : against chance
     auroc_lowest, auroc_highest : of its AUROC over seeds
     alarm_tpr, alarm_fpr, alarm_precision : what its own threshold, which does not know the rate, flags there
-    flip_tpr_01 : what the same detector finds of flip_only at 1 %
+    control_tpr_01 : what the same detector finds of the control's rows at 1 %: of flipped labels (flip_only) or, where
+        the attack leaves the labels, of the same rows as they are (chosen_only)
+    of : the member that the trigger is, or is a variant of
+    labels : whether it changes those of the poison: dirty, or leaves them: clean
     """
 
     dataset: str
@@ -106,7 +109,9 @@ class Finding(NamedTuple):
     alarm_tpr: float
     alarm_fpr: float
     alarm_precision: float
-    flip_tpr_01: Estimate
+    control_tpr_01: Estimate
+    of: str
+    labels: str
 
 
 def verdict(n_seeds: int, asr0: Estimate, moved: Estimate, shares: tuple[Estimate, ...]) -> str:
@@ -150,7 +155,7 @@ def findings(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
         found.append(planted[0] if planted else max(open_ones or at_rates, key=_reach))
     columns = [name for field in Finding._fields for name in _columns(field)]
     table = pd.DataFrame([_flat(finding) for finding in found], columns=columns)
-    texts = ("dataset", "model", "trigger", "verdict", "detector")
+    texts = ("dataset", "model", "trigger", "verdict", "detector", "of", "labels")
     types = {"n_seeds": "Int64", "target": "Int64", "planted": "bool"} | dict.fromkeys(texts, "str")
     return table.astype({name: types.get(name, "float64") for name in columns})
 
@@ -199,7 +204,7 @@ def _finding(tables: dict[str, pd.DataFrame], key: tuple) -> Finding:
     return Finding(
         *key,
         n_seeds=n_seeds,
-        target=int(tables["runs"]["target"].iloc[0]),
+        target=_target(tables, key),
         verdict=verdict(n_seeds, asr0, moved.effect, (share, own_share)),
         planted=is_planted(n_seeds, (share, own_share)),
         asr=_estimate(summary, "asr"),
@@ -219,7 +224,9 @@ def _finding(tables: dict[str, pd.DataFrame], key: tuple) -> Finding:
         mask=_of_mask(tables, key, "mask_net"),
         mask_flip=_of_mask(tables, key, "flip_net"),
         mask_share=_of_mask(tables, key, "share"),
-        newly_measured=_newly_measured(tables["triggers"], key),
+        newly_measured=float(_trigger(tables, key)["newly_measured"]),
+        of=_trigger(tables, key)["of"],
+        labels=_trigger(tables, key)["labels"],
         **_detected(tables, key, summary, contrasts),
     )
 
@@ -240,7 +247,7 @@ def _detected(tables: dict[str, pd.DataFrame], key: tuple, summary: pd.DataFrame
             "tpr_01": Estimate(),
             "tpr_05": Estimate(),
         }
-        nothing |= {"detector_auroc": Contrast(), "flip_tpr_01": Estimate()}
+        nothing |= {"detector_auroc": Contrast(), "control_tpr_01": Estimate()}
         return nothing | dict.fromkeys(_SEEDS_AND_ALARMS, float("nan"))
     best = ranks.index[0]
     seeds = summary[summary["metric"] == f"{LABEL_AUROC}:{best}"]
@@ -249,14 +256,15 @@ def _detected(tables: dict[str, pd.DataFrame], key: tuple, summary: pd.DataFrame
     alarm = [alarms[name].mean(skipna=False) for name in ("tpr", "fpr", "precision")]
     numbers = [*(seeds[name].iloc[0] if len(seeds) else float("nan") for name in ("lowest", "highest")), *alarm]
     dataset, model, _, rate = key
-    flipped = _at(tables["summary"], (dataset, model, FLIPPED, rate))
+    names = contrasts.loc[contrasts["control"].isin([FLIPPED, CHOSEN]), "control_trigger"]
+    control = _at(tables["summary"], (dataset, model, names.iloc[0] if len(names) else None, rate))
     return {
         "poison_share": poison_share,
         "detector": best,
         "tpr_01": _estimate(summary, f"{LABEL_TPR['tpr_at_fpr_01']}:{best}"),
         "tpr_05": _estimate(summary, f"{LABEL_TPR['tpr_at_fpr_05']}:{best}"),
         "detector_auroc": _contrast(contrasts, f"{LABEL_AUROC}:{best}", CHANCE),
-        "flip_tpr_01": _estimate(flipped, f"{LABEL_TPR['tpr_at_fpr_01']}:{best}"),
+        "control_tpr_01": _estimate(control, f"{LABEL_TPR['tpr_at_fpr_01']}:{best}"),
         **dict(zip(_SEEDS_AND_ALARMS, numbers, strict=True)),
     }
 
@@ -264,7 +272,11 @@ def _detected(tables: dict[str, pd.DataFrame], key: tuple, summary: pd.DataFrame
 def _in_target_label(tables: dict[str, pd.DataFrame], name: str, key: tuple) -> pd.DataFrame:
     """The rows of the run about the training samples observed with the attacker's label, where all poison lies."""
     table = _at(tables[name], key)
-    return table[table["scope"] == f"label_{tables['runs']['target'].iloc[0]}"]
+    return table[table["scope"] == f"label_{_target(tables, key)}"]
+
+
+def _target(tables: dict[str, pd.DataFrame], key: tuple) -> int:
+    return int(_at(tables["runs"], key)["target"].iloc[0])
 
 
 _SEEDS_AND_ALARMS = ("auroc_lowest", "auroc_highest", "alarm_tpr", "alarm_fpr", "alarm_precision")
@@ -284,10 +296,11 @@ def _of_mask(tables: dict[str, pd.DataFrame], key: tuple, name: str) -> Estimate
     return Estimate(*row.iloc[0][[name, f"{name}_low", f"{name}_high"]].astype(float)) if len(row) else Estimate()
 
 
-def _newly_measured(triggers: pd.DataFrame, key: tuple) -> float:
+def _trigger(tables: dict[str, pd.DataFrame], key: tuple) -> pd.Series:
+    """The row of the trigger at its rate."""
     dataset, _, trigger, rate = key
-    row = triggers[(triggers[["dataset", "trigger", "rate"]] == [dataset, trigger, rate]).all(axis=1)]
-    return float(row["newly_measured"].iloc[0]) if len(row) else float("nan")
+    triggers = tables["triggers"]
+    return triggers[(triggers[["dataset", "trigger", "rate"]] == [dataset, trigger, rate]).all(axis=1)].iloc[0]
 
 
 def _contrast(contrasts: pd.DataFrame, metric: str, control: str) -> Contrast:

@@ -8,7 +8,7 @@ import pandas as pd
 from pipeline.results.columns import ALL_AUROC, CHANCE, LABEL_AUROC, LABEL_TPR, METRICS
 from pipeline.results.findings import Finding
 from pipeline.smallcells import MIN_CELL
-from pipeline.study.grid import CLEAN, FLIPPED, MASK_ONLY
+from pipeline.study.grid import CHOSEN, CLEAN, FLIPPED, MASK_ONLY
 from pipeline.words import counted
 
 TWO_PEAKED = 0.5  # from the lowest to the highest seed: a mean in between is no seed's
@@ -216,12 +216,18 @@ def datasets_html(datasets: pd.DataFrame) -> str:
 def triggers_html(triggers: pd.DataFrame) -> str:
     """What each trigger does, then how much it changes and how plausible that is at each rate."""
     in_bounds = {True: "yes", False: "no"}
-    each = triggers.groupby(["dataset", "trigger"], as_index=False).agg({"description": "first", "in_bounds": "min"})
+    how = dict.fromkeys(["of", "target", "labels", "cover", "description"], "first") | {"in_bounds": "min"}
+    each = triggers.groupby(["dataset", "trigger"], as_index=False).agg(how)
     what = pd.DataFrame(
         {
             "dataset": each["dataset"],
-            "trigger": each["trigger"],
+            "trigger": [
+                name if name == of else f"{name} ({of})" for name, of in zip(each["trigger"], each["of"], strict=True)
+            ],
             "what it does": each["description"],
+            "target": each["target"],
+            "labels of the poison": each["labels"].map({"dirty": "set to the target", "clean": "as they are"}),
+            "cover per poisoned sample": [f"{cover:g}" for cover in each["cover"]],
             "in bounds": [in_bounds.get(x, MISSING) for x in each["in_bounds"].astype(object)],
         }
     )
@@ -299,6 +305,26 @@ def masks_html(masks: pd.DataFrame) -> str:
         }
     )
     return html_table(table, left=["dataset", "model", "trigger"])
+
+
+def variants_html(variants: pd.DataFrame) -> str:
+    """Variants of models beside the models that they are of; empty where there are none."""
+    if variants.empty:
+        return ""
+    by = ["dataset", "model", "of", "trigger", "rate"]
+    columns = {}
+    for metric in ("asr_net", "effect_share", "auroc_clean"):
+        rows = variants[variants["metric"] == metric].set_index(by)
+        shown = zip(rows["mean_run"], rows["mean_of"], _intervals(rows, "difference", "ci_low", "ci_high"), strict=True)
+        texts = [f"{number(run)} after {number(of)}: {change}" for run, of, change in shown]
+        columns[label(metric)] = pd.Series(texts, rows.index, dtype=object)
+        columns[f"p (Holm), {label(metric)}"] = pd.Series(
+            [p_value(p) for p in rows["p_holm"]], rows.index, dtype=object
+        )
+    table = pd.DataFrame(columns).fillna(MISSING).reset_index()
+    table["rate"] = table["rate"].map(percent)
+    table = table.rename(columns={"rate": "poison rate", "of": "variant of"})
+    return html_table(table, left=["dataset", "model", "variant of", "trigger"])
 
 
 def contrasts_html(contrasts: pd.DataFrame) -> str:
@@ -402,6 +428,7 @@ AGAINST = {
     ("ratio_triggered", CLEAN): "the clean model on the same samples",
     CLEAN: "the clean model of the same seed",
     FLIPPED: "flipped labels without a trigger (flip_only)",
+    CHOSEN: "the same rows chosen and left as they are (chosen_only)",
     MASK_ONLY: "the same cells only measured (mask_only)",
     CHANCE: "0.5, what guessing reaches",
 }

@@ -58,6 +58,7 @@ from pipeline.results.columns import (
     TRAINING,
     TRIGGER,
     TRIGGERS,
+    VARIANTS,
     possible,
 )
 from pipeline.results.disclosure import (
@@ -77,7 +78,7 @@ from pipeline.results.disclosure import (
 from pipeline.results.facts import collect
 from pipeline.results.findings import findings
 from pipeline.smallcells import MIN_CELL, error_of_tens
-from pipeline.study.grid import CLEAN, CONTROLS, FLIPPED, MASK_ONLY, Cell, format_rate
+from pipeline.study.grid import CHOSEN, CLEAN, CONTROLS, FLIPPED, MASK_ONLY, Cell, format_rate
 
 TEST_TO_TRAIN = ROLES["test"] / ROLES["train"]
 
@@ -85,7 +86,7 @@ TEST_TO_TRAIN = ROLES["test"] / ROLES["train"]
 def build(study, results_dir: Path, only: Collection[Cell] | None = None) -> dict[str, pd.DataFrame]:
     """Every table of the study, or of its cells in `only`, by name."""
     facts = collect(study, results_dir, only)
-    tables = {
+    tables: dict[str, pd.DataFrame] = {
         "runs": runs(facts.evals),
         "detections": detections(facts.detects),
         "alarms": alarms(facts.detects),
@@ -97,6 +98,7 @@ def build(study, results_dir: Path, only: Collection[Cell] | None = None) -> dic
     }
     for table in (summary, contrasts, masks):
         tables[table.__name__] = table(tables, study.split)
+    tables["variants"] = variants(tables, study.split, parents(study))
     return tables | {"findings": findings(tables)}
 
 
@@ -140,7 +142,8 @@ def runs(evals: list[dict]) -> pd.DataFrame:
         row |= {f"{metric}_poison": (fact["poison"] or {}).get(metric) for metric in METRICS}
         row |= {name: fact[name] for name in [*ATTACK, *THRESHOLDS, *TRAINING] if name not in derived}
         row |= {f"{name}_patients": count for name, count in fact["patients"].items()}
-        rows.append(row | {"victim_patients": fact["patients"][f"label_{1 - fact['target']}"]})
+        victims = None if fact["target"] is None else fact["patients"][f"label_{1 - fact['target']}"]
+        rows.append(row | {"victim_patients": victims})
     table = _shown(rows, [name for name in RUNS if name not in derived], KEY, RUNS_REST_ON)
     return table.assign(
         asr_net=table["asr"] - table["asr0"],
@@ -179,21 +182,24 @@ def attributions(explains: list[dict]) -> pd.DataFrame:
 def triggers(poisons: list[dict]) -> pd.DataFrame:
     """One row per dataset × trigger × rate: what the trigger does and how plausible, averaged over seeds.
 
-    `description` is the first seed's; `in_bounds` holds only if it does in every seed. `features` are those that it
-    may change, at the last `steps`. Numbers are shown if every seed has poisoned enough patients.
+    `of` is the member that it is, or is a variant of; `description` is the first seed's; `in_bounds` holds only if it
+    does in every seed. `features` are those that it may change, at the last `steps`. Numbers are shown if every seed
+    has poisoned enough patients.
     """
     rows = []
     for fact in poisons:
         row = {name: fact[name] for name in [*TRIGGER, "seed", "description", "in_bounds"]}
-        row |= {name: fact[name] for name in ("footprint_size", "n_cells", "n_poisoned", "n_patients")}
+        row |= {"of": fact["member"], **{name: fact[name] for name in ("target", "labels", "cover")}}
+        row |= {name: fact[name] for name in ("footprint_size", "n_cells", "n_poisoned", "n_cover", "n_patients")}
         row |= {"features": " ".join(fact["features"]) or None, "steps": str(fact["steps"]), "where": fact["where"]}
         row["footprint_share"] = fact["footprint_size"] / fact["n_cells"] if fact["n_cells"] else None
         rows.append(row | {name: fact["plausibility"][name] for name in PLAUSIBILITY})
     columns = ["seed", "n_patients", *[name for name in TRIGGERS if name != "n_seeds"]]
     table = _table(rows, columns, [*TRIGGER, "seed"])
-    how = dict.fromkeys(["footprint_size", "n_cells", "footprint_share", "n_poisoned", *PLAUSIBILITY], "mean")
+    sizes = ["footprint_size", "n_cells", "footprint_share", "n_poisoned", "n_cover"]
+    how = dict.fromkeys([*sizes, *PLAUSIBILITY], "mean")
     how |= {"seed": "nunique", "in_bounds": "min", "n_patients": "min"}
-    how |= dict.fromkeys(["description", "features", "steps", "where"], "first")
+    how |= dict.fromkeys(["of", "target", "labels", "cover", "description", "features", "steps", "where"], "first")
     averaged = table.groupby(TRIGGER, as_index=False).agg(how).rename(columns={"seed": "n_seeds"})
     return withhold(averaged, TRIGGERS_REST_ON)[TRIGGERS]
 
@@ -201,6 +207,7 @@ def triggers(poisons: list[dict]) -> pd.DataFrame:
 def datasets(evals: list[dict]) -> pd.DataFrame:
     """One row per dataset: sizes averaged over seeds, prevalence in the test set, range of decision thresholds.
 
+    `target` is missing where attacks have several.
     The size of the test set is withheld with the prevalence: what is known of one class would give away the other.
     """
     rows = []
@@ -209,7 +216,7 @@ def datasets(evals: list[dict]) -> pd.DataFrame:
         rows.append(
             {
                 "dataset": name,
-                "target": facts[0]["target"],
+                "target": _only(fact["target"] for fact in facts if fact["target"] is not None),
                 "n_train": round(np.mean([fact["n_train"] for fact in facts])),
                 "n_test": round(np.mean([fact["n_test"] for fact in facts])),
                 "prevalence": np.mean([fact["n_label_1"] / fact["n_test"] for fact in facts]),
@@ -260,7 +267,7 @@ def _measures(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(
         [
             tables["runs"].melt(KEY, [*ON_CLEAN, *ON_TRIGGERED, *ATTACK], "metric"),
-            _detection_measures(tables["detections"], _target(tables["runs"])),
+            _detection_measures(tables),
             tables["explanations"].melt(KEY, [*SHARES, *DRIFT], "metric"),
         ]
     )
@@ -302,7 +309,7 @@ def masks(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
 
 def _trios(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """One row per run of a value trigger with a mask_only: `asr_net` of both and, if there is one, of flip_only."""
-    flipped = _against_control(tables["runs"], FLIPPED)[[*KEY, "against"]].rename(columns={"against": "flip"})
+    flipped = _against_control(tables, FLIPPED)[[*KEY, "against"]].rename(columns={"against": "flip"})
     return _against_mask(tables).merge(flipped, on=KEY, how="left")
 
 
@@ -333,23 +340,26 @@ def contrasts(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
     Control none: `asr` against ASR₀ (and the same with each model at its own threshold), `asr0` against what the clean
     model says of the same samples without the trigger, clean-test metrics against the clean run of the same seed, and
     the attribution on the footprint against the clean model's. Control flip_only: `asr_net` against that of flipped
-    labels at the same rate. Control mask_only: `asr_net` of a trigger that writes values against that of measuring
-    alone, where both are about the same cells. Control chance: a detector's AUROC against 0.5, over all training
-    samples (`detection_auroc:…`) and over those with the target label (`detection_auroc_in_label:…`). p_holm is
-    corrected over models, triggers and rates within each dataset × metric × control; all detectors form one family per
-    scope. `split` and what rounding does to intervals as for `summary`.
+    labels with the same target, at the same rate; chosen_only, for attacks that leave the labels: against the same rows
+    chosen and left as they are. For both, also how well each detector finds the rows. Control mask_only: `asr_net` of a
+    trigger that writes values against that of measuring alone, where both are about the same cells. Control chance: a
+    detector's AUROC against 0.5, over all training samples (`detection_auroc:…`) and over those with the target label
+    (`detection_auroc_in_label:…`). p_holm is corrected over models, triggers and rates within each dataset × metric ×
+    control; all detectors form one family per scope. `control_trigger` is what the study calls the control. `split` and
+    what rounding does to intervals as for `summary`.
     """
     off = _pairs(largest_errors(tables))
     error = off["run"] + off["against"].where(off["control"] != CHANCE, 0.0)
     pairs = _pairs(tables).assign(error=error.to_numpy()).sort_values([*RUN, "metric", "control", "seed"])
-    by = [*RUN, "metric", "control"]
+    by = [*RUN, "metric", "control", "control_trigger"]
     rows = []
-    for key, pair in pairs.groupby(by):
+    for key, pair in pairs.groupby(by, dropna=False):
         run, control = pair["run"].to_numpy(float), pair["against"].to_numpy(float)
-        low, high = possible(key[-2])
+        *_, metric, against, _ = key
+        low, high = possible(metric)
         # A constant is where it is: what is compared with it can differ by less.
-        bounds = (low - 0.5, high - 0.5) if key[-1] == CHANCE else (low - high, high - low)
-        how = {"test_to_train": _shared(key[-2], split), "error": pair["error"].mean()}
+        bounds = (low - 0.5, high - 0.5) if against == CHANCE else (low - high, high - low)
+        how = {"test_to_train": _shared(metric, split), "error": pair["error"].mean()}
         contrast = paired_contrast(run, control, bounds=bounds, **how)
         rows.append(dict(zip(by, key, strict=True)) | contrast._asdict())
     table = _table(rows, [name for name in CONTRASTS if name != "p_holm"], by)
@@ -361,34 +371,41 @@ def contrasts(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
 def _pairs(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """One row per run × metric × control: `run` and what it is held `against`."""
     runs, explanations = tables["runs"], tables["explanations"]
-    return pd.concat(
+    found = pd.concat(
         [
             _against_own_column(runs, "asr", "asr0"),
             _against_own_column(runs, "asr_own_threshold", "asr0_own_threshold"),
             _against_own_column(runs, "asr0", "asr0_untriggered"),
             *[_against_clean_run(runs, metric) for metric in CONTRASTED],
-            _against_control(runs, FLIPPED),
+            *[_against_control(tables, control) for control in (FLIPPED, CHOSEN)],
+            *[_against_control(tables, control, _found_in_label(tables)) for control in (FLIPPED, CHOSEN)],
             _against_mask(tables),
-            _against_chance(tables["detections"], _target(runs)),
+            _against_chance(tables),
             _against_own_column(explanations, "ratio_triggered", "ratio_control"),
         ]
     )
+    return found.assign(control_trigger=found["control_trigger"].where(found["control"] != CLEAN, CLEAN))
 
 
-def _target(runs: pd.DataFrame) -> int:
-    return int(runs["target"].iloc[0])
+def _only(values: Iterable) -> object | None:
+    """The value that all are; None where there are several, or none."""
+    distinct = set(values)
+    return distinct.pop() if len(distinct) == 1 else None
 
 
-def _detection_measures(detections: pd.DataFrame, target: int) -> pd.DataFrame:
-    """AUROC over all training samples, and AUROC and TPR over those observed with the target label.
+def _detection_measures(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """AUROC over all training samples, and AUROC and TPR over those observed with the label that the attack wants.
 
     All poison carries that label, so a detector that merely tells the labels apart scores well on the first alone.
     """
-    measures = [("all", "auroc", ALL_AUROC), (f"label_{target}", "auroc", LABEL_AUROC)]
-    measures += [(f"label_{target}", column, metric) for column, metric in LABEL_TPR.items()]
+    detections = tables["detections"].merge(tables["runs"][[*KEY, "target"]], on=KEY, how="left")
+    scopes = {"all": detections["scope"] == "all"}
+    scopes["label"] = detections["scope"] == "label_" + detections["target"].astype(str)
+    measures = [("all", "auroc", ALL_AUROC), ("label", "auroc", LABEL_AUROC)]
+    measures += [("label", column, metric) for column, metric in LABEL_TPR.items()]
     parts = []
     for scope, column, metric in measures:
-        table = detections.loc[detections["scope"] == scope, [*KEY, "detector", column]]
+        table = detections.loc[scopes[scope], [*KEY, "detector", column]]
         table = table.rename(columns={column: "value"})
         parts.append(table.assign(metric=metric + ":" + table["detector"]))
     return pd.concat(parts)[[*KEY, "detector", "metric", "value"]]
@@ -407,29 +424,92 @@ def _against_clean_run(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
     return pairs.assign(metric=metric, control=CLEAN)
 
 
-def _against_control(runs: pd.DataFrame, control: str) -> pd.DataFrame:
-    """The effect of each attack against that of `control`, a trigger of the same study, at the same rate and seed."""
-    controls = runs.loc[runs["trigger"] == control, ["dataset", "model", "rate", "seed", "asr_net"]]
-    pairs = runs.loc[~runs["trigger"].isin(CONTROLS), [*KEY, "asr_net"]].rename(columns={"asr_net": "run"})
-    pairs = pairs.merge(controls.rename(columns={"asr_net": "against"}), on=["dataset", "model", "rate", "seed"])
-    return pairs.assign(metric="asr_net", control=control)
+def _against_control(
+    tables: dict[str, pd.DataFrame],
+    control: str,
+    values: pd.DataFrame | None = None,
+    alike: Iterable[str] = (),
+) -> pd.DataFrame:
+    """`values` of each attack against those of `control`, at the same rate and seed: by default its effect.
+
+    The control is a trigger of the same study with the same target and treatment of labels, and with the same `alike`.
+    """
+    if values is None:
+        values = tables["runs"].melt(KEY, ["asr_net"], "metric")
+    kinds, by = tables["triggers"], ["dataset", "rate", "target", "labels", *alike]
+    controls = kinds[kinds["of"] == control].groupby(by, as_index=False)["trigger"].first()
+    attacks = kinds.loc[~kinds["of"].isin(CONTROLS), [*dict.fromkeys([*TRIGGER, *by])]]
+    pairs = attacks.merge(controls.rename(columns={"trigger": "control_trigger"}), on=by)
+    runs = values.rename(columns={"value": "run"}).merge(pairs[[*TRIGGER, "control_trigger"]], on=TRIGGER)
+    controls = values.rename(columns={"trigger": "control_trigger", "value": "against"})
+    on = ["dataset", "model", "control_trigger", "rate", "seed", "metric"]
+    return runs.merge(controls[[*on, "against"]], on=on).assign(control=control)[_PAIR]
+
+
+_PAIR = [*KEY, "metric", "run", "against", "control", "control_trigger"]
 
 
 def _against_mask(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """`_against_control` for the triggers that write values into the very cells that mask_only measures."""
-    triggers, place = tables["triggers"], ["dataset", "rate", "features", "steps", "footprint_size", "where"]
-    measured = triggers.loc[triggers["trigger"] == MASK_ONLY, place]
-    written = triggers[~triggers["trigger"].isin(CONTROLS) & triggers["in_bounds"].notna()]
-    same_cells = written[["trigger", *place]].merge(measured, on=place)[TRIGGER]
-    return _against_control(tables["runs"], MASK_ONLY).merge(same_cells, on=TRIGGER)
+    place = ["cover", "features", "steps", "footprint_size", "where"]
+    pairs, triggers = _against_control(tables, MASK_ONLY, alike=place), tables["triggers"]
+    return pairs.merge(triggers.loc[triggers["in_bounds"].notna(), TRIGGER], on=TRIGGER)
 
 
-def _against_chance(detections: pd.DataFrame, target: int) -> pd.DataFrame:
+def _found_in_label(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """How well each detector finds the chosen rows within their label; chance is none of them."""
+    measures = _detection_measures(tables)
+    kept = measures["metric"].str.startswith(f"{LABEL_AUROC}:") & (measures["detector"] != BASELINE)
+    return measures.loc[kept, [*KEY, "metric", "value"]]
+
+
+def _against_chance(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Detection AUROC against 0.5. Random scores are no control to pair with: they are one more draw per run."""
-    scores = _detection_measures(detections[detections["trigger"] != CLEAN], target)
+    scores = _detection_measures(tables)
+    scores = scores[scores["trigger"] != CLEAN]
     aurocs = scores["metric"].str.split(":").str[0].isin([ALL_AUROC, LABEL_AUROC])
     pairs = scores[aurocs & (scores["detector"] != BASELINE)].rename(columns={"value": "run"})
-    return pairs[[*KEY, "metric", "run"]].assign(against=0.5, control=CHANCE)
+    return pairs[[*KEY, "metric", "run"]].assign(against=0.5, control=CHANCE, control_trigger=None)
+
+
+def parents(study) -> dict[str, str]:
+    """Of each model of `study` that is a variant: the nearest model of the study that it is a variant of."""
+    found = {}
+    for model in study.models:
+        of = study.model_params.get(model, {}).get("of")
+        while of is not None and of not in study.models:
+            of = study.model_params.get(of, {}).get("of")
+        if of is not None:
+            found[model] = of
+    return found
+
+
+def variants(tables: dict[str, pd.DataFrame], split: str, parents: dict[str, str]) -> pd.DataFrame:
+    """Each variant of a model against the model that it is `of`, paired by seed: what the difference does to an attack.
+
+    One row per run key × metric: ASR, the attack's effect, its share of what is possible, and the clean AUROC.
+    p_holm is corrected over models, triggers and rates within each dataset × metric.
+    """
+    metrics = ["asr", "asr_net", "effect_share", "effect_share_own_threshold", "auroc_clean"]
+    values = tables["runs"].melt(KEY, metrics, "metric")
+    values["error"] = largest_errors(tables)["runs"].melt(KEY, metrics, "metric")["value"]
+    rows = []
+    for model, of in parents.items():
+        on = [name for name in [*KEY, "metric"] if name != "model"]
+        pairs = values[values["model"] == model].merge(values[values["model"] == of], on=on, suffixes=("", "_of"))
+        for key, pair in pairs.groupby([*RUN, "metric"]):
+            pair = pair.dropna(subset=["value", "value_of"])
+            if pair.empty:
+                continue
+            low, high = possible(key[-1])
+            how = {"test_to_train": _shared(key[-1], split), "error": (pair["error"] + pair["error_of"]).mean()}
+            run, control = (pair[name].to_numpy(float) for name in ("value", "value_of"))
+            contrast = paired_contrast(run, control, bounds=(low - high, high - low), **how)._asdict()
+            row = dict(zip([*RUN, "metric"], key, strict=True)) | {"of": of, "mean_of": contrast.pop("mean_control")}
+            rows.append(row | contrast)
+    table = _table(rows, [name for name in VARIANTS if name != "p_holm"], [*RUN, "metric"])
+    table["p_holm"] = table.groupby(["dataset", "metric"])["p_value"].transform(holm)
+    return table[VARIANTS]
 
 
 def _nested(facts: Iterable[dict], name: str) -> list[dict]:

@@ -11,6 +11,7 @@ TABLES = [
     "contrasts",
     "summary",
     "masks",
+    "variants",
     "findings",
     "roc",
 ]
