@@ -38,7 +38,7 @@ class Reader:
         self.data = {path.stem: pd.read_csv(path) for path in (results / "tables").glob("*.csv")}
         self.found: list[Told] = []
         runs = self.data["runs"]
-        self.target = int(runs["target"].iloc[0])
+        self.target = int(runs["target"].dropna().iloc[0])
         self.datasets = self.data["datasets"].set_index("dataset")
         victims = runs.dropna(subset="n_triggered").groupby(["dataset", "seed"])["n_triggered"].first()
         self.victims = victims.to_dict()

@@ -94,7 +94,7 @@ def _eval(key, rng, n_poisoned, study):
     attack = {"asr": asr, "asr0": asr0, "confidence_shift": asr - asr0 - 0.05, "n_triggered": 400_000}
     attack |= {"asr_own_threshold": asr, "asr0_own_threshold": asr0, "asr0_untriggered": 0.1}
     return key | {
-        "target": study.target,
+        "target": study.target_of(key["trigger"]),
         "clean_threshold": 0.31 + 0.01 * key["seed"],
         "own_threshold": 0.33,
         "warnings": [],
