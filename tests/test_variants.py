@@ -1,0 +1,149 @@
+"""Named variants: members under another name with other parameters, checked before any job, in their own cells."""
+
+import pytest
+from test_config import DEFAULT
+
+from pipeline.errors import UserError
+from pipeline.study import grid, variants
+from pipeline.study.config import load_study
+from pipeline.study.stamps import Stamp, Stamps
+
+MODELS = {
+    "mlp_wide": {"of": "mlp", "hidden": [512, 256]},
+    "mlp_wider": {"of": "mlp_wide", "hidden": [1024], "dropout": 0.1},
+    "mlp_stopped": {"of": "mlp", "training": {"select": "best", "patience": 3}},
+}
+TRIGGERS = {
+    "high": {"of": "rare_value", "quantile": 0.99},
+    "beyond": {"of": "rare_value", "features": ["sodium"], "factor": 1.2, "target": 0},
+    "flip_0": {"of": "flip_only", "target": 0},
+}
+
+
+def study(**changes):
+    return load_study(DEFAULT | changes)
+
+
+def varied(**changes):
+    sections = {"model_params": MODELS, "trigger_params": TRIGGERS}
+    return study(**{"models": ["mlp", *MODELS], "triggers": [*TRIGGERS, "flip_only", "mask_only"]} | sections | changes)
+
+
+def test_a_variant_is_its_member_with_other_parameters():
+    made = varied()
+    assert [made.member("models", name) for name in ("mlp", *MODELS)] == ["mlp"] * 4
+    assert made.parameters("models", "mlp_wide") == {"hidden": [512, 256]}
+    assert made.parameters("models", "mlp_wider") == {"hidden": [1024], "dropout": 0.1}
+    assert made.given("models", "mlp_wider") == {"hidden": [1024], "dropout": 0.1, "of": "mlp"}
+    assert made.given("models", "mlp") == {} and made.parameters("models", "mlp_stopped") == {}
+    assert made.training_of("mlp") == made.training
+    stopped = made.training_of("mlp_stopped")
+    assert (stopped.select, stopped.patience, stopped.epochs) == ("best", 3, made.training.epochs)
+    assert [made.target_of(name) for name in ("high", "beyond", "flip_0", "flip_only", "none")] == [1, 0, 0, 1, None]
+    assert made.targets == [0, 1]
+
+
+def test_a_variant_starts_from_what_the_study_says_of_its_member():
+    made = varied(model_params=MODELS | {"mlp": {"dropout": 0.25}})
+    assert made.parameters("models", "mlp_wide") == {"dropout": 0.25, "hidden": [512, 256]}
+    assert made.parameters("models", "mlp_wider") == {"dropout": 0.1, "hidden": [1024]}
+
+
+def test_mask_only_measures_the_cells_of_the_first_rare_value():
+    assert varied(triggers=["beyond", "high", "mask_only"]).parameters("triggers", "mask_only") == {
+        "features": ["sodium"]
+    }
+    assert varied(triggers=["high", "mask_only"]).parameters("triggers", "mask_only") == {}
+    own = TRIGGERS | {"measured": {"of": "mask_only", "features": ["glucose"]}}
+    made = varied(triggers=["beyond", "measured"], trigger_params=own)
+    assert made.parameters("triggers", "measured") == {"features": ["glucose"]}
+
+
+def test_variants_stand_in_paths_under_their_own_name():
+    cells = {cell.run_folder for cell in grid.cells(varied(rates=[0.01], seeds=[1]))}
+    assert "runs/icu_dev/mlp_wide/beyond/0.01/seed_1" in cells
+    assert "runs/icu_dev/mlp_stopped/none/0.0/seed_1" in cells
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"models": ["mlp_wied"]}, r'models\[0\]: unknown "mlp_wied" \(did you mean \'mlp_wide\'\?\)'),
+        ({"model_params": {"wide": {"of": "mpl"}}}, r"model_params.wide.of: unknown 'mpl' \(did you mean 'mlp'\?\)"),
+        ({"model_params": {"wide": {"of": 3}}}, r"model_params.wide.of: 3 given, expected the name of a member"),
+        (
+            {"model_params": {"wide": {"hidden": [3]}}},
+            r"model_params.wide: no such key \(known: .*mlp.*\); a variant says what it is of, such as of: ",
+        ),
+        ({"model_params": {"a": {"of": "b"}, "b": {"of": "a"}}}, r"model_params.a.of: a circle, a of b of a; expected"),
+        ({"model_params": {"a": {"of": "a"}}}, r"model_params.a.of: "),
+        ({"model_params": {"a": {"of": "b"}, "b": {"of": "c"}}}, r"model_params.b.of: unknown 'c'"),
+        ({"model_params": {"mlp": {"of": "tcn"}}}, r"model_params.mlp.of: 'tcn' given, but 'mlp' is itself one of"),
+        ({"trigger_params": {"none": {"of": "hybrid"}}}, r"trigger_params.none.of: 'hybrid' given, but 'none' is"),
+        ({"model_params": {"a/b": {"of": "mlp"}}}, r"model_params.a/b: expected a name for a variant of the letters"),
+        ({"model_params": {"-a": {"of": "mlp"}}}, r"model_params.-a: expected a name for a variant of the letters"),
+        ({"model_params": {7: {"of": "mlp"}}}, r"model_params.7: expected a name for a variant of the letters"),
+        (
+            {"model_params": {"wide": {"of": "mlp", "hiden": [3]}}},
+            r"model_params.wide.hiden: no such key \(did you mean 'hidden'\?\)",
+        ),
+        (
+            {"model_params": {"wide": {"of": "mlp", "dropout": 1.5}}},
+            r"model_params.wide.dropout: 1.5 given, expected a number below 1",
+        ),
+        (
+            {"model_params": {"wide": {"of": "mlp", "training": {"epoch": 3}}}},
+            r"model_params.wide.training.epoch: no such key \(did you mean 'epochs'\?\)",
+        ),
+        (
+            {"models": ["wide"], "model_params": {"wide": {"of": "mlp", "training": {"patience": 3}}}},
+            r"model_params.wide.training: patience needs select: best",
+        ),
+        ({"model_params": {"mlp": {"training": {"epochs": 3}}}}, r"model_params.mlp.training: no such key"),
+        (
+            {"detectors": ["strict"], "detector_params": {"strict": {"of": "random", "flag_share": 2}}},
+            r"detector_params.strict.flag_share: 2 given, expected a number below 1",
+        ),
+        ({"trigger_params": {"low": {"of": "rare_value", "target": 2}}}, r"trigger_params.low.target: 2 given"),
+    ],
+)
+def test_a_variant_that_cannot_be_is_one_line_that_names_the_key(changes, message):
+    with pytest.raises(UserError, match=f"config: {message}") as raised:
+        study(**changes)
+    assert "\n" not in str(raised.value)
+
+
+def stamps(made) -> dict[tuple, str]:
+    known = Stamps(made, {"icu_dev": Stamp("made", "", ())})
+    cells = [cell for cell in grid.cells(made) if cell.seed == "1"]
+    return {(*cell, stage): known.of(stage, cell).stamp for cell in cells for stage in ("train", "eval", "detect")}
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "edit", "place"),
+    [
+        ("model_params", "mlp_wide", {"dropout": 0.2}, (1, {"mlp_wide", "mlp_wider"})),
+        ("model_params", "mlp_wider", {"dropout": 0.2}, (1, {"mlp_wider"})),
+        ("model_params", "mlp_stopped", {"training": {"select": "best", "patience": 4}}, (1, {"mlp_stopped"})),
+        ("trigger_params", "beyond", {"factor": 1.3}, (2, {"beyond"})),
+        ("trigger_params", "high", {"quantile": 0.98}, (2, {"high"})),
+    ],
+)
+def test_an_edit_of_a_variant_concerns_its_cells_and_those_of_its_variants(section, name, edit, place):
+    params = {"model_params": MODELS, "trigger_params": TRIGGERS}
+    edited = {section: params[section] | {name: params[section][name] | edit}}
+    before, after = stamps(varied(seeds=[1], rates=[0.01])), stamps(varied(seeds=[1], rates=[0.01], **edited))
+    position, names = place
+    changed = {key for key in before if before[key] != after[key]}
+    assert changed == {key for key in before if key[position] in names}
+
+
+def test_another_target_leaves_clean_models_alone():
+    before = stamps(study(triggers=["rare_value"], target=1, rates=[0.01]))
+    after = stamps(study(triggers=["rare_value"], target=0, rates=[0.01]))
+    same = {key for key in before if before[key] == after[key]}
+    assert same == {key for key in before if key[2] == "none" and key[-1] in ("train", "eval")}
+
+
+def test_merging_is_key_by_key():
+    assert variants.merged({"a": {"b": 1, "c": [1, 2]}}, {"a": {"c": [3]}, "d": 4}) == {"a": {"b": 1, "c": [3]}, "d": 4}
