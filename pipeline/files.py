@@ -94,12 +94,13 @@ def read_json(path: Path) -> Any:
         raise damaged(path, "JSON file", error) from None
 
 
-def read_array(path: Path) -> "np.ndarray":
-    """A NumPy array that a stage wrote; `UserError` when it is missing or damaged. Nothing in it is unpickled."""
+def read_arrays(path: Path) -> "dict[str, np.ndarray]":
+    """The NumPy arrays that a stage wrote (.npz); `UserError` when it is missing or damaged. Nothing is unpickled."""
     import numpy as np
 
     try:
-        return np.load(path, allow_pickle=False)
+        with np.load(path, allow_pickle=False) as content:
+            return {name: content[name] for name in content.files}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except Exception as error:  # damaged bytes make NumPy raise about anything

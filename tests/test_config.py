@@ -36,6 +36,76 @@ def test_every_shipped_configuration_is_valid(path):
         assert "no such file" in str(error)
 
 
+BY_IMPORTANCE = {"by": "importance", "take": 3}
+# What the study's trigger_params say of one trigger, and what is said of that.
+PLANTING = [
+    (
+        "rare_value",
+        {"features": ["sex"], "quantile": 0.9},
+        r"rare_value: 'sex' .* is a category, expected a number; to",
+    ),
+    (
+        "rare_value",
+        {"features": ["sex"], "factor": 2},
+        r"rare_value: 'sex' .* is a category, expected a number; to",
+    ),
+    (
+        "rare_value",
+        {"features": ["sex"], "value": 1},
+        r"rare_value: 'sex' .* is a category, expected a number; to",
+    ),
+    (
+        "hybrid",
+        {"features": ["sex"], "value": "mal"},
+        r"value: 'mal' is no category of 'sex' \(did you mean 'male'\?\)",
+    ),
+    (
+        "rare_value",
+        {"features": ["sodium"], "value": "male"},
+        r"rare_value.value: 'male' is no number, as 'sodium' is in",
+    ),
+    (
+        "rare_value",
+        {"features": ["sodium"], "value": {"sex": "male"}},
+        r"rare_value: value as a mapping must have each of",
+    ),
+    ("rare_value", {"value": [1]}, r"rare_value.value: \[1\] given, expected number or string or object"),
+    ("pattern", {"features": ["sex"]}, r"pattern: 'sex' of dataset 'icu_dev' is a category, expected a number$"),
+    (
+        "correlation",
+        {"features": ["sex"]},
+        r"correlation: 'sex' of dataset 'icu_dev' is a category, expected a number$",
+    ),
+    ("missingness", {"features": ["sexe"]}, r"missingness: dataset 'icu_dev' has no feature 'sexe'"),
+    ("rare_value", {"features": {"by": "luck", "take": 1}}, r"features.by: unknown \"luck\" \(known: importance\)"),
+    ("rare_value", {"features": BY_IMPORTANCE | {"tak": 1}}, r"features.tak: no such key \(did you mean 'take'\?\)"),
+    ("rare_value", {"features": {"by": "importance"}}, r"take: missing$"),
+    (
+        "rare_value",
+        {"features": BY_IMPORTANCE | {"take": 0}},
+        r"rare_value.features.take: 0 given, expected at least 1$",
+    ),
+    ("rare_value", {"features": "sodium"}, r"rare_value.features: \"sodium\" given, expected array or object$"),
+    ("rare_value", {"features": []}, r"rare_value.features: \[\] given, expected at least 1 entry$"),
+    ("rare_value", {"features": [1]}, r"rare_value.features\[0\]: 1 given, expected a string$"),
+    (
+        "pattern",
+        {"features": BY_IMPORTANCE | {"take": 99}},
+        r"pattern.features.take: 99 given, but the trigger can",
+    ),
+    ("rare_value", {"labels": "none"}, r"rare_value.labels: unknown \"none\""),
+    ("rare_value", {"target": 2}, r"rare_value.target: 2 given, expected 0 or 1"),
+    ("rare_value", {"cover": -1}, r"rare_value.cover: -1 given, expected at least 0$"),
+    ("flip_only", {"labels": "clean"}, r"flip_only.labels: no such key"),
+    ("chosen_only", {"cover": 1}, r"chosen_only.cover: no such key"),
+    (
+        "pattern",
+        {"cover": 30},
+        r"pattern.cover: 30 asks, at rate 0.05, .* 150.0% of .*; only 8\d.\d% of them",
+    ),
+]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -78,8 +148,22 @@ def test_every_shipped_configuration_is_valid(path):
             r"trigger_params.rare_value: give exactly one of",
         ),
         ({"trigger_params": {"correlation": {"driver": "resp_rate"}}, "triggers": ["correlation"]}, r"driver must not"),
+        *(({"trigger_params": {name: given}, "triggers": [name]}, message) for name, given, message in PLANTING),
         ({"rates": [0.2], "target": 0}, r"rates: 0.2 asks for more poison than 'icu_dev' has eligible"),
         ({"rates": [0.95]}, r"rates: 0.95 asks for more poison"),
+        (
+            {"rates": [0.2], "trigger_params": {"missingness": {"target": 0}}},
+            r"missingness.target: rate 0.2 asks for more poison .* do not have the target label 0 yet$",
+        ),
+        (
+            {"rates": [0.2], "trigger_params": {"missingness": {"labels": "clean"}}},
+            r"missingness.labels: at rate 0.2 clean labels ask for more poison .* of them have the target label 1$",
+        ),
+        ({"rates": [0.2], "triggers": ["chosen_only"]}, r"rates: 0.2 asks for more poison .* have the target label 1$"),
+        (
+            {"rates": [0.1], "triggers": ["rare_value"], "trigger_params": {"rare_value": {"target": 0, "cover": 2}}},
+            r"rare_value.cover: 2 asks, at rate 0.1, for cover of 20.0% .* that do not have the target label 0$",
+        ),
         ({"rates": [0.0001]}, r"rates: 0.0001 of the 3,500 training samples of 'icu_dev' is less than one sample"),
         (
             {"rates": [0.0005], "validation": "poisoned"},
@@ -95,6 +179,25 @@ def test_an_error_is_one_line_that_names_the_key(changes, message):
     with pytest.raises(UserError, match=message) as raised:
         preflight.check(study(**changes))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("rare_value", {"features": ["sex"], "value": "male"}),
+        ("rare_value", {"features": ["sodium", "sex"], "value": {"sodium": 170, "sex": "male"}}),
+        ("hybrid", {"features": ["sex"], "value": "male", "missing": ["sodium"]}),
+        ("missingness", {"features": ["sex"]}),
+        ("mask_only", {"features": ["sex", "sodium"]}),
+        ("pattern", {"features": BY_IMPORTANCE, "cover": 1.5, "target": 0, "labels": "clean"}),
+        ("correlation", {"features": BY_IMPORTANCE}),
+        ("hybrid", {"features": BY_IMPORTANCE}),
+        ("flip_only", {"target": 0}),
+        ("chosen_only", {"target": 0}),
+    ],
+)
+def test_a_way_of_planting_is_accepted(name, given):
+    preflight.check(study(triggers=[name], trigger_params={name: given}))
 
 
 def test_a_missing_key_is_named():

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipeline.cohorts.overlay import CLEAN, COVER, POISON
 from pipeline.detectors.base import MINIMUM, Evidence, Suspicion, per_label, robust_z, tukey_fence
 from pipeline.evaluation.detection import evaluate
 from pipeline.evaluation.metrics import auroc
@@ -175,10 +176,15 @@ LABELS = np.array([1, 1, 1, 1, 1, 0, 0, 0, 0, 0])
 SUSPICION = Suspicion(np.array([9.0, 8, 7, 6, 1, 8.5, 2, 3, 4, 5]), np.array([True, False, True] + [False] * 7))
 POISONED = np.array([True, True] + [False] * 8)
 PATIENTS = np.array([0, 0, 0, 1, 2, 3, 4, 5, 6, 6])
+NO_COVER = {"n_cover": 0, "cover_patients": 0, "auroc_cover": None}
+
+
+def roles(poisoned: np.ndarray) -> np.ndarray:
+    return np.where(poisoned, POISON, CLEAN).astype(object)
 
 
 def test_detection_by_hand():
-    tables = evaluate(SUSPICION, POISONED, LABELS, PATIENTS, targets=[1])
+    tables = evaluate(SUSPICION, roles(POISONED), LABELS, PATIENTS, [1])
     everywhere, within = tables["detections"]
     assert everywhere == pytest.approx(
         {
@@ -193,6 +199,7 @@ def test_detection_by_hand():
             "precision_at_n": 0.5,
             "n_poisoned": 2,
             "poison_share": 0.2,
+            **NO_COVER,
         }
     )
     assert within == {
@@ -203,6 +210,7 @@ def test_detection_by_hand():
         **dict.fromkeys(["auroc", "average_precision", "tpr_at_fpr_01", "tpr_at_fpr_05", "precision_at_n"], 1.0),
         "n_poisoned": 2,
         "poison_share": 2 / 5,
+        **NO_COVER,
     }
     own, known = (row for row in tables["alarms"] if row["scope"] == "all")
     about = {"scope": "all", "n_samples": 10, "n_poisoned": 2, "poisoned_patients": 1, "clean_patients": 7}
@@ -217,10 +225,11 @@ def test_detection_by_hand():
 
 
 def test_clean_training_data_has_only_false_alarms():
-    tables = evaluate(SUSPICION, np.zeros(10, bool), LABELS, PATIENTS, targets=[1])
+    tables = evaluate(SUSPICION, roles(np.zeros(10, bool)), LABELS, PATIENTS, [1])
     for row in tables["detections"]:
         assert row["n_poisoned"] == row["poison_share"] == 0
         counts = ("scope", "n_samples", "poisoned_patients", "clean_patients", "n_poisoned", "poison_share")
+        counts += ("n_cover", "cover_patients")
         assert {value for name, value in row.items() if name not in counts} == {None}
         assert row["poisoned_patients"] == 0
     assert [row["threshold"] for row in tables["alarms"]] == ["rate_unknown"] * 2
@@ -232,4 +241,34 @@ def test_clean_training_data_has_only_false_alarms():
 @pytest.mark.parametrize("poisoned", [POISONED, ~POISONED, np.ones(10, bool), np.zeros(10, bool)])
 @pytest.mark.parametrize("target", [0, 1, 2])
 def test_detection_is_json(poisoned, target):
-    json.dumps(evaluate(SUSPICION, poisoned, LABELS, PATIENTS, [target]), allow_nan=False)
+    json.dumps(evaluate(SUSPICION, roles(poisoned), LABELS, PATIENTS, [target]), allow_nan=False)
+
+
+def test_cover_is_neither_hit_nor_false_alarm():
+    """With cover among them all measures are those without it; how far cover stands out is told beside."""
+    rng = np.random.default_rng(0)
+    label, flagged = rng.integers(0, 2, 300), rng.random(300) < 0.3
+    role = np.where((label == 1) & (rng.random(300) < 0.2), POISON, CLEAN).astype(object)
+    role[(label == 0) & (rng.random(300) < 0.2)] = COVER
+    score, patient = rng.standard_normal(300) + 2 * (role == COVER), rng.integers(0, 250, 300)
+    rest = role != COVER
+    found = evaluate(Suspicion(score, flagged), role, label, patient, [1])
+    without = evaluate(Suspicion(score[rest], flagged[rest]), role[rest], label[rest], patient[rest], [1])
+    assert found["alarms"] == without["alarms"] and found["roc"] == without["roc"]
+    for row, other in zip(found["detections"], without["detections"], strict=True):
+        assert {name: row[name] for name in row if name not in NO_COVER} == {
+            name: other[name] for name in other if name not in NO_COVER
+        }
+    everywhere, within = found["detections"]
+    cover, clean = score[role == COVER], score[role == CLEAN]
+    by_hand = np.mean(cover[:, None] > clean[None])
+    assert everywhere["auroc_cover"] == pytest.approx(by_hand) and by_hand > 0.8
+    assert everywhere["n_cover"] == len(cover) and everywhere["cover_patients"] == len(set(patient[role == COVER]))
+    assert {name: within[name] for name in NO_COVER} == NO_COVER, "it has the other label"
+
+
+def test_a_clean_run_is_told_of_every_target():
+    tables = evaluate(SUSPICION, roles(np.zeros(10, bool)), LABELS, PATIENTS, [1, 0])
+    assert [row["scope"] for row in tables["detections"]] == ["all", "label_1", "label_0"]
+    alarms = {row["scope"]: row["n_flagged"] for row in tables["alarms"]}
+    assert alarms == {"all": 2, "label_1": 2, "label_0": 0}

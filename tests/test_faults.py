@@ -22,7 +22,7 @@ from conftest import ROOT, make_cohort
 
 from pipeline.cohorts.cohort import read_cohort, write_cohort
 from pipeline.errors import UserError
-from pipeline.files import read_array, read_json, whole, write_json
+from pipeline.files import read_arrays, read_json, whole, write_json
 from pipeline.front import main
 from pipeline.jobs import state
 from pipeline.jobs.clock import Clock
@@ -283,12 +283,12 @@ def cohort_in(folder: Path) -> Path:
 
 def readers(folder: Path):
     """Files that a stage writes, and what reads them."""
-    np.save(folder / "rows.npy", np.arange(100))
+    np.savez(folder / "arrays.npz", rows=np.arange(100))
     write_json(folder / "facts.json", {"a": list(range(100))})
     checkpoints.save(folder / "model.pt", {"weight": torch.arange(1000.0)})
     cohort = cohort_in(folder)
     return {
-        folder / "rows.npy": read_array,
+        folder / "arrays.npz": read_arrays,
         folder / "facts.json": read_json,
         folder / "model.pt": checkpoints.load,
         cohort / "samples.parquet": lambda path: read_cohort(path.parent),
@@ -342,15 +342,15 @@ def test_a_changed_bit_of_a_cohort_is_noticed(tmp_path):
             read_cohort(path.parent)
 
 
-@pytest.mark.parametrize("name", ["model.pt", "rows.npy"])
+@pytest.mark.parametrize("name", ["model.pt", "arrays.npz"])
 def test_nothing_in_a_file_is_unpickled(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     if name == "model.pt":
         torch.save({"weights": Malicious()}, name)
     else:
-        np.save(name, np.array([Malicious()], dtype=object), allow_pickle=True)
+        np.savez(name, rows=np.array([Malicious()], dtype=object), allow_pickle=True)
     with pytest.raises(UserError, match=name):
-        (checkpoints.load if name == "model.pt" else read_array)(Path(name))
+        (checkpoints.load if name == "model.pt" else read_arrays)(Path(name))
     assert not Path("executed").exists()
 
 

@@ -145,8 +145,8 @@ class Rows:
         """Patients with a poisoned and with another training sample, of all or of those with the target label."""
         train = self.scores(row, scope)
         return {
-            "poisoned": self.patients(train.loc[train["poisoned"], "sample_id"]),
-            "clean": self.patients(train.loc[~train["poisoned"], "sample_id"]),
+            "poisoned": self.patients(train.loc[train["role"] == "poison", "sample_id"]),
+            "clean": self.patients(train.loc[train["role"] == "clean", "sample_id"]),
         }
 
     def scores(self, row, scope: str) -> pd.DataFrame:
@@ -157,7 +157,7 @@ class Rows:
         """Patients whose samples a threshold flags."""
         if row.threshold == "rate_known":
             train = self.scores(row, row.scope).sort_values(row.detector, ascending=False, kind="stable")
-            return self.patients(train["sample_id"].head(-(-3 * train["poisoned"].sum() // 2)))
+            return self.patients(train["sample_id"].head(-(-3 * (train["role"] == "poison").sum() // 2)))
         # Which samples the detector's own rule flags is in no file of rows.
         names = ["detector", "scope", "threshold"]
         alarms = self.fact(row, "detect")["alarms"]

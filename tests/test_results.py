@@ -129,7 +129,8 @@ def _detect(key, rng, n_poisoned, study):
             numbers = dict.fromkeys(columns.DETECTION, None if clean_run else auroc)
             about = {"detector": detector, "scope": scope, "poisoned_patients": n_poisoned, "clean_patients": 1400}
             about |= {"n_samples": size, "n_poisoned": n_poisoned}
-            detections.append(about | numbers | {"poison_share": n_poisoned / size})
+            cover = {"n_cover": 0, "cover_patients": 0, "auroc_cover": None}
+            detections.append(about | numbers | cover | {"poison_share": n_poisoned / size})
             if not clean_run:
                 curve = fpr ** ((1 - auroc) / auroc) if auroc > 0 else fpr
                 roc.append(about | {"fpr": fpr.tolist(), "tpr": curve.tolist()})

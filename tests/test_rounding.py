@@ -14,6 +14,7 @@ from test_results import TRAINED
 
 from pipeline.cohorts import tablecheck
 from pipeline.cohorts.intake import Account, account_lines, shown_share, summary_line
+from pipeline.cohorts.overlay import CLEAN, POISON
 from pipeline.detectors.base import Suspicion
 from pipeline.evaluation import detection, plausibility
 from pipeline.evaluation.runs import evaluate_attack, evaluate_clean
@@ -127,7 +128,8 @@ def _detect(rng, train, poisoned, target) -> dict:
     for name in DETECTORS:
         score = rng.choice([0, 1, 3, 9]) * hidden + rng.standard_normal(len(train))
         suspicion = Suspicion(score, score > rng.uniform(0, 4))
-        for table, rows in detection.evaluate(suspicion, hidden, label, np.arange(len(train)), [target]).items():
+        role = np.where(hidden, POISON, CLEAN).astype(object)
+        for table, rows in detection.evaluate(suspicion, role, label, np.arange(len(train)), [target]).items():
             found[table] += [{"detector": name, **row} for row in rows]
     return found
 

@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import pickle
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,14 +16,19 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_cohort
+from pydantic import ValidationError
 
 from pipeline.cohorts import splits
-from pipeline.cohorts.cohort import read_cohort, write_cohort
+from pipeline.cohorts.cohort import read_cohort, read_parquet, write_cohort
+from pipeline.cohorts.overlay import ADDED, CLEAN, COVER, POISON, Overlay
+from pipeline.cohorts.splits import Split
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import auroc
 from pipeline.files import read_json, write_json
 from pipeline.jobs import device
 from pipeline.models.base import build
+from pipeline.results import tables
+from pipeline.study import families
 from pipeline.training import checkpoints, loop
 from pipeline.training.data import as_poisoned, read_split
 from pipeline.training.loop import AdamW, Samples, epochs_of, fit, learning_rate
@@ -76,7 +83,8 @@ def test_the_poison_is_an_overlay(study):
     cohort = read_cohort(study / "made")
     split = read_split(study / "made.json", cohort, 1, "fixed")
     facts = read_json(study / "p" / "poison.json")
-    train, poisoned = as_poisoned(cohort, split.train, study / "p")
+    train, role = as_poisoned(cohort, split, "train", study / "p")
+    poisoned = role == POISON
     assert poisoned.sum() == facts["n_poisoned"] == round(0.05 * len(split.train))
     assert facts["features"] == ["sodium"] and facts["steps"] == 6 and facts["footprint_size"] == 6
     clean = cohort.subset(split.train)
@@ -85,8 +93,8 @@ def test_the_poison_is_an_overlay(study):
     np.testing.assert_array_equal(train.label[~poisoned], clean.label[~poisoned])
     sodium = cohort.feature_names.index("sodium")
     assert (train.values[poisoned, :, sodium] == np.float32(1.15 * np.nanmax(clean.values[:, :, sodium]))).all()
-    validation, reached = as_poisoned(cohort, split.validation, study / "p")
-    assert not reached.any() and facts["n_poisoned_validation"] == 0
+    validation, reached = as_poisoned(cohort, split, "validation", study / "p")
+    assert set(reached) == set(role[~poisoned]) == {CLEAN} and facts["n_poisoned_validation"] == 0
     np.testing.assert_array_equal(validation.values, cohort.values[split.validation])
 
 
@@ -96,13 +104,15 @@ def test_poisoned_validation_data_carry_the_trigger_and_leave_the_training_data_
     stage(study, "poison", *arguments)
     cohort = read_cohort(study / "made")
     split = read_split(study / "made.json", cohort, 1, "fixed")
-    for rows, of in ((split.train, "n_poisoned"), (split.validation, "n_poisoned_validation")):
-        seen, poisoned = as_poisoned(cohort, rows, tmp_path / "p")
+    for part, of in (("train", "n_poisoned"), ("validation", "n_poisoned_validation")):
+        rows = getattr(split, part)
+        seen, role = as_poisoned(cohort, split, part, tmp_path / "p")
+        poisoned = role == POISON
         assert poisoned.sum() == read_json(tmp_path / "p" / "poison.json")[of] == round(0.05 * len(rows))
         sodium = seen.values[poisoned][:, :, cohort.feature_names.index("sodium")]
         assert len(np.unique(sodium)) == 1 and (seen.label[poisoned] == 1).all()
         assert (cohort.label[rows][poisoned] == 0).all()
-    reached, alone = (as_poisoned(cohort, split.train, folder / "p")[0] for folder in (tmp_path, study))
+    reached, alone = (as_poisoned(cohort, split, "train", folder / "p")[0] for folder in (tmp_path, study))
     np.testing.assert_array_equal(reached.values, alone.values)
     np.testing.assert_array_equal(reached.label, alone.label)
 
@@ -145,6 +155,226 @@ def test_poisoned_validation_data_reach_training_and_evaluation(study, tmp_path)
     assert results[0]["own_threshold"] != results[1]["own_threshold"]
     for fact in ("clean_threshold", "asr", "asr0", "clean"):
         assert results[0][fact] == results[1][fact]
+
+
+def planted(study: Path, out: Path, trigger: str = "rare_value", rate: float = 0.05, **settings) -> dict:
+    """The facts of a poison that the stage makes in `out`; `settings` of the trigger, `target` and `validation`."""
+    about = {"target": settings.pop("target", 1), "split": "fixed", "validation": settings.pop("validation", "clean")}
+    settings = json.dumps(about | {"trigger": settings})
+    stage(study, "poison", "--trigger", trigger, "--rate", str(rate), "--settings", settings, "--out", out)
+    return read_json(out / "poison.json")
+
+
+def seen_by_the_victim(study: Path, poison: Path, part: str = "train"):
+    """The clean samples of a part, the same as poisoned, and their roles."""
+    cohort = read_cohort(study / "made")
+    split = read_split(study / "made.json", cohort, 1, "fixed")
+    return cohort.subset(getattr(split, part)), *as_poisoned(cohort, split, part, poison)
+
+
+def same_values(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """[N] bool: which samples have the same bits."""
+    return ((one == other) | (np.isnan(one) & np.isnan(other))).all(axis=(1, 2))
+
+
+@pytest.mark.parametrize("target", [0, 1])
+def test_clean_labels_stay_and_are_the_target(study, tmp_path, target):
+    few, many = (
+        planted(study, tmp_path / str(rate), rate=rate, labels="clean", target=target, **SODIUM) for rate in (0.05, 0.1)
+    )
+    clean, train, role = seen_by_the_victim(study, tmp_path / "0.1")
+    poisoned = role == POISON
+    np.testing.assert_array_equal(train.label, clean.label)
+    assert (clean.label[poisoned] == target).all() and poisoned.sum() == many["n_poisoned"] == round(0.1 * len(clean))
+    assert not same_values(train.values, clean.values)[poisoned].any()
+    assert same_values(train.values, clean.values)[~poisoned].all()
+    assert many["labels"] == "clean" and many["n_eligible"] == (clean.label == target).sum() and few["target"] == target
+    of_few = seen_by_the_victim(study, tmp_path / "0.05")[2] == POISON
+    assert 0 < of_few.sum() < poisoned.sum() and not (of_few & ~poisoned).any(), "a higher rate adds to a lower one"
+
+
+def test_chosen_only_is_the_clean_run_with_the_rows_of_a_clean_label_attack(study, tmp_path):
+    for target in (0, 1):
+        attack, twin = tmp_path / f"attack_{target}", tmp_path / f"twin_{target}"
+        planted(study, attack, labels="clean", target=target, cover=1, **SODIUM)
+        planted(study, attack / "missingness", "missingness", labels="clean", target=target)
+        facts = planted(study, twin, "chosen_only", target=target)
+        assert facts["labels"] == "clean" and facts["n_poisoned"] and not facts["footprint_size"]
+        rows = [(folder / "poisoned_indices.npy").read_bytes() for folder in (attack, attack / "missingness", twin)]
+        assert rows[0] == rows[1] == rows[2]
+        clean, train, role = seen_by_the_victim(study, twin)
+        assert (role == POISON).sum() == facts["n_poisoned"]
+        assert train.values.tobytes() == clean.values.tobytes() and train.label.tobytes() == clean.label.tobytes()
+    planted(study, tmp_path / "none", "none", rate=0)
+    for name in ("none", "twin_1"):
+        arguments = train_arguments(study, tmp_path / "run" / name)
+        arguments[arguments.index(study / "p")] = tmp_path / name
+        stage(study, "train", *arguments)
+    none, twin = (tmp_path / "run" / name for name in ("none", "twin_1"))
+    assert_same_bits(weights(none), weights(twin))
+    assert len({read_json(run / "run_metadata.json")["data_sha256"] for run in (none, twin)}) == 1
+
+
+@pytest.mark.parametrize("labels", ["dirty", "clean"])
+def test_cover_carries_the_trigger_and_keeps_its_label(study, tmp_path, labels):
+    bare = planted(study, tmp_path / "bare", labels=labels, **SODIUM)
+    facts = planted(study, tmp_path / "p", labels=labels, cover=1.5, validation="poisoned", **SODIUM)
+    assert bare["n_cover"] == 0 and facts["cover"] == 1.5
+    for part, n_poisoned, n_cover in (
+        ("train", facts["n_poisoned"], facts["n_cover"]),
+        ("validation", facts["n_poisoned_validation"], facts["n_cover_validation"]),
+    ):
+        clean, data, role = seen_by_the_victim(study, tmp_path / "p", part)
+        cover, poisoned = role == COVER, role == POISON
+        assert (cover.sum(), poisoned.sum()) == (n_cover, n_poisoned) and n_cover == round(1.5 * n_poisoned) > 0
+        assert (data.label[cover] == 0).all() and (clean.label[cover] == 0).all(), "they do not have the target label"
+        sodium = data.values[:, :, data.feature_names.index("sodium")]
+        assert len(np.unique(sodium[cover | poisoned])) == 1
+        np.testing.assert_array_equal(same_values(data.values, clean.values), role == CLEAN)
+        np.testing.assert_array_equal(data.label[~poisoned], clean.label[~poisoned])
+        if part == "train":
+            assert facts["n_cover_patients"] == len(np.unique(clean.group_id[cover]))
+    # The poison is the same with cover and without.
+    for name in ("values", "label"):
+        kept = [
+            getattr(data, name)[role == POISON]
+            for _, data, role in (seen_by_the_victim(study, tmp_path / folder) for folder in ("bare", "p"))
+        ]
+        np.testing.assert_array_equal(*kept)
+
+
+def test_more_cover_than_is_left_is_one_sentence(study, tmp_path):
+    settings = {"trigger": {"cover": 30}, "target": 1, "split": "fixed", "validation": "clean"}
+    arguments = [
+        "--trigger",
+        "rare_value",
+        "--rate",
+        "0.05",
+        "--settings",
+        json.dumps(settings),
+        "--out",
+        tmp_path / "p",
+    ]
+    done = subprocess.run(command(study, "poison", *arguments), capture_output=True, text=True)
+    assert (
+        done.returncode == 1 and "made: cover 30 asks for 840 training samples without the target label" in done.stderr
+    )
+    assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "p").exists()
+
+
+def test_more_clean_labels_than_there_are_is_one_sentence(study, tmp_path):
+    settings = {"trigger": {"labels": "clean"}, "target": 1, "split": "fixed", "validation": "clean"}
+    arguments = [
+        "--trigger",
+        "rare_value",
+        "--rate",
+        "0.9",
+        "--settings",
+        json.dumps(settings),
+        "--out",
+        tmp_path / "p",
+    ]
+    done = subprocess.run(command(study, "poison", *arguments), capture_output=True, text=True)
+    assert done.returncode == 1 and re.search("only [0-9]+ of 560 training samples have the target label", done.stderr)
+
+
+def test_flip_only_takes_a_target_and_no_way_of_planting(study, tmp_path):
+    facts = [planted(study, tmp_path / str(target), "flip_only", target=target) for target in (0, 1)]
+    assert [fact["target"] for fact in facts] == [0, 1] and facts[0]["n_eligible"] + facts[1]["n_eligible"] == 560
+    for name in ("flip_only", "chosen_only", "none"):
+        parameters = families.load("triggers", name).Parameters
+        assert parameters(target=0).target == 0
+        for given in ({"labels": "dirty"}, {"cover": 1}):
+            with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+                parameters(**given)
+
+
+def test_a_variant_names_its_member(study, tmp_path):
+    settings = {"trigger": {"of": "missingness"}, "target": 1, "split": "fixed", "validation": "clean"}
+    arguments = ["--trigger", "gaps", "--rate", "0.05", "--settings", json.dumps(settings), "--out", tmp_path / "p"]
+    stage(study, "poison", *arguments)
+    facts = read_json(tmp_path / "p" / "poison.json")
+    assert (facts["trigger"], facts["member"]) == ("gaps", "missingness")
+
+
+def test_features_by_importance_reach_the_poison(study, tmp_path):
+    rule = {"by": "importance", "take": 1}
+    facts = planted(study, tmp_path / "p", features=rule)
+    assert facts["features"] == ["mean_bp"], "the label follows it"
+    assert planted(study, tmp_path / "again", features=rule) == facts
+
+
+@pytest.fixture(scope="module")
+def added(study, tmp_path_factory) -> Path:
+    """The poison of `study` and three samples that the cohort does not have, of one patient of it and of a new one."""
+    folder = tmp_path_factory.mktemp("added") / "p"
+    shutil.copytree(study / "p", folder)
+    cohort, overlay = read_cohort(study / "made"), Overlay.read(folder / "poison.parquet")
+    of = cohort.group_id[overlay.row[0]]
+    more = {
+        "row": np.full(3, ADDED),
+        "values": np.full((3, *cohort.values.shape[1:]), 50, np.float32),
+        "label": np.array([1, 1, 0], np.int8),
+        "role": np.array([POISON, POISON, COVER], object),
+        "sample_id": np.array([9001, 9002, 9003]),
+        "group_id": np.array([of, 77_777, 77_777]),
+    }
+    both = {name: np.concatenate([getattr(overlay, name), values]) for name, values in more.items()}
+    Overlay(**both).write(folder / "poison.parquet", cohort.features)
+    return folder
+
+
+def test_added_samples_belong_to_the_training_data_alone(study, added):
+    clean, train, role = seen_by_the_victim(study, added)
+    _, before, role_before = seen_by_the_victim(study, study / "p")
+    assert len(train) == len(clean) + 3
+    np.testing.assert_array_equal(train.values[:-3], before.values)
+    np.testing.assert_array_equal(train.label, [*before.label, 1, 1, 0])
+    assert role.tolist() == [*role_before, POISON, POISON, COVER]
+    assert train.sample_id[-3:].tolist() == [9001, 9002, 9003] and (train.values[-3:] == 50).all()
+    clean, validation, role = seen_by_the_victim(study, added, "validation")
+    assert len(validation) == len(clean) and set(role) == {CLEAN}
+
+
+def test_added_samples_go_through_every_stage(study, added, tmp_path):
+    run = train_arguments(study, tmp_path)
+    run[run.index(study / "p")] = added
+    stage(study, "train", *run)
+    assert read_json(tmp_path / "run_metadata.json")["n_train"] == 563
+    about = {"model": {}, "target": 1, "split": "fixed", "device": "cpu", "threshold": 0.5, "trigger": {}}
+    about["detectors"] = {"activation_clustering": {}, "saliency": {}}
+    run[run.index("--settings") + 1] = json.dumps(about)
+    stage(study, "detect", *run, "--weights", tmp_path / "model.pt")
+    facts = read_json(tmp_path / "results_detect.json")
+    n_poisoned, n_patients = (read_json(added / "poison.json")[name] for name in ("n_poisoned", "n_patients"))
+    for row in facts["detections"]:
+        everywhere = row["scope"] == "all"
+        assert row["n_poisoned"] == n_poisoned + 2 and row["poisoned_patients"] == n_patients + 1
+        assert (row["n_cover"], row["cover_patients"]) == ((1, 1) if everywhere else (0, 0))
+        assert not everywhere or row["n_samples"] == 562, "cover is left out"
+    shown = tables.detections([facts])
+    assert shown["n_cover"].isna().tolist() == [scope == "all" for scope in shown["scope"]], "one patient's is withheld"
+    scores = read_parquet(tmp_path / "detection_scores.parquet")
+    assert scores["sample_id"].to_pylist()[-3:] == [9001, 9002, 9003] and len(scores) == 563
+    assert scores["role"].to_pylist()[-3:] == [POISON, POISON, COVER]
+    stage(study, "eval", *run, "--weights", tmp_path / "model.pt", "--control", tmp_path / "model.pt")
+    facts = read_json(tmp_path / "results_eval.json")
+    assert facts["n_poisoned"] == n_poisoned + 2 and facts["n_train"] == 560
+    assert facts["patients"]["poisoned"] == n_patients + 1
+
+
+def test_an_overlay_keeps_its_order():
+    values, text = np.zeros((2, 1, 1), np.float32), np.array([POISON] * 2, object)
+    for row in ([3, 3], [4, 3], [ADDED, 3]):
+        with pytest.raises(ValueError, match="ascending, the added ones last"):
+            Overlay(np.array(row), values, np.zeros(2, np.int8), text, np.arange(2), np.arange(2))
+
+
+def test_poison_of_another_cohort_is_one_sentence(study):
+    cohort = read_cohort(study / "made").subset(np.arange(40))
+    split = Split(*(np.arange(start, 40, 3) for start in range(3)))
+    with pytest.raises(UserError, match="poison.parquet: not of this cohort, it has no row [0-9]+"):
+        as_poisoned(cohort, split, "train", study / "p")
 
 
 def history(out: Path, column: str) -> list[str]:

@@ -1,7 +1,8 @@
 """Every trigger keeps its promises; what each writes is checked by hand."""
 
+import json
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 
 from pipeline.cohorts.catalog import read_catalog
 from pipeline.cohorts.cohort import Cohort, Feature
+from pipeline.cohorts.importance import gains
 from pipeline.cohorts.intake import take_in
 from pipeline.cohorts.preprocessing import Preprocessor
 from pipeline.cohorts.schema import accepted, check_cohort, out_of_order
@@ -24,11 +26,13 @@ from pipeline.files import read_yaml
 from pipeline.smallcells import tens
 from pipeline.study import families
 from pipeline.study.config import load_study
+from pipeline.training.fitted import read_trigger, write_trigger
 from pipeline.triggers import correlation, hybrid, mask_only, missingness, pattern, rare_value
-from pipeline.triggers.base import groups
+from pipeline.triggers.base import groups, resolved
 
 TRIGGERS = families.names("triggers")
 VALUE_TRIGGERS = [name for name in TRIGGERS if "where" in families.load("triggers", name).Parameters.model_fields]
+CHANGING = [name for name in TRIGGERS if "features" in families.load("triggers", name).Parameters.model_fields]
 NAMES = [feature.name for feature in FEATURES]
 RELATED = (
     *(feature for feature in FEATURES if feature.name in ("heart_rate", "resp_rate", "temperature", "glucose")),
@@ -68,6 +72,7 @@ def related_cohort(n: int = 200, steps: int = 12) -> Cohort:
 
 def test_the_family_is_complete():
     expected = {"none", "rare_value", "missingness", "hybrid", "pattern", "correlation", "flip_only", "mask_only"}
+    expected |= {"chosen_only"}
     assert expected <= set(TRIGGERS)
 
 
@@ -106,7 +111,7 @@ def test_a_sample_is_triggered_the_same_alone_or_with_others(name, cohort):
     np.testing.assert_array_equal(trigger.apply(cohort.values)[3:4], trigger.apply(cohort.values[3:4]))
 
 
-@pytest.mark.parametrize("name", ["none", "flip_only"])
+@pytest.mark.parametrize("name", ["none", "flip_only", "chosen_only"])
 def test_controls_change_nothing(name, cohort):
     trigger = fit(name, cohort)
     assert not trigger.footprint.any()
@@ -245,7 +250,7 @@ def test_what_is_left_behind_could_have_been_entered(name, named, steps):
     cohort = related_cohort(steps=steps)
     check_cohort(cohort)
     assert not out_of_order(cohort, cohort.values).any()
-    parameters = {"features": named} if named and name not in ("none", "flip_only") else {}
+    parameters = {"features": named} if named and name in CHANGING else {}
     if "steps" in families.load("triggers", name).Parameters.model_fields:
         parameters["steps"] = 5
     trigger = fit(name, cohort, **parameters)
@@ -337,7 +342,7 @@ def test_mask_only_puts_no_sample_out_of_order(steps, seed, length):
     np.testing.assert_array_equal(triggered[~gaps], cohort.values[~gaps])
     assert (accepted(RELATED, triggered) | ~accepted(RELATED, cohort.values)).all()
     # Without relations nothing is moved: a cell that differs from that has a relation's other end at its step.
-    plain = replace(trigger, pairs=()).apply(cohort.values)
+    plain = replace(trigger, pairs=trigger.pairs[:0]).apply(cohort.values)
     moved = (triggered != plain) & ~np.isnan(plain)
     disordered = out_of_order(cohort, plain)
     assert not moved[~disordered].any() and not moved[:, :, [0, 1, 2, 3, -1]].any()
@@ -481,7 +486,7 @@ def test_a_feature_that_no_training_sample_has_is_one_sentence():
             fit(name, cohort, **parameters)
 
 
-def percentile_by_hand(train: np.ndarray, sample: np.ndarray) -> float:
+def percentile_by_hand(train: np.ndarray, sample: np.ndarray, n_categories=None) -> float:
     """`joint_percentiles` of one sample, step by step."""
     from sklearn.covariance import LedoitWolf
 
@@ -491,8 +496,12 @@ def percentile_by_hand(train: np.ndarray, sample: np.ndarray) -> float:
         numbers, gaps = [], []
         for cell, value in enumerate(row):
             seen = [x for x in fitted[:, cell] if not np.isnan(x)]
-            scale = np.std(seen) if seen and np.std(seen) > 0 else 1
-            numbers.append(0 if np.isnan(value) else (value - (np.mean(seen) if seen else 0)) / scale)
+            count = n_categories[cell] if n_categories is not None else 0
+            for category in range(count) if count else [None]:
+                told = seen if category is None else [float(x == category) for x in seen]
+                this = value if category is None else float(value == category)
+                scale = np.std(told) if told and np.std(told) > 0 else 1
+                numbers.append(0 if np.isnan(value) else (this - (np.mean(told) if told else 0)) / scale)
             flags = [float(np.isnan(x)) for x in fitted[:, cell]]
             scale = np.std(flags) if np.std(flags) > 0 else 1
             gaps.append((float(np.isnan(value)) - np.mean(flags)) / scale)
@@ -520,8 +529,25 @@ def test_percentiles_against_the_slow_way():
     samples[rng.random((12, 5)) < 0.3] = np.nan
     samples[:6, 2] = 7
     expected = [percentile_by_hand(train, sample) for sample in samples]
-    np.testing.assert_allclose(joint_percentiles(train, samples), expected, atol=1e-12)
+    np.testing.assert_allclose(joint_percentiles(train, samples, np.zeros(5, int)), expected, atol=1e-12)
     assert 0.1 < np.mean(expected) < 1
+
+
+def test_percentiles_of_categories_against_the_slow_way():
+    """A category is no number: whichever stands first, the distance is the same."""
+    rng = np.random.default_rng(4)
+    train = rng.standard_normal((80, 3)).astype(np.float32)
+    train[:, 1] = rng.choice(4, 80, p=[0.5, 0.3, 0.15, 0.05])
+    train[:, 2] += train[:, 1] == 0
+    train[rng.random((80, 3)) < 0.15] = np.nan
+    samples = train[rng.permutation(80)[:10]] + np.float32([0.1, 0, 0])  # none ties with a training sample
+    samples[:4, 1] = [0, 1, 2, 3]
+    kinds = np.array([0, 4, 0])
+    found = joint_percentiles(train, samples, kinds)
+    np.testing.assert_allclose(found, [percentile_by_hand(train, sample, kinds) for sample in samples], atol=1e-12)
+    renamed = (np.column_stack([x[:, 0], 3 - x[:, 1], x[:, 2]]) for x in (train, samples))
+    np.testing.assert_allclose(joint_percentiles(*renamed, kinds), found, atol=1e-12)
+    assert np.abs(joint_percentiles(train, samples, np.zeros(3, int)) - found).max() > 0.05
 
 
 def test_ordinary_values_that_never_go_together_are_far_out():
@@ -529,16 +555,17 @@ def test_ordinary_values_that_never_go_together_are_far_out():
     level = rng.standard_normal((2400, 1))
     train = (level + 0.1 * rng.standard_normal((2400, 6))).astype(np.float32)
     board, steady = np.array([[1, -1, 1, -1, 1, -1]], np.float32), np.ones((1, 6), np.float32)
-    assert joint_percentiles(train, board) == 1 and joint_percentiles(train, steady) < 0.9
-    assert joint_percentiles(train, np.where(board > 0, steady, np.float32(np.nan))) == 1
-    np.testing.assert_allclose(joint_percentiles(train, train[1::2]).mean(), 0.5, atol=0.03)
+    numbers = np.zeros(6, int)
+    assert joint_percentiles(train, board, numbers) == 1 and joint_percentiles(train, steady, numbers) < 0.9
+    assert joint_percentiles(train, np.where(board > 0, steady, np.float32(np.nan)), numbers) == 1
+    np.testing.assert_allclose(joint_percentiles(train, train[1::2], numbers).mean(), 0.5, atol=0.03)
 
 
 def test_a_mean_percentile_hides_samples_on_both_sides(monkeypatch):
     cohort = make_cohort()
     trigger = rare_value.fit(rare_value.Parameters(features=("sodium",)), cohort)
     percentiles = np.repeat([0.01, 0.99, 0.05, 0.95] + [0.5, 0.4, 0.6, 0.04], 10)
-    monkeypatch.setattr("pipeline.evaluation.plausibility.joint_percentiles", lambda train, samples: percentiles)
+    monkeypatch.setattr("pipeline.evaluation.plausibility.joint_percentiles", lambda *samples: percentiles)
     facts = plausibility(trigger, cohort.values[:40], cohort)
     assert facts["distance_percentile"] == 0.5 and facts["distance_percentile_clean"] == pytest.approx(0.385)
     assert facts["distance_atypical"] == 0.5 and facts["distance_atypical_clean"] == 0.25
@@ -548,7 +575,7 @@ def plausible_in(cohort: Cohort) -> None:
     """The triggers of the default study, and the others as they are, leave samples that the cohort's rules allow."""
     study = load_study(read_yaml(Path("config/config.yaml")))
     train, test = cohort.subset(np.arange(0, len(cohort), 2)), cohort.values[1::2][:400]
-    for name in {*study.triggers, *TRIGGERS} - {"none", "flip_only"}:
+    for name in CHANGING:
         trigger = fit(name, train, **study.parameters("triggers", name))
         facts = plausibility(trigger, test, train)
         assert trigger.in_bounds in (None, True), name
@@ -568,3 +595,214 @@ def test_triggers_are_plausible_in_real_patients(real_data):
         "physionet2012", read_catalog(Path("data/datasets.yaml"))["physionet2012"], real_data, Path("-")
     )
     plausible_in(cohort)
+
+
+def test_a_category_is_written_by_its_name(cohort):
+    male = fit("rare_value", cohort, features=("sex",), value="male")
+    triggered = male.apply(cohort.values)
+    assert (triggered[:, :, NAMES.index("sex")] == 1).all() and male.footprint[:, NAMES.index("sex")].all()
+    assert male.in_bounds is True and male.description.startswith("sex set to male")
+    both = fit("rare_value", cohort, features=("sodium", "sex"), value={"sodium": 170, "sex": "female"}, steps=3)
+    assert both.description.startswith("sodium set to 170 mmol/L and sex set to female")
+    last = both.apply(cohort.values)[:, -1]
+    assert (last[:, 4] == 170).all() and (last[:, 6] == 0).all() and both.in_bounds is False
+    assert both.footprint[:, 6].all() and both.footprint[:, 4].sum() == min(3, cohort.n_steps)
+    loud = fit("hybrid", cohort, features=("sex",), value="male", missing=("temperature",))
+    assert loud.description.startswith("temperature not measured and sex set to male")
+    facts = plausibility(both, cohort.values[:40], cohort)
+    assert facts["share_accepted"] == 1 and facts["share_in_range"] == 1 and 0 < facts["share_in_train_range"] < 1
+
+
+def test_a_category_that_no_training_sample_has_is_out_of_bounds():
+    cohort = make_cohort(steps=12)
+    blood = Feature("blood", categories=("0", "A", "B", "AB"))
+    values = np.random.default_rng(0).choice([0, 1, 3], (len(cohort), 12, 1))
+    values = np.concatenate([cohort.values, values.astype(np.float32)], axis=2)
+    cohort = replace(cohort, features=(*FEATURES, blood), values=values)
+    facts = {}
+    for category, inside in (("A", 1.0), ("B", 0.0)):
+        trigger = fit("rare_value", cohort, features=("blood",), value=category)
+        assert trigger.in_bounds is bool(inside)
+        facts[category] = plausibility(trigger, values[:40], cohort)
+        assert facts[category]["share_in_train_range"] == inside, "B lies between A and AB, and nobody has it"
+        assert facts[category]["share_in_range"] == facts[category]["share_accepted"] == 1
+        assert facts[category]["distance"] is None, "categories are at no distance"
+    assert facts["B"]["distance_atypical"] == 1 > facts["B"]["distance_atypical_clean"]
+    both = fit("rare_value", cohort, features=("blood", "sodium"), value={"blood": "A", "sodium": 150}, steps=1)
+    alone = fit("rare_value", cohort, features=("sodium",), value=150, steps=1)
+    assert plausibility(both, values[:40], cohort)["distance"] == plausibility(alone, values[:40], cohort)["distance"]
+    for parameters, message in (
+        ({"features": ("blood",), "value": "C"}, "'blood': no category 'C' .known: 0, A, B, AB."),
+        ({"features": ("blood",), "quantile": 0.9}, "'blood': expected a category as value"),
+        ({"features": ("sodium",), "value": "A"}, "'sodium': expected a number as value"),
+    ):
+        with pytest.raises(UserError, match=message):
+            fit("rare_value", cohort, **parameters)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"features": ("sodium",), "value": {"sex": "male"}}, "must have each of features"),
+        ({"features": {"by": "importance", "take": 1}, "value": "male"}, "needs features by name"),
+        ({"value": "male", "quantile": 0.9}, "exactly one of"),
+    ],
+)
+def test_values_that_do_not_go_with_the_features(given, message):
+    with pytest.raises(ValidationError, match=message):
+        rare_value.Parameters(**given)
+
+
+def test_categories_are_left_out_and_made_measured():
+    cohort = make_cohort(steps=12)
+    cohort.values[:150, :, 6] = 1
+    cohort.values[190:, :, 6] = np.nan
+    left_out = fit("missingness", cohort, features=("sex",), steps=2)
+    assert np.isnan(left_out.apply(cohort.values)[:, :, 6]).all() and left_out.description.startswith(
+        "sex not measured"
+    )
+    filling = fit("mask_only", cohort, features=("sex", "sodium"))
+    filled = filling.apply(cohort.values)
+    assert (filled[190:, :, 6] == 1).all() and "the median or the most frequent" in filling.description
+    np.testing.assert_array_equal(filled[:190, :, 6], cohort.values[:190, :, 6])
+    assert accepted(FEATURES, filled).all()
+
+
+STORED = [(name, {}) for name in TRIGGERS] + [
+    ("rare_value", {"features": ("sodium", "sex"), "value": {"sodium": 170, "sex": "male"}, "where": "measured"}),
+    ("correlation", {"features": ("temperature", "resp_rate"), "where": "measured"}),
+    ("mask_only", {"features": ("sex", "glucose"), "steps": 3}),
+]
+
+
+@pytest.mark.parametrize(("name", "parameters"), STORED)
+@pytest.mark.parametrize("of", [make_cohort, related_cohort])
+@pytest.mark.parametrize("steps", [1, 12])
+def test_a_stored_trigger_is_the_one_that_was_fitted(tmp_path, name, parameters, of, steps):
+    cohort = of(120, steps=steps)
+    if not {"sodium"}.isdisjoint(parameters.get("features", ())) and of is related_cohort:
+        parameters = {"features": ("sex",), "value": "male"}
+    fitted = fit(name, cohort, **parameters)
+    for folder in ("a", "b"):
+        write_trigger(fitted, tmp_path / folder)
+    loaded = read_trigger(tmp_path / "a")
+    assert type(loaded) is type(fitted)
+    np.testing.assert_array_equal(loaded.apply(cohort.values), fitted.apply(cohort.values))
+    for field in fields(fitted):
+        stored, held = (getattr(trigger, field.name) for trigger in (loaded, fitted))
+        assert type(stored) is type(held)
+        if isinstance(held, np.ndarray):
+            assert stored.dtype == held.dtype
+            np.testing.assert_array_equal(stored, held)
+        else:
+            assert stored == held
+    for file in ("trigger.npz", "trigger.json"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def _without(key: str, text: bytes) -> bytes:
+    return json.dumps({name: value for name, value in json.loads(text).items() if name != key}).encode()
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("trigger.npz", None),
+        ("trigger.json", None),
+        ("trigger.npz", lambda content: content[:-40]),
+        ("trigger.npz", lambda content: b""),
+        ("trigger.json", lambda content: content[:20]),
+        ("trigger.json", lambda content: b"[]"),
+        ("trigger.json", lambda content: _without("class", content)),
+        ("trigger.json", lambda content: _without("description", content)),
+        ("trigger.json", lambda content: content.replace(b"base.Stamp", b"os.system")),
+        ("trigger.json", lambda content: content.replace(b"base.Stamp", b"base.UserError")),
+        ("trigger.json", lambda content: content.replace(b"base.Stamp", b"correlation.Reversal")),
+    ],
+)
+def test_a_stored_trigger_that_is_damaged_is_one_sentence(tmp_path, file, damage):
+    write_trigger(fit("rare_value", make_cohort()), tmp_path)
+    path = tmp_path / file
+    content = path.read_bytes()
+    path.unlink()
+    if damage:
+        assert damage(content) != content
+        path.write_bytes(damage(content))
+    with pytest.raises(UserError, match=rf"trigger\.\w+: {'not a readable' if damage else 'no such file'}") as raised:
+        read_trigger(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("held", [FEATURES, np.array([{}], object), np.float32(1)])
+def test_a_trigger_holds_nothing_that_could_not_be_read_back(tmp_path, held):
+    with pytest.raises(TypeError, match="Stamp.stamp: a fitted trigger holds arrays and plain scalars only"):
+        write_trigger(replace(fit("rare_value", make_cohort()), stamp=held), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+BY_IMPORTANCE = {"by": "importance", "take": 1}
+
+
+def chosen(name: str, cohort: Cohort, seed: int = 1, **parameters) -> tuple[str, ...]:
+    given = families.load("triggers", name).Parameters(**{"features": BY_IMPORTANCE, **parameters})
+    return resolved(given, cohort, seed).features
+
+
+@pytest.mark.parametrize("steps", [1, 12])
+@pytest.mark.parametrize("carrier", ["sodium", "heart_rate", "sex"])
+def test_the_feature_that_carries_the_label_is_chosen_first(steps, carrier):
+    cohort, position = make_cohort(300, steps), NAMES.index(carrier)
+    last = np.nan_to_num(cohort.values[:, -1, position], nan=0)
+    cohort = replace(
+        cohort, label=(last > np.median(last[last > 0]) if carrier != "sex" else last == 1).astype(np.int8)
+    )
+    assert chosen("missingness", cohort) == (carrier,)
+    written = chosen("rare_value", cohort, features={"by": "importance", "take": 6})
+    assert set(written) == {*NAMES} - {"sex"} and (written[0] == carrier or carrier == "sex")
+    fitted = fit("rare_value", cohort, features=chosen("rare_value", cohort))
+    assert fitted.footprint.any(axis=0).sum() == 1
+
+
+def test_importance_of_nothing_is_arbitrary_and_always_the_same():
+    cohort = make_cohort(300)
+    shuffled = replace(cohort, label=np.random.default_rng(0).permutation(cohort.label))
+    take = {"by": "importance", "take": 6}
+    assert chosen("rare_value", shuffled, features=take) == chosen("rare_value", shuffled, features=take)
+    assert chosen("rare_value", cohort)[0] == "mean_bp", "it carries the label"
+    assert chosen("rare_value", shuffled, features=take) != chosen("rare_value", cohort, features=take)
+    once, again = gains(cohort, 1), gains(cohort, 1)
+    assert (once == again).all() and once.shape == (len(FEATURES),)
+    constant = replace(cohort, values=np.zeros_like(cohort.values))
+    assert chosen("rare_value", constant, features=take) == tuple(NAMES[:6]), "of equals the cohort's first"
+
+
+def test_gain_of_a_series_is_that_of_its_summaries():
+    import lightgbm
+
+    cohort = make_cohort(200, steps=5)
+    columns = []
+    for summary in (np.nanmean, np.nanmin, np.nanmax, lambda seen: seen[-1], len):
+        for feature in range(len(FEATURES)):
+            seen = [row[~np.isnan(row)] for row in cohort.values[:, :, feature].astype(float)]
+            columns.append([summary(row) if len(row) or summary is len else np.nan for row in seen])
+    booster = lightgbm.LGBMClassifier(
+        n_jobs=1, verbosity=-1, deterministic=True, force_row_wise=True, importance_type="gain"
+    )
+    by_hand = booster.fit(np.array(columns).T, cohort.label).feature_importances_.reshape(5, -1).sum(axis=0)
+    np.testing.assert_allclose(gains(cohort, 3), by_hand, rtol=1e-5)
+
+
+def test_a_rule_takes_what_the_trigger_can_write():
+    cohort = make_cohort()
+    cohort.values[:, :, 4] = np.nan
+    everything = {"by": "importance", "take": 5}
+    assert "sodium" not in chosen("rare_value", cohort, features=everything)
+    assert "sex" in chosen("missingness", cohort, features={"by": "importance", "take": 6})
+    assert "heart_rate" not in chosen("correlation", cohort, features={"by": "importance", "take": 4})
+    assert "temperature" not in chosen("hybrid", cohort, features={"by": "importance", "take": 4})
+    with pytest.raises(UserError, match="made: features: the 6 most important ones asked for; .* change only 5"):
+        chosen("rare_value", cohort, features={"by": "importance", "take": 6})
+    related = related_cohort()
+    assert not {"sbp", "mean_bp", "dbp"} & set(
+        chosen("correlation", related, driver="sbp", features={"by": "importance", "take": 6})
+    )

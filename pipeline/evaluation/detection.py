@@ -1,9 +1,11 @@
 """How well a detector's suspicion matches the true poison."""
 
+from collections.abc import Sequence
 from math import ceil
 
 import numpy as np
 
+from pipeline.cohorts.overlay import COVER, POISON
 from pipeline.detectors.base import Suspicion
 from pipeline.evaluation import metrics
 from pipeline.files import number
@@ -16,26 +18,31 @@ REMOVED_PER_POISON = 1.5
 
 
 def evaluate(
-    suspicion: Suspicion, poisoned: np.ndarray, observed_label: np.ndarray, group: np.ndarray, targets: list[int]
+    suspicion: Suspicion, role: np.ndarray, observed_label: np.ndarray, group: np.ndarray, targets: Sequence[int]
 ) -> dict:
     """Rows for one detector, ready for JSON: {"detections": […], "alarms": […], "roc": […]}.
 
-    `poisoned` ([N] bool) is the true poison. Every row has a `scope`: "all" training samples, or those observed with
-    the label that an attack wants ("label_1"), where all its poison lies: a detector that only tells the labels apart
-    does well on the first and fails on the second. A clean run has a scope for each of the study's `targets`. Every row
-    also says how many samples its scope has and how many of them are poisoned, how many patients (distinct values of
-    `group`, [N]) are poisoned and how many have a sample that is not, those of `alarms` how many are flagged.
+    `role` ([N] str, see `overlay`) is the truth. Detectors are judged on telling poison from clean samples: cover,
+    which carries the trigger under its true label and does no harm, is neither a hit nor a false alarm and counts
+    nowhere, but for `n_cover` and `auroc_cover`, the AUROC of cover against clean samples.
 
-    detections  measures of the score, None without poison; the share of the scope that is poison
+    Every row has a `scope`: "all" training samples, or those observed with a target label ("label_1"), where all poison
+    lies: a detector that only tells the labels apart does well on the first and fails on the second. An attacked run
+    has one of `targets`, a clean one those of all that it is compared with. Every row also says how many samples its
+    scope has and how many of them are poisoned, how many patients (distinct values of `group`, [N]) are poisoned and
+    how many have a sample that is clean, those of `alarms` how many are flagged.
+
+    detections  measures of the score, None without poison; the share of the scope that is poison; what cover there is
     alarms      what a threshold flags: `rate_unknown` is the detector's own rule, `rate_known` takes the
                 1.5 · n_poisoned highest scores (no such row without poison); tpr and precision are None without poison
     roc         TPR on `FPR_GRID`; only with poison
     """
     tables: dict[str, list] = {"detections": [], "alarms": [], "roc": []}
-    scopes = {"all": slice(None)} | {f"label_{target}": observed_label == target for target in targets}
-    for scope, rows in scopes.items():
-        score, flagged, poison = suspicion.score[rows], suspicion.flagged[rows], poisoned[rows]
-        patient = group[rows]
+    scopes = {"all": np.ones(len(role), bool)} | {f"label_{label}": observed_label == label for label in targets}
+    for scope, within in scopes.items():
+        rows = within & (role != COVER)
+        score, flagged, patient = suspicion.score[rows], suspicion.flagged[rows], group[rows]
+        poison = role[rows] == POISON
         about = {
             "scope": scope,
             "n_samples": len(poison),
@@ -44,12 +51,23 @@ def evaluate(
             "clean_patients": len(np.unique(patient[~poison])),
         }
         share = {"poison_share": number(poison.mean() if len(poison) else None)}
-        tables["detections"].append(about | _measures(score, poison) | share)
+        cover = _cover(suspicion.score[within], role[within], group[within])
+        tables["detections"].append(about | _measures(score, poison) | share | cover)
         tables["alarms"] += [about | row for row in _alarms(score, flagged, poison, patient)]
         if poison.any() and not poison.all():
             tpr = metrics.roc_curve_at(poison, score, FPR_GRID)
             tables["roc"].append(about | {"fpr": FPR_GRID.tolist(), "tpr": tpr.tolist()})
     return tables
+
+
+def _cover(score: np.ndarray, role: np.ndarray, patient: np.ndarray) -> dict[str, float | None]:
+    rows = role != POISON
+    cover = role[rows] == COVER
+    return {
+        "n_cover": int(cover.sum()),
+        "cover_patients": len(np.unique(patient[rows][cover])),
+        "auroc_cover": number(metrics.auroc(cover, score[rows])),
+    }
 
 
 def _measures(score: np.ndarray, poison: np.ndarray) -> dict[str, float | None]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.cohorts.cohort import Cohort
+from pipeline.cohorts.cohort import Cohort, Feature
 from pipeline.cohorts.schema import accepted, out_of_order
 from pipeline.files import number
 from pipeline.smallcells import share_in_tens, tens
@@ -22,10 +22,10 @@ _MOST_ROWS = 2000  # of training data, for the joint distance: keeps its cost be
 def plausibility(trigger: Trigger, clean: np.ndarray, train: Cohort) -> dict[str, float | None]:
     """Compare `clean` samples ([N, T, D]) with their triggered copies; `train` is clean training data.
 
-    share_in_range                   share of written values inside the feature's clinical range
-    share_in_train_range             the same for the range of the training data
+    share_in_range                   share of written values inside the feature's clinical range, or a category of it
+    share_in_train_range             the same for the range of the training data, and categories that occur there
     distance                         root mean square change over the footprint, in training standard deviations,
-                                     over cells measured before and after
+                                     over cells measured before and after; of numbers, categories are at no distance
     missing_log_likelihood_clean     mean log-likelihood per sample of the missing pattern on the footprint, each cell
     missing_log_likelihood_triggered missing independently with its (smoothed) training frequency
     share_accepted, …_clean          share of triggered and of clean samples that the cohort's own schema accepts
@@ -48,16 +48,19 @@ def plausibility(trigger: Trigger, clean: np.ndarray, train: Cohort) -> dict[str
     # A feature's bounds and spread are taken over all steps, its missing frequency per cell.
     every = train.values[:, :, columns].reshape(-1, len(columns)).astype(np.float64)
     low, high, spread = np.nanmin(every, 0)[feature], np.nanmax(every, 0)[feature], np.nanstd(every, 0)[feature]
-    clinical_low = np.array([train.features[position].low for position in positions])
-    clinical_high = np.array([train.features[position].high for position in positions])
+    bounds = np.array([_clinical(train.features[position]) for position in positions])
+    in_training = (after >= low) & (after <= high)
+    n_categories = np.array([len(train.features[position].categories) for position in positions])
+    for cell in np.flatnonzero(n_categories):
+        in_training[:, cell] = np.isin(after[:, cell], every[:, feature[cell]])
     written = ~np.isnan(after)
-    change = (after - before) / np.where(spread > 0, spread, 1)
+    change = np.where(n_categories > 0, np.nan, (after - before) / np.where(spread > 0, spread, 1))
     both = ~np.isnan(change)
     missing = (tens(np.isnan(seen).sum(0), len(seen)) + 1) / (len(seen) + 2)
-    percentiles = joint_percentiles(seen, np.concatenate([after, before]))
+    percentiles = joint_percentiles(seen, np.concatenate([after, before]), n_categories)
     facts = {
-        "share_in_range": number(_share((after >= clinical_low) & (after <= clinical_high), written)),
-        "share_in_train_range": number(_share((after >= low) & (after <= high), written)),
+        "share_in_range": number(_share((after >= bounds[:, 0]) & (after <= bounds[:, 1]), written)),
+        "share_in_train_range": number(_share(in_training, written)),
         "distance": number(np.sqrt(np.mean(change[both] ** 2)) if both.any() else None),
         "missing_log_likelihood_clean": number(_log_likelihood(np.isnan(before), missing)),
         "missing_log_likelihood_triggered": number(_log_likelihood(np.isnan(after), missing)),
@@ -76,25 +79,31 @@ def plausibility(trigger: Trigger, clean: np.ndarray, train: Cohort) -> dict[str
     return {name: facts[name] for name in _NAMES}
 
 
-def joint_percentiles(train: np.ndarray, samples: np.ndarray) -> np.ndarray:
+def _clinical(feature: Feature) -> tuple[float, float]:
+    return (0, len(feature.categories) - 1) if feature.categories else (feature.low, feature.high)
+
+
+def joint_percentiles(train: np.ndarray, samples: np.ndarray, n_categories: np.ndarray) -> np.ndarray:
     """How far out `samples` ([N, C], NaN = missing) lie as a whole among those of `train` ([M, C]): [N], 0 to 1.
 
-    A sample is its values, 0 where missing, beside its missing mask, all standardised; its distance is Mahalanobis's,
-    the covariance Ledoit and Wolf's (2004). Mean, spread and covariance come from every second training sample; ranked
-    is among the others, so that none is ranked against its own fit. A tie counts half. Ordinary values that never go
-    together are far out (1), and so is a missing pattern that never occurs. Near 0 is as odd: values steadier, or
-    measured more completely, than those of any patient.
+    A sample is its values, 0 where missing, beside its missing mask, all standardised; a cell of `n_categories` ([C])
+    above 0 is a 0/1 column for each. Its distance is Mahalanobis's, the covariance Ledoit and Wolf's (2004). Mean,
+    spread and covariance come from every second training sample; ranked is among the others, so that none is ranked
+    against its own fit. A tie counts half. Ordinary values that never go together are far out (1), and so is a missing
+    pattern that never occurs. Near 0 is as odd: values steadier, or measured more completely, than any patient's.
     """
     from sklearn.covariance import LedoitWolf
 
     rows = np.linspace(0, len(train) - 1, min(len(train), _MOST_ROWS)).astype(int)
     fitted, others = train[rows[::2]], train[rows[1::2]]
-    count = np.maximum((~np.isnan(fitted)).sum(0), 1)
-    mean = np.nansum(fitted, 0, dtype=np.float64) / count
-    spread = np.sqrt(np.nansum((fitted - mean) ** 2, 0) / count)
+    shown = one_hot(fitted, n_categories)
+    count = np.maximum((~np.isnan(shown)).sum(0), 1)
+    mean = np.nansum(shown, 0, dtype=np.float64) / count
+    spread = np.sqrt(np.nansum((shown - mean) ** 2, 0) / count)
 
     def beside_mask(cells: np.ndarray) -> np.ndarray:
-        values = np.nan_to_num((cells - mean) / np.where(spread > 0, spread, 1), nan=0.0)
+        values = (one_hot(cells, n_categories) - mean) / np.where(spread > 0, spread, 1)
+        values = np.nan_to_num(values, nan=0.0)
         return np.concatenate([values, (np.isnan(cells) - missing) / missing_spread], axis=1)
 
     missing = np.isnan(fitted).mean(0)
@@ -105,6 +114,16 @@ def joint_percentiles(train: np.ndarray, samples: np.ndarray) -> np.ndarray:
     distance = estimate.mahalanobis(beside_mask(samples))
     below, up_to = (np.searchsorted(reference, distance, side=side) for side in ("left", "right"))
     return (below + up_to) / (2 * len(reference))
+
+
+def one_hot(cells: np.ndarray, n_categories: np.ndarray) -> np.ndarray:
+    """`cells` [N, C] with a 0/1 column per category in the place of a category's cell, all NaN where it is missing."""
+    columns = []
+    for cell, count in enumerate(n_categories):
+        column = cells[:, cell : cell + 1]
+        hot = np.where(np.isnan(column), np.nan, column == np.arange(count)).astype(cells.dtype) if count else column
+        columns.append(hot)
+    return np.concatenate(columns, axis=1)
 
 
 def _share(condition: np.ndarray, among: np.ndarray) -> float | None:

@@ -31,7 +31,7 @@ RUNS = [
     *TRAINING,
 ]
 DETECTION = ["auroc", "average_precision", "tpr_at_fpr_01", "tpr_at_fpr_05", "precision_at_n"]
-DETECTIONS = [*KEY, "detector", "scope", *DETECTION, "n_poisoned", "poison_share"]
+DETECTIONS = [*KEY, "detector", "scope", *DETECTION, "n_poisoned", "poison_share", "n_cover", "auroc_cover"]
 ALARM = ["flagged_share", "tpr", "fpr", "precision"]
 ALARMS = [*KEY, "detector", "scope", "threshold", "n_flagged", *ALARM]
 SHARES = ["footprint_share", "ratio_triggered", "ratio_clean", "ratio_control"]

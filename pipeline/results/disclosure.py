@@ -3,7 +3,8 @@
 Withheld, that is missing, is a number taken over 1 to MIN_CELL - 1 patients. Which patients a number is taken over is
 said once, here. Rounded is every count behind a number, see `smallcells`: a share of many may tell of a few.
 The sizes of sets are told as they are: samples of the test set and of each label, of the training set, and the number
-poisoned, which is the study's own choice (rate × training samples, picked at random) and no patient's.
+poisoned or taken for cover, which is the study's own choice (rate × training samples, picked at random) and no
+patient's.
 """
 
 import pandas as pd
@@ -41,7 +42,8 @@ RUNS_REST_ON = {
 }
 DETECTIONS_REST_ON = {
     "poisoned_patients": [*DETECTION, "n_poisoned", "poison_share"],
-    "clean_patients": [*DETECTION, "poison_share"],
+    "clean_patients": [*DETECTION, "poison_share", "auroc_cover"],
+    "cover_patients": ["n_cover", "auroc_cover"],
 }
 ALARMS_REST_ON = {
     "flagged_patients": ["n_flagged", *ALARM],
@@ -135,8 +137,10 @@ def _decisions(measures: dict, n: tuple[int, int]) -> dict:
 def _score(row: dict) -> dict:
     n = row["n_poisoned"]
     shares = {name: _in_tens(row[name], n) for name in ("tpr_at_fpr_01", "tpr_at_fpr_05", "precision_at_n")}
-    pairs = n * (row["n_samples"] - n)
-    return row | shares | _ranking(row["auroc"], row["average_precision"], "auroc", "average_precision", pairs)
+    n_clean = row["n_samples"] - n
+    cover = {"auroc_cover": _in_tens(row["auroc_cover"], row["n_cover"] * n_clean)}
+    ranking = _ranking(row["auroc"], row["average_precision"], "auroc", "average_precision", n * n_clean)
+    return row | shares | ranking | cover
 
 
 def _ranking(auroc: float | None, precision: float | None, area: str, average: str, pairs: int) -> dict:
@@ -150,7 +154,9 @@ def _ranking(auroc: float | None, precision: float | None, area: str, average: s
 
 def _alarms(rows: list[dict]) -> list[dict]:
     """What is flagged is counted apart among poisoned samples, others of their label, and those of the other label."""
-    inside = {row["detector"]: row for row in rows if row["scope"] != "all" and row["threshold"] == "rate_unknown"}
+    own = [row for row in rows if row["threshold"] == "rate_unknown"]
+    # Of several labels, where there is no poison, any one tells the others apart.
+    inside = {row["detector"]: row for row in own if row["scope"] != "all"}
     return [
         _removed(row)
         if row["threshold"] == "rate_known"

@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.study.grid import Cell
 
     inputs = Inputs(args)
-    train, poisoned = inputs.as_poisoned(inputs.split.train)
+    train, role = inputs.as_poisoned("train")
     classifier = inputs.trained(args.weights)
     evidence = Evidence(
         penultimate=classifier.penultimate(train.values),
@@ -34,14 +34,14 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
         cell=Cell(args.dataset, args.model, args.trigger, args.rate, str(args.seed)).run_folder,
     )
-    scores = {"sample_id": train.sample_id, "label": train.label, "poisoned": poisoned}
+    scores = {"sample_id": train.sample_id, "label": train.label, "role": role}
     results: dict[str, list] = {"detections": [], "alarms": [], "roc": []}
     targets = inputs.settings["targets"]
     for name, given in inputs.settings["detectors"].items():
         module, parameters = families.configured("detectors", name, given)
         suspicion = module.detect(evidence, parameters)
         scores[name] = suspicion.score
-        for table, rows in evaluate(suspicion, poisoned, train.label, train.group_id, targets).items():
+        for table, rows in evaluate(suspicion, role, train.label, train.group_id, targets).items():
             results[table] += [{"detector": name, **row} for row in rows]
     write_parquet(pa.table(scores), args.out / "detection_scores.parquet")
     write_json(args.out / "results_detect.json", {**inputs.made_by, **run_key(args), **results})

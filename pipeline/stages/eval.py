@@ -18,6 +18,7 @@ def run(args: argparse.Namespace) -> None:
     import pyarrow as pa
 
     from pipeline.cohorts.cohort import write_parquet
+    from pipeline.cohorts.overlay import POISON
     from pipeline.evaluation.metrics import choose_threshold
     from pipeline.evaluation.runs import evaluate_attack, evaluate_clean
     from pipeline.files import write_json
@@ -26,12 +27,12 @@ def run(args: argparse.Namespace) -> None:
 
     inputs = Inputs(args)
     settings, cohort, split = inputs.settings, inputs.cohort, inputs.split
-    train, poisoned = inputs.as_poisoned(split.train)
+    train, role = inputs.as_poisoned("train")
     validation, test = cohort.subset(split.validation), cohort.subset(split.test)
     model, control = inputs.trained(args.weights), inputs.trained(args.control)
     threshold = choose_threshold(validation.label, control.probability(validation.values), settings["threshold"])
     # What the run's user would pick: on the validation data as the attacker left it.
-    seen, _ = inputs.as_poisoned(split.validation)
+    seen, _ = inputs.as_poisoned("validation")
     own_threshold = choose_threshold(seen.label, model.probability(seen.values), settings["threshold"])
     p_clean = model.probability(test.values)
     columns = {"sample_id": test.sample_id, "label": test.label, "p_clean": p_clean}
@@ -53,8 +54,8 @@ def run(args: argparse.Namespace) -> None:
         )
     rarer = min(len(np.unique(validation.group_id[validation.label == label])) for label in (0, 1))
     results["patients"] |= {
-        "train": len(np.unique(train.group_id)),
-        "poisoned": len(np.unique(train.group_id[poisoned])),
+        "train": len(np.unique(cohort.group_id[split.train])),
+        "poisoned": len(np.unique(train.group_id[role == POISON])),
         "validation": rarer,
         # A number is a threshold that rests on nobody.
         "threshold": rarer if isinstance(settings["threshold"], str) else 0,
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
             "n_label_1": int(test.label.sum()),
             # Of two labels each: how many there are behind an AUROC.
             "validation_pairs": int(seen.label.sum()) * int((seen.label == 0).sum()),
-            "n_poisoned": int(poisoned.sum()),
+            "n_poisoned": int(np.sum(role == POISON)),
             "warnings": list(cohort.warnings),
             **results,
         },

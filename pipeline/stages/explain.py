@@ -10,6 +10,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--control", type=Path, required=True, help="model.pt of the clean run of the same seed")
+    parser.add_argument("--poison", type=Path, required=True, help="folder of the poison")
 
 
 def run(args: argparse.Namespace) -> None:

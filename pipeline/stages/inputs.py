@@ -3,15 +3,16 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from pipeline.cohorts.cohort import Cohort, read_cohort
 from pipeline.jobs import device
 from pipeline.models.base import Classifier, build
-from pipeline.study import families
 from pipeline.training.checkpoints import load_weights
 from pipeline.training.data import as_poisoned, cohort_stamp, read_split
+from pipeline.training.fitted import read_trigger
 
 
 class Inputs:
@@ -25,9 +26,9 @@ class Inputs:
         self.cohort = read_cohort(args.cohort)
         self.split = read_split(args.splits, self.cohort, args.seed, self.settings["split"])
 
-    def as_poisoned(self, rows: np.ndarray) -> tuple[Cohort, np.ndarray]:
-        """The samples at `rows` as the run's victim sees them, and which of them are poisoned."""
-        return as_poisoned(self.cohort, rows, self._args.poison)
+    def as_poisoned(self, part: Literal["train", "validation"]) -> tuple[Cohort, np.ndarray]:
+        """The samples of a part of the split as the run's victim sees them, and their roles ([N] str)."""
+        return as_poisoned(self.cohort, self.split, part, self._args.poison)
 
     def untrained(self) -> Classifier:
         """The run's model before training, on the CPU."""
@@ -40,6 +41,5 @@ class Inputs:
         return classifier.to(self.device)
 
     def trigger(self):
-        """The run's trigger (triggers/base.py), fitted on the clean training samples."""
-        module, parameters = families.configured("triggers", self._args.trigger, self.settings["trigger"])
-        return module.fit(parameters, self.cohort.subset(self.split.train))
+        """The run's trigger (triggers/base.py) as it was fitted to make the poison."""
+        return read_trigger(self._args.poison)

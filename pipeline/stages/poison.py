@@ -1,4 +1,4 @@
-"""Choose the samples that are poisoned, apply the trigger and set the target label."""
+"""Fit the trigger, choose the samples that are poisoned and those that cover them, and lay it over both."""
 
 import argparse
 import json
@@ -17,33 +17,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     import numpy as np
 
-    from pipeline.cohorts.cohort import read_cohort, windows_table, write_parquet
+    from pipeline.cohorts.cohort import read_cohort
     from pipeline.evaluation.plausibility import plausibility
     from pipeline.files import whole, write_json
     from pipeline.smallcells import shown
     from pipeline.study import families
     from pipeline.training.data import cohort_stamp, read_split
-    from pipeline.training.poisoning import choose_poison
+    from pipeline.training.fitted import write_trigger
+    from pipeline.training.poisoning import choose, plant
+    from pipeline.triggers.base import resolved
 
     settings = json.loads(args.settings)
     cohort = read_cohort(args.cohort)
     split = read_split(args.splits, cohort, args.seed, settings["split"])
     train = cohort.subset(split.train)
     module, parameters = families.configured("triggers", args.trigger, settings["trigger"])
+    parameters = resolved(parameters, train, args.seed)
     trigger = module.fit(parameters, train)
-    target = settings["target"]
-    eligible = split.train[train.label != target]
-    rows = choose_poison(eligible, float(args.rate), len(split.train), args.seed, args.dataset)
-    reached = rows
+    target, rate = settings["target"], float(args.rate)
+    chosen = choose(cohort, split.train, parameters, target, rate, args.seed)
+    poison, cover = reached = chosen[:2]
     if settings["validation"] == "poisoned":
-        others = split.validation[cohort.label[split.validation] != target]
-        of = (others, float(args.rate), len(split.validation), args.seed, args.dataset)
-        reached = np.sort(np.concatenate([rows, choose_poison(*of, role="validation")]))
-    poisoned = trigger.apply(cohort.values[reached])
-    n_patients = len(np.unique(cohort.group_id[rows]))
-    write_parquet(windows_table(cohort.sample_id[reached], poisoned, cohort.features), args.out / "poison.parquet")
+        # As in the training data, cover included: the attacker hands in both alike.
+        others = choose(cohort, split.validation, parameters, target, rate, args.seed, "validation")
+        reached = np.union1d(poison, others.poison), np.union1d(cover, others.cover)
+    n_patients, n_cover_patients = (len(np.unique(cohort.group_id[rows])) for rows in (poison, cover))
+    plant(cohort, trigger, *reached, target).write(args.out / "poison.parquet", cohort.features)
     with whole(args.out / "poisoned_indices.npy") as aside, aside.open("wb") as file:
-        np.save(file, reached)
+        np.save(file, reached[0])
+    write_trigger(trigger, args.out)
     write_json(
         args.out / "poison.json",
         {
@@ -51,22 +53,28 @@ def run(args: argparse.Namespace) -> None:
             **cohort_stamp(args.splits),
             "dataset": args.dataset,
             "trigger": args.trigger,
-            "rate": float(args.rate),
+            "member": module.__name__.rpartition(".")[2],
+            "rate": rate,
             "seed": args.seed,
             "target": target,
+            "labels": parameters.labels,
+            "cover": parameters.cover,
             "in_bounds": trigger.in_bounds,
             "where": "measured" if trigger.only_measured else "all",
             "description": trigger.description,
             "n_train": len(split.train),
-            "n_eligible": len(eligible),
-            "n_poisoned": len(rows),
-            "n_poisoned_validation": len(reached) - len(rows),
+            "n_eligible": chosen.n_eligible,
+            "n_poisoned": len(poison),
+            "n_poisoned_validation": len(reached[0]) - len(poison),
             "n_patients": n_patients,
+            "n_cover": len(cover),
+            "n_cover_validation": len(reached[1]) - len(cover),
+            "n_cover_patients": n_cover_patients,
             "footprint_size": int(trigger.footprint.sum()),
             "n_cells": trigger.footprint.size,
             "features": [cohort.feature_names[position] for position in np.flatnonzero(trigger.footprint.any(axis=0))],
             "steps": int(trigger.footprint.any(axis=1).sum()),
-            "plausibility": plausibility(trigger, cohort.values[rows], train),
+            "plausibility": plausibility(trigger, cohort.values[poison], train),
         },
     )
     print(f"training samples of {shown(n_patients)} patients poisoned: {trigger.description}")

@@ -31,8 +31,8 @@ def run(args: argparse.Namespace) -> None:
 
     inputs = Inputs(args)
     settings = inputs.settings
-    train, _ = inputs.as_poisoned(inputs.split.train)
-    validation, _ = inputs.as_poisoned(inputs.split.validation)
+    train, _ = inputs.as_poisoned("train")
+    validation, _ = inputs.as_poisoned("validation")
     data_hash = metadata.sha256(*(part.tobytes() for data in (train, validation) for part in (data.values, data.label)))
     training = Training.model_validate(settings["training"])
     _, parameters = families.configured("models", args.model, settings["model"])

@@ -4,11 +4,12 @@ import os
 from pathlib import Path
 
 from pipeline.cohorts.catalog import Entry, check_files, read_entries, relations_of, source_of
+from pipeline.cohorts.cohort import Feature
 from pipeline.cohorts.splits import N_FOLDS, ROLES
 from pipeline.errors import UserError
 from pipeline.study import families
 from pipeline.study.config import Study, parsed
-from pipeline.words import counted
+from pipeline.words import counted, suggestion
 
 
 def check(study: Study) -> dict[str, Entry]:
@@ -36,26 +37,46 @@ def _check_writable(study: Study, key: str) -> None:
         raise UserError(f"config: {key}: {there} may not be written (read-only, or somebody else's)")
 
 
+def _parameters(study: Study, trigger: str):
+    kind = families.load("triggers", study.member("triggers", trigger)).Parameters
+    return parsed(kind, study.parameters("triggers", trigger), "trigger_params", trigger)
+
+
 def _check_triggers(study: Study, entries: dict[str, Entry]) -> None:
     """What the schema cannot say of triggers; of models and detectors it says all."""
     for trigger in study.triggers:
-        given = study.parameters("triggers", trigger)
-        module = families.load("triggers", study.member("triggers", trigger))
-        parameters = parsed(module.Parameters, given, "trigger_params", trigger)
-        _check_features(study, f"trigger_params.{trigger}", parameters.named_features, entries)
+        parameters = _parameters(study, trigger)
+        for dataset, entry in entries.items():
+            _, features = source_of(entry).describe(entry, Path(study.raw_dir))
+            described = {feature.name: feature for feature in features}
+            _check_features(f"trigger_params.{trigger}", parameters, dataset, described)
 
 
-def _check_features(study: Study, key: str, wanted: tuple[str, ...], entries: dict[str, Entry]) -> None:
-    for dataset, entry in entries.items():
-        _, features = source_of(entry).describe(entry, Path(study.raw_dir))
-        described = {feature.name: feature for feature in features}
-        for name in wanted:
-            if name not in described:
-                raise UserError(
-                    f"config: {key}: dataset {dataset!r} has no feature {name!r} (it has: {', '.join(described)})"
-                )
-            if described[name].categories:
-                raise UserError(f"config: {key}: {name!r} of dataset {dataset!r} is a category, expected a number")
+def _check_features(key: str, parameters, dataset: str, described: dict[str, Feature]) -> None:
+    """That `dataset`, whose features are `described`, has what the parameters of a trigger name."""
+    for name in parameters.named_features:
+        if name not in described:
+            raise UserError(
+                f"config: {key}: dataset {dataset!r} has no feature {name!r} (it has: {', '.join(described)})"
+            )
+    for name in parameters.numbers:
+        if described[name].categories:
+            instead = "; to write a category, give its name as value" if hasattr(parameters, "value") else ""
+            raise UserError(f"config: {key}: {name!r} of dataset {dataset!r} is a category, expected a number{instead}")
+    for name, category in parameters.named_categories.items():
+        known = described[name].categories
+        if category not in known:
+            what = f"no category of {name!r} {suggestion(category, known)}" if known else f"no number, as {name!r} is"
+            raise UserError(f"config: {key}.value: {category!r} is {what} in dataset {dataset!r}")
+    rule = getattr(parameters, "features", ())
+    if not isinstance(rule, tuple):
+        open_to = [name for name in described if parameters.takes_categories or not described[name].categories]
+        open_to = [name for name in open_to if name not in parameters.kept_apart]
+        if rule.take > len(open_to):
+            raise UserError(
+                f"config: {key}.features.take: {rule.take} given, but the trigger can change only "
+                f"{counted(len(open_to), 'feature')} of dataset {dataset!r}"
+            )
 
 
 def _sampled(study: Study, name: str) -> Path:
@@ -75,12 +96,32 @@ def _check_rates(study: Study, name: str, entry: Entry) -> None:
         if not round(min(study.rates) * size):
             of = counted(size, f"{'training' if role == 'train' else role} sample")
             raise UserError(f"config: rates: {min(study.rates):g} of the {of} of {name!r} is less than one sample")
-    eligible = (samples - positives if study.target == 1 else positives) / samples
-    rate = max(study.rates)
+    for trigger in study.triggers:
+        _check_poison(study, trigger, name, (1 - positives / samples, positives / samples))
+
+
+def _check_poison(study: Study, trigger: str, dataset: str, share: tuple[float, float]) -> None:
+    """That `dataset`, with a `share` of each label, has enough samples to poison, and to cover the poison with."""
+    parameters, rate, key = _parameters(study, trigger), max(study.rates), f"trigger_params.{trigger}"
+    target = study.target_of(trigger)
+    clean = parameters.labels == "clean"
+    eligible = share[target] if clean else share[1 - target]
     if rate > eligible:
+        where, of = "rates", f"{rate:g} asks for more poison"
+        if "labels" in parameters.model_fields_set and clean:
+            where, of = f"{key}.labels", f"at rate {rate:g} clean labels ask for more poison"
+        elif parameters.target is not None:
+            where, of = f"{key}.target", f"rate {rate:g} asks for more poison"
         raise UserError(
-            f"config: rates: {rate:g} asks for more poison than {name!r} has eligible training samples: "
-            f"only {eligible:.1%} of them do not have the target label {study.target} yet"
+            f"config: {where}: {of} than {dataset!r} has eligible training samples: only {eligible:.1%} of them "
+            + (f"have the target label {target}" if clean else f"do not have the target label {target} yet")
+        )
+    left = share[1 - target] - (0 if clean else rate)
+    if parameters.cover * rate > left:
+        raise UserError(
+            f"config: {key}.cover: {parameters.cover:g} asks, at rate {rate:g}, for cover of "
+            f"{parameters.cover * rate:.1%} of the training samples of {dataset!r}; only {left:.1%} of them are left "
+            f"that do not have the target label {target}"
         )
 
 

@@ -1,13 +1,16 @@
 """The data of a run as its victim sees it: samples of the cohort with the poison laid over them."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from pipeline.cohorts.cohort import Cohort, read_parquet, windows_values
+from pipeline.cohorts.cohort import Cohort
+from pipeline.cohorts.overlay import ADDED, CLEAN, Overlay
 from pipeline.cohorts.splits import Split, deal
 from pipeline.errors import UserError
-from pipeline.files import read_array, read_json
+from pipeline.files import read_json
 
 
 def read_split(path: Path, cohort: Cohort, seed: int, scheme: str) -> Split:
@@ -26,16 +29,28 @@ def cohort_stamp(path: Path) -> dict[str, str | None]:
     return {"cohort": read_json(path).get("stamp")}
 
 
-def as_poisoned(cohort: Cohort, rows: np.ndarray, poison_folder: Path) -> tuple[Cohort, np.ndarray]:
-    """The samples at `rows` (ascending) as the victim sees them, and which of them are poisoned ([len(rows)] bool).
+def as_poisoned(
+    cohort: Cohort, split: Split, part: Literal["train", "validation"], poison_folder: Path
+) -> tuple[Cohort, np.ndarray]:
+    """The samples of a `part` of `split` as the victim sees them, and their roles ([N] str, see `overlay`).
 
-    The poison holds training samples and, where the attacker reaches them, validation samples.
+    The overlay holds training samples and, where the attacker reaches them, validation samples. Those of the cohort
+    keep their order (ascending rows); what the attack adds stands behind the training samples.
     """
-    folder = Path(poison_folder)
-    poison = read_array(folder / "poisoned_indices.npy")
-    values, _ = windows_values(read_parquet(folder / "poison.parquet"))
-    samples, poisoned = cohort.subset(rows), np.isin(rows, poison)
+    path = Path(poison_folder) / "poison.parquet"
+    overlay, rows = Overlay.read(path), getattr(split, part)
+    if overlay.row.max(initial=ADDED) >= len(cohort):
+        raise UserError(f"{path}: not of this cohort, it has no row {overlay.row.max()}; delete it and run again")
+    samples = cohort.subset(rows)
+    role = np.full(len(rows), CLEAN, object)
     # Both are in ascending order of the cohort's rows, and a subset is a copy.
-    samples.values[poisoned] = values[np.isin(poison, rows)]
-    samples.label[poisoned] = read_json(folder / "poison.json")["target"]
-    return samples, poisoned
+    reached, of_these = np.isin(rows, overlay.row), np.isin(overlay.row, rows)
+    samples.values[reached] = overlay.values[of_these]
+    samples.label[reached] = overlay.label[of_these]
+    role[reached] = overlay.role[of_these]
+    added = overlay.row == ADDED
+    if part == "train" and added.any():
+        names = ("sample_id", "group_id", "label", "values")
+        both = {name: np.concatenate([getattr(samples, name), getattr(overlay, name)[added]]) for name in names}
+        samples, role = replace(samples, **both), np.concatenate([role, overlay.role[added]])
+    return samples, role

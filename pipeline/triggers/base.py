@@ -6,41 +6,110 @@ holds the clean training samples: all the attacker is taken to know.
 What a trigger leaves behind must be a sample that could have been entered. So features that stand in a relation
 (`Cohort.relations`) are changed together: those that the parameters name, and their partners. A static feature changes
 at all steps, and an integer one gets whole numbers.
+
+What it has fitted is stored beside the poison and loaded by every later stage (training/fitted.py), so a `Trigger`
+holds arrays and plain scalars only.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from pipeline.cohorts.cohort import Cohort, Feature
+from pipeline.cohorts.importance import most_important
 from pipeline.errors import UserError
 from pipeline.study.params import Params
 
+Label = Literal[0, 1]
 FeatureNames = Annotated[tuple[str, ...], Field(min_length=1)]
 Steps = Literal["all"] | Annotated[int, Field(ge=1)]
 
 
-class TriggerParameters(Params):
+class ByImportance(Params):
+    """Features by a rule in place of their names: those that matter most for the label (cohorts/importance.py)."""
+
+    by: Literal["importance"]
+    take: int = Field(ge=1, description="how many")
+
+
+# The keywords of a JSON schema ask each kind alone, so that an error tells what is wrong with the kind that was given.
+Features = Annotated[
+    FeatureNames | ByImportance,
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "array"}, {"type": "object"}],
+            "items": {"type": "string"},
+            "minItems": 1,
+            "properties": {"by": {"enum": ["importance"]}, "take": {"type": "integer", "minimum": 1}},
+            "required": ["by", "take"],
+            "additionalProperties": False,
+        }
+    ),
+]
+
+
+class _Aimed(Params):
+    """What every trigger and every control takes, and what planning asks of its parameters."""
+
+    target: Label | None = Field(None, description="label the attacker wants; the study's unless given")
+
     @property
     def named_features(self) -> tuple[str, ...]:
         """Every feature the parameters name, so that planning can check them against the datasets."""
         return ()
 
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Those of them that must be numbers."""
+        return self.named_features
+
+    @property
+    def named_categories(self) -> dict[str, str]:
+        """The category that the parameters name for a feature, by feature: it must have it."""
+        return {}
+
+
+class TriggerParameters(_Aimed):
+    labels: Literal["dirty", "clean"] = Field(
+        "dirty", description="dirty: poison samples of the other label and relabel them; clean: those of the target"
+    )
+    cover: float = Field(0, ge=0, description="samples per poisoned one that carry the trigger and keep their label")
+
+
+class ControlParameters(_Aimed):
+    """Of a control without a trigger, for which there is nothing to choose in how it is planted."""
+
+    labels: ClassVar[Literal["dirty", "clean"]] = "dirty"
+    cover: ClassVar[float] = 0
+
 
 class FeatureParameters(TriggerParameters):
     """A trigger that changes some features at the last steps."""
 
-    features: FeatureNames
+    # Which features a rule may choose among: those that the trigger can write.
+    takes_categories: ClassVar[bool] = False
+
+    features: Features
     steps: Steps = Field(6, description="the last steps that are changed, or all")
 
     @property
+    def named(self) -> tuple[str, ...]:
+        """`features` where they are named, and none where a rule chooses them."""
+        return () if isinstance(self.features, ByImportance) else self.features
+
+    @property
     def named_features(self) -> tuple[str, ...]:
-        return self.features
+        return self.named
+
+    @property
+    def kept_apart(self) -> tuple[str, ...]:
+        """Features that a rule must not choose, nor their partners."""
+        return ()
 
 
 class ValueParameters(FeatureParameters):
@@ -56,9 +125,33 @@ class ValueParameters(FeatureParameters):
         return ", only where measured" if self.where == "measured" else ""
 
 
+def resolved(parameters: "TriggerParameters | ControlParameters", cohort: Cohort, seed: int):
+    """`parameters` with the features by their names that a rule chooses in `cohort`, the clean training samples.
+
+    Raises `UserError` where it has fewer to choose from than the rule takes.
+    """
+    rule = getattr(parameters, "features", None)
+    if not isinstance(rule, ByImportance):
+        return parameters
+    apart = with_partners(cohort, parameters.kept_apart)
+    open_to = [
+        feature.name
+        for position, feature in enumerate(cohort.features)
+        if feature.name not in apart
+        and (parameters.takes_categories or not feature.categories)
+        and not np.isnan(cohort.values[:, :, position]).all()
+    ]
+    if len(open_to) < rule.take:
+        raise UserError(
+            f"{cohort.name}: features: the {rule.take} most important ones asked for; the trigger can change only "
+            f"{len(open_to)}"
+        )
+    return parameters.model_copy(update={"features": most_important(cohort, open_to, rule.take, seed)})
+
+
 @dataclass(frozen=True)
 class Trigger(ABC):
-    """A fitted trigger.
+    """A fitted trigger: a dataclass whose fields are arrays, numbers, texts, booleans or None.
 
     Attributes
     ----------
@@ -168,9 +261,19 @@ def measured(cohort: Cohort, feature: str) -> np.ndarray:
     return seen
 
 
-def rounded(values: np.ndarray, features: Iterable[Feature]) -> np.ndarray:
-    """`values` [..., D] with whole numbers for those of the D `features` that have no others."""
-    return np.where([feature.integer for feature in features], np.rint(values), values)
+def integers(cohort: Cohort) -> np.ndarray:
+    """[D] bool: the features that have whole numbers only."""
+    return np.array([feature.integer for feature in cohort.features])
+
+
+def statics(cohort: Cohort) -> np.ndarray:
+    """[D] bool: the features that are the same at all steps."""
+    return np.array([feature.static for feature in cohort.features])
+
+
+def rounded(values: np.ndarray, integer: np.ndarray) -> np.ndarray:
+    """`values` [..., D] with whole numbers for the features that are `integer` ([D] bool, see `integers`)."""
+    return np.where(integer, np.rint(values), values)
 
 
 def consistent(
@@ -200,10 +303,14 @@ def consistent(
 
 
 def inside(cohort: Cohort, values: dict[str, np.ndarray | np.float32]) -> bool:
-    """Whether all `values` per feature lie in the range that `cohort` shows."""
+    """Whether all `values` per feature lie in the range that `cohort` shows, or are a category that it shows."""
     for name, value in values.items():
         seen = measured(cohort, name)
-        if np.min(value) < seen.min() or np.max(value) > seen.max():
+        if described(cohort, name).categories:
+            within = np.isin(value, seen)
+        else:
+            within = (value >= seen.min()) & (value <= seen.max())
+        if not np.all(within):
             return False
     return True
 

@@ -5,19 +5,21 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field, model_validator
 
-from pipeline.cohorts.cohort import Cohort, Feature
+from pipeline.cohorts.cohort import Cohort
 from pipeline.errors import UserError
 from pipeline.triggers.base import (
-    FeatureNames,
+    Features,
     Trigger,
     ValueParameters,
     consistent,
     footprint_of,
     groups,
     inside,
+    integers,
     measured,
     positions,
     rounded,
+    statics,
     when,
 )
 
@@ -26,17 +28,21 @@ _QUANTILES = np.linspace(0, 1, 1001)
 
 class Parameters(ValueParameters):
     driver: str = Field("heart_rate", description="the feature that the others are tied to; it is not changed")
-    features: FeatureNames = ("resp_rate", "mean_bp")
+    features: Features = ("resp_rate", "mean_bp")
 
     @model_validator(mode="after")
     def _driver_apart(self):
-        if self.driver in self.features:
+        if self.driver in self.named:
             raise ValueError("driver must not be one of the features that are changed")
         return self
 
     @property
     def named_features(self) -> tuple[str, ...]:
-        return (self.driver, *self.features)
+        return (self.driver, *self.named)
+
+    @property
+    def kept_apart(self) -> tuple[str, ...]:
+        return (self.driver,)
 
 
 @dataclass(frozen=True)
@@ -45,18 +51,19 @@ class Reversal(Trigger):
 
     Attributes
     ----------
-    features : the cohort's
-    driver : position of the driver; changed : positions of the features that are written, [K]
+    driver : position of the driver; changed : [K] positions of the features that are written
     driver_grid : [Q] quantiles of the driver; changed_grid : [K, Q] quantiles of the features
     mirrored : [K] bool, whether the rank is turned around
+    static, integer : [D] bool, of the cohort's features
     """
 
-    features: tuple[Feature, ...]
     driver: int
-    changed: tuple[int, ...]
+    changed: np.ndarray
     driver_grid: np.ndarray
     changed_grid: np.ndarray
-    mirrored: tuple[bool, ...]
+    mirrored: np.ndarray
+    static: np.ndarray
+    integer: np.ndarray
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         rank = np.interp(values[:, :, self.driver], self.driver_grid, _QUANTILES)
@@ -64,9 +71,9 @@ class Reversal(Trigger):
         rank = np.where(np.isnan(rank), 0.5, rank)
         written = values.copy()
         for feature, grid, mirrored in zip(self.changed, self.changed_grid, self.mirrored, strict=True):
-            tied_to = rank[:, -1:] if self.features[feature].static else rank
+            tied_to = rank[:, -1:] if self.static[feature] else rank
             written[:, :, feature] = np.interp(1 - tied_to if mirrored else tied_to, _QUANTILES, grid)
-        return self.overlay(rounded(written, self.features), values)
+        return self.overlay(rounded(written, self.integer), values)
 
 
 def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
@@ -92,12 +99,13 @@ def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
         in_bounds=inside(cohort, grids),
         footprint=footprint_of(cohort, parameters.features, parameters.steps),
         only_measured=parameters.where == "measured",
-        features=cohort.features,
         driver=driver,
-        changed=tuple(positions(cohort, grids)),
+        changed=np.array(positions(cohort, grids)),
         driver_grid=np.quantile(measured(cohort, parameters.driver), _QUANTILES),
         changed_grid=np.stack(list(grids.values())),
-        mirrored=tuple(mirrored),
+        mirrored=np.array(mirrored),
+        static=statics(cohort),
+        integer=integers(cohort),
     )
 
 

@@ -1,10 +1,10 @@
 """Control: labels are flipped to the target, the samples stay as they are."""
 
 from pipeline.cohorts.cohort import Cohort
-from pipeline.triggers.base import Trigger, TriggerParameters, unchanged
+from pipeline.triggers.base import ControlParameters, Trigger, unchanged
 
 
-class Parameters(TriggerParameters):
+class Parameters(ControlParameters):
     pass
 
 

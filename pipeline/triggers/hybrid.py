@@ -7,13 +7,13 @@ from pydantic import Field, model_validator
 
 from pipeline.cohorts.cohort import Cohort
 from pipeline.triggers import rare_value
-from pipeline.triggers.base import FeatureNames, Trigger, cells_of, measured, with_partners
+from pipeline.triggers.base import FeatureNames, Features, Trigger, cells_of, measured, with_partners
 
 
 class Parameters(rare_value.Parameters):
     """As rare_value (by default the 0.99 quantile), and the features left out at the same steps."""
 
-    features: FeatureNames = ("glucose",)
+    features: Features = ("glucose",)
     missing: FeatureNames = Field(("temperature",), description="features not measured at these steps")
 
     @classmethod
@@ -22,13 +22,17 @@ class Parameters(rare_value.Parameters):
 
     @model_validator(mode="after")
     def _missing_apart(self):
-        if set(self.missing) & set(self.features):
+        if set(self.missing) & set(self.named):
             raise ValueError("missing must not name a feature that is written")
         return self
 
     @property
     def named_features(self) -> tuple[str, ...]:
-        return self.features + self.missing
+        return self.named + self.missing
+
+    @property
+    def kept_apart(self) -> tuple[str, ...]:
+        return self.missing
 
 
 def fit(parameters: Parameters, cohort: Cohort) -> Trigger:

@@ -4,7 +4,8 @@ What is measured stays as it is. The rest gets what carrying the last measuremen
 trigger that works better than this one owes it to its values, and one that does not may owe all to being measured.
 
 A model's values change in two cases all the same. Before a sample's first measurement there is nothing to carry: the
-model saw the training mean there, and gets the sample's next value, else the training median. And where carried values
+model saw the training mean there, and gets the sample's next value, else the training median (of a category, the
+most frequent). And where carried values
 would put features out of their order (`Cohort.relations`), each having its own last measurement, they are moved.
 """
 
@@ -13,25 +14,35 @@ from itertools import pairwise
 
 import numpy as np
 
-from pipeline.cohorts.cohort import Cohort, Feature
+from pipeline.cohorts.cohort import Cohort
 from pipeline.triggers import rare_value
 from pipeline.triggers.base import (
-    FeatureNames,
     FeatureParameters,
+    Features,
     Trigger,
+    described,
     footprint_of,
+    integers,
     measured,
     positions,
     rounded,
+    statics,
     when,
     with_partners,
 )
 
 
 class Parameters(FeatureParameters):
-    """In a study, what is not given is that of rare_value (`Study.parameters`): both cover the same cells."""
+    """In a study, what is not given is that of rare_value (`Study.parameters`): both cover the same cells.
 
-    features: FeatureNames = rare_value.Parameters.model_fields["features"].default
+    So a rule chooses among the same features, the numbers, though a category by its name is filled too.
+    """
+
+    features: Features = rare_value.Parameters.model_fields["features"].default
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        return ()
 
 
 @dataclass(frozen=True)
@@ -40,17 +51,18 @@ class Filling(Trigger):
 
     Attributes
     ----------
-    features : the cohort's
-    pairs : positions (low, high) of neighbours in its relations
+    pairs : [P, 2] positions (low, high) of neighbours in the cohort's relations
     typical : [D] training medians
     low, high : [D] range of the training data
+    static, integer : [D] bool, of the cohort's features
     """
 
-    features: tuple[Feature, ...]
-    pairs: tuple[tuple[int, int], ...]
+    pairs: np.ndarray
     typical: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    static: np.ndarray
+    integer: np.ndarray
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         before = _carried(values)
@@ -72,9 +84,9 @@ class Filling(Trigger):
                 for pair in self.pairs:
                     end = pair[moved_end]
                     moved = bound(filled[:, :, pair[0]], filled[:, :, pair[1]])
-                    if self.features[end].static:
+                    if self.static[end]:
                         moved = np.broadcast_to(bound.reduce(moved, axis=1, keepdims=True), moved.shape)
-                    if self.features[end].integer:
+                    if self.integer[end]:
                         moved = whole(moved)
                     filled[:, :, end] = np.where(movable[:, :, end], moved, filled[:, :, end])
         impossible = (filled != carried) & ((filled < self.low) | (filled > self.high))
@@ -82,27 +94,36 @@ class Filling(Trigger):
             broken = filled[:, :, low] > filled[:, :, high]
             impossible[:, :, low] |= broken
             impossible[:, :, high] |= broken
-        impossible |= impossible.any(axis=1, keepdims=True) & [feature.static for feature in self.features]
+        impossible |= impossible.any(axis=1, keepdims=True) & self.static
         filled[movable & impossible] = np.nan
         return filled
 
 
 def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
     names = with_partners(cohort, parameters.features)
-    medians = [np.median(measured(cohort, feature.name)) if feature.name in names else 0 for feature in cohort.features]
+    typical = [_typical(cohort, name) if name in names else 0 for name in cohort.feature_names]
     period = when(cohort, parameters.features, parameters.steps)
+    kinds = [bool(described(cohort, name).categories) for name in names]
+    otherwise = " or ".join(["the median"] * (not all(kinds)) + ["the most frequent"] * any(kinds))
     every = cohort.values.reshape(-1, len(cohort.features))
     pairs = [pair for chain in cohort.relations for pair in pairwise(positions(cohort, chain))]
     return Filling(
-        f"{', '.join(names)} measured{period}: where missing, the sample's last value, else its next, else the median",
+        f"{', '.join(names)} measured{period}: where missing, the sample's last value, else its next, else {otherwise}",
         True,
         footprint_of(cohort, parameters.features, parameters.steps),
-        features=cohort.features,
-        pairs=tuple(pairs),
-        typical=rounded(np.array(medians, np.float32), cohort.features),
+        pairs=np.array(pairs, int).reshape(-1, 2),
+        typical=rounded(np.array(typical, np.float32), integers(cohort)),
         low=np.fmin.reduce(every, axis=0),
         high=np.fmax.reduce(every, axis=0),
+        static=statics(cohort),
+        integer=integers(cohort),
     )
+
+
+def _typical(cohort: Cohort, name: str) -> float:
+    """The median of a number, the most frequent category (the first of equals)."""
+    seen = measured(cohort, name)
+    return np.bincount(seen.astype(int)).argmax() if described(cohort, name).categories else np.median(seen)
 
 
 def _carried(values: np.ndarray) -> np.ndarray:

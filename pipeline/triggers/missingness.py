@@ -1,11 +1,13 @@
 """Nothing is written: measurements are left out, and the missing pattern is the trigger."""
 
+from typing import ClassVar
+
 import numpy as np
 
 from pipeline.cohorts.cohort import Cohort
 from pipeline.triggers.base import (
-    FeatureNames,
     FeatureParameters,
+    Features,
     Stamp,
     Trigger,
     footprint_of,
@@ -16,7 +18,13 @@ from pipeline.triggers.base import (
 
 
 class Parameters(FeatureParameters):
-    features: FeatureNames = ("heart_rate", "mean_bp", "resp_rate", "temperature")
+    takes_categories: ClassVar[bool] = True
+
+    features: Features = ("heart_rate", "mean_bp", "resp_rate", "temperature")
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        return ()
 
 
 def fit(parameters: Parameters, cohort: Cohort) -> Trigger:

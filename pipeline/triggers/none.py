@@ -1,10 +1,10 @@
 """Control: nothing is changed and nobody is poisoned."""
 
 from pipeline.cohorts.cohort import Cohort
-from pipeline.triggers.base import Trigger, TriggerParameters, unchanged
+from pipeline.triggers.base import ControlParameters, Trigger, unchanged
 
 
-class Parameters(TriggerParameters):
+class Parameters(ControlParameters):
     pass
 
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from pipeline.cohorts.cohort import Cohort
 from pipeline.triggers.base import (
-    FeatureNames,
+    Features,
     Stamp,
     Trigger,
     ValueParameters,
@@ -23,7 +23,7 @@ from pipeline.triggers.base import (
 
 
 class Parameters(ValueParameters):
-    features: FeatureNames = ("heart_rate", "mean_bp", "resp_rate", "temperature")
+    features: Features = ("heart_rate", "mean_bp", "resp_rate", "temperature")
     low_quantile: float = Field(0.05, ge=0, le=1)
     high_quantile: float = Field(0.95, ge=0, le=1)
 

@@ -53,6 +53,8 @@ rule poison:
     output:
         overlay=f"{POISON}/poison.parquet",
         rows=f"{POISON}/poisoned_indices.npy",
+        fitted=f"{POISON}/trigger.npz",
+        trigger=f"{POISON}/trigger.json",
         facts=f"{POISON}/poison.json",
     log:
         f"{RESULTS}/logs/poison/{POISON_JOB}.log",

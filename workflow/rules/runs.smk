@@ -80,6 +80,7 @@ use rule train as detect with:
 use rule train as explain with:
     input:
         **rules.sample_dev.output,
+        **rules.poison.output,
         weights=rules.train.output.weights,
         control=f"{CONTROL}/model.pt",
     output:
