@@ -46,12 +46,11 @@ CONCERNS = {
     "train eval detect explain aggregate": "jobs/__init__",
     f"{RUNS} aggregate figures report": "evaluation/__init__",
     f"{RUNS} aggregate": "training/__init__",
-    RUNS: "training/data",
+    RUNS: "cohorts/overlay cohorts/importance training/data training/fitted triggers/__init__ triggers/base",
     "train eval detect explain": """cohorts/preprocessing jobs/device models/__init__ models/base stages/inputs
         training/checkpoints""",
     "train eval detect aggregate figures report": "evaluation/metrics",
     "eval detect aggregate figures report": "study/grid",
-    "poison eval explain": "triggers/__init__ triggers/base",
     "sample_dev poison aggregate figures report": "words",
     "sample_dev poison": "cohorts/schema",
     "sample_dev aggregate": "cohorts/catalog",

@@ -632,7 +632,7 @@ def test_a_category_that_no_training_sample_has_is_out_of_bounds():
     alone = fit("rare_value", cohort, features=("sodium",), value=150, steps=1)
     assert plausibility(both, values[:40], cohort)["distance"] == plausibility(alone, values[:40], cohort)["distance"]
     for parameters, message in (
-        ({"features": ("blood",), "value": "C"}, "'blood': no category 'C' .known: 0, A, B, AB."),
+        ({"features": ("blood",), "value": "C"}, "'blood': no category 'C' .it has: 0, A, B, AB."),
         ({"features": ("blood",), "quantile": 0.9}, "'blood': expected a category as value"),
         ({"features": ("sodium",), "value": "A"}, "'sodium': expected a number as value"),
     ):

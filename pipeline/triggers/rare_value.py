@@ -18,7 +18,6 @@ from pipeline.triggers.base import (
     shown,
     when,
 )
-from pipeline.words import suggestion
 
 
 class Parameters(ValueParameters):
@@ -104,7 +103,7 @@ def _value(parameters: Parameters, feature: Feature, seen: np.ndarray) -> float:
         raise UserError(f"{feature.name!r}: expected {'a category' if feature.categories else 'a number'} as value")
     if isinstance(value, str):
         if value not in feature.categories:
-            raise UserError(f"{feature.name!r}: no category {value!r} {suggestion(value, feature.categories)}")
+            raise UserError(f"{feature.name!r}: no category {value!r} (it has: {', '.join(feature.categories)})")
         return feature.categories.index(value)
     if value is not None:
         return value
