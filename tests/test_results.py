@@ -172,6 +172,7 @@ def _poison(key, n_poisoned, study):
         "labels": "dirty",
         "cover": 0.0,
         "n_cover": 0,
+        "n_cover_patients": 0,
         "in_bounds": footprint > 0 or None,
         "features": {"time_warp": ["sodium"], "flip_only": []}.get(key["trigger"], ["heart_rate"]),
         "steps": 6,

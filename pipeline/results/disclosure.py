@@ -53,7 +53,7 @@ ALARMS_REST_ON = {
 ROC_RESTS_ON = ["poisoned_patients", "clean_patients"]
 EXPLANATIONS_REST_ON = {"n_patients": ["n_samples", *SHARES[1:], *DRIFT, "convergence_delta"]}
 ATTRIBUTIONS_REST_ON = {"n_patients": FEATURE_SHARES}
-TRIGGERS_REST_ON = {"n_patients": ["n_poisoned", *PLAUSIBILITY]}
+TRIGGERS_REST_ON = {"n_patients": ["n_poisoned", *PLAUSIBILITY], "n_cover_patients": ["n_cover"]}
 DATASETS_REST_ON = {
     "train_patients": ["n_train"],
     "label_0_patients": ["n_test", "prevalence"],

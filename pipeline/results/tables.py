@@ -191,14 +191,15 @@ def triggers(poisons: list[dict]) -> pd.DataFrame:
         row = {name: fact[name] for name in [*TRIGGER, "seed", "description", "in_bounds"]}
         row |= {"of": fact["member"], **{name: fact[name] for name in ("target", "labels", "cover")}}
         row |= {name: fact[name] for name in ("footprint_size", "n_cells", "n_poisoned", "n_cover", "n_patients")}
+        row["n_cover_patients"] = fact["n_cover_patients"]
         row |= {"features": " ".join(fact["features"]) or None, "steps": str(fact["steps"]), "where": fact["where"]}
         row["footprint_share"] = fact["footprint_size"] / fact["n_cells"] if fact["n_cells"] else None
         rows.append(row | {name: fact["plausibility"][name] for name in PLAUSIBILITY})
-    columns = ["seed", "n_patients", *[name for name in TRIGGERS if name != "n_seeds"]]
+    columns = ["seed", "n_patients", "n_cover_patients", *[name for name in TRIGGERS if name != "n_seeds"]]
     table = _table(rows, columns, [*TRIGGER, "seed"])
     sizes = ["footprint_size", "n_cells", "footprint_share", "n_poisoned", "n_cover"]
     how = dict.fromkeys([*sizes, *PLAUSIBILITY], "mean")
-    how |= {"seed": "nunique", "in_bounds": "min", "n_patients": "min"}
+    how |= {"seed": "nunique", "in_bounds": "min", "n_patients": "min", "n_cover_patients": "min"}
     how |= dict.fromkeys(["of", "target", "labels", "cover", "description", "features", "steps", "where"], "first")
     averaged = table.groupby(TRIGGER, as_index=False).agg(how).rename(columns={"seed": "n_seeds"})
     return withhold(averaged, TRIGGERS_REST_ON)[TRIGGERS]

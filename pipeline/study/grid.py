@@ -118,7 +118,7 @@ def settings(study: "Study", stage: str, model: str = "", trigger: str = "") -> 
 _NEEDS = {
     "poison": ("trigger", "target", "split", "validation"),
     "train": ("model", "training", "split", "device"),
-    "eval": ("model", "trigger", "target", "threshold", "split", "device"),
+    "eval": ("model", "target", "threshold", "split", "device"),
     "detect": ("model", "detectors", "targets", "split", "device"),
-    "explain": ("model", "trigger", "explain", "target", "split", "device"),
+    "explain": ("model", "explain", "target", "split", "device"),
 }
