@@ -68,7 +68,10 @@ def test_variants_stand_in_paths_under_their_own_name():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"models": ["mlp_wied"]}, r'models\[0\]: unknown "mlp_wied" \(did you mean \'mlp_wide\'\?\)'),
+        (
+            {"models": ["mlp_wied"], "model_params": MODELS},
+            r'models\[0\]: unknown "mlp_wied" \(did you mean \'mlp_wide\'\?\)',
+        ),
         ({"model_params": {"wide": {"of": "mpl"}}}, r"model_params.wide.of: unknown 'mpl' \(did you mean 'mlp'\?\)"),
         ({"model_params": {"wide": {"of": 3}}}, r"model_params.wide.of: 3 given, expected the name of a member"),
         (
@@ -122,7 +125,7 @@ def stamps(made) -> dict[tuple, str]:
 @pytest.mark.parametrize(
     ("section", "name", "edit", "place"),
     [
-        ("model_params", "mlp_wide", {"dropout": 0.2}, (1, {"mlp_wide", "mlp_wider"})),
+        ("model_params", "mlp_wide", {"learning_rate_factor": 2}, (1, {"mlp_wide", "mlp_wider"})),
         ("model_params", "mlp_wider", {"dropout": 0.2}, (1, {"mlp_wider"})),
         ("model_params", "mlp_stopped", {"training": {"select": "best", "patience": 4}}, (1, {"mlp_stopped"})),
         ("trigger_params", "beyond", {"factor": 1.3}, (2, {"beyond"})),
