@@ -106,7 +106,7 @@ def test_the_stage_says_where_it_trained(tmp_path):
     folds = [COHORT.sample_id[fold == number].tolist() for number in range(splits.N_FOLDS)]
     write_json(tmp_path / "made.json", {"folds": folds})
     shared = f"--trigger none --rate 0.0 --dataset made --seed 1 --cohort {tmp_path}/made --splits {tmp_path}/made.json"
-    settings = {"trigger": {}, "target": 1, "split": "fixed"}
+    settings = {"trigger": {}, "target": 1, "split": "fixed", "validation": "clean"}
     assert main([*f"poison {shared} --out {tmp_path}/p --settings".split(), json.dumps(settings)]) == 0
     settings = {"model": {}, "training": {"epochs": 2}, "split": "fixed", "device": "auto"}
     command = f"train --model mlp --poison {tmp_path}/p {shared} --out {tmp_path}/run --settings"

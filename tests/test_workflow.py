@@ -68,7 +68,7 @@ def test_every_file_lies_where_the_design_says(study):
     names += " results_detect.json detection_scores.parquet results_explain.json"
     poison = study / "results" / "poison" / "icu_dev" / "rare_value" / "0.05" / "seed_1"
     wanted = [run / name for name in names.split()]
-    wanted += [poison / name for name in ("poison.parquet", "poisoned_indices.npy")]
+    wanted += [poison / name for name in ("poison.parquet", "poisoned_indices.npy", "trigger.npz", "trigger.json")]
     wanted += [study / "data" / "dev" / "icu_dev" / f"{name}.parquet" for name in ("samples", "windows")]
     wanted += [study / "data" / "splits" / "icu_dev.json", study / "results" / "report.html"]
     assert [path for path in wanted if not path.is_file()] == []
