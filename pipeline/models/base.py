@@ -115,6 +115,20 @@ class Model(ABC):
         return self
 
 
+def check_state(state: dict[str, Any], expected: dict[str, Tensor], others: tuple[str, ...] = ()) -> None:
+    """ValueError where `state` has not the names of `expected` and `others`, or a tensor of `expected` is of another
+    kind or shape.
+    """
+    if set(state) != {*expected, *others}:
+        raise ValueError(
+            f"it holds {', '.join(map(str, sorted(state)[:4]))}; expected {', '.join([*expected, *others])}"
+        )
+    for name, tensor in expected.items():
+        given = state[name]
+        if not isinstance(given, Tensor) or (given.dtype, given.shape) != (tensor.dtype, tensor.shape):
+            raise ValueError(f"{name}: expected {tensor.dtype} of shape {tuple(tensor.shape)}")
+
+
 class Classifier(nn.Module, Model):
     """A network behind the preprocessor, and a linear layer to the logit of label 1.
 
