@@ -19,7 +19,7 @@ OFFERS = ("representation", "attribution", "saliency")
 
 
 class Parameters(base.ModelParameters):
-    penalty: float = Field(10.0, gt=0, description="weight of half the squared coefficients beside the summed log loss")
+    penalty: float = Field(30.0, gt=0, description="weight of half the squared coefficients beside the summed log loss")
 
 
 class Model(base.Model):

@@ -17,7 +17,7 @@ _NODES = ("split_feature", "split_gain", "threshold", "decision_type", "left_chi
 _LEAVES = ("leaf_value", "leaf_weight", "leaf_count")
 _INTERNAL = ("internal_value", "internal_weight", "internal_count")
 _CATEGORIES = ("cat_boundaries", "cat_threshold")
-_NUMBER = re.compile(r"-?\d{1,20}(\.\d{1,20})?(e[+-]\d{1,3})?")
+_NUMBER = re.compile(r"-?\d{1,20}(\.\d{1,40})?(e[+-]\d{1,3})?")
 _WHOLE = re.compile(r"-?\d{1,10}")
 
 
