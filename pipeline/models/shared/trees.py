@@ -18,6 +18,7 @@ _LEAVES = ("leaf_value", "leaf_weight", "leaf_count")
 _INTERNAL = ("internal_value", "internal_weight", "internal_count")
 _CATEGORIES = ("cat_boundaries", "cat_threshold")
 _NUMBER = re.compile(r"-?\d{1,20}(\.\d{1,40})?(e[+-]\d{1,3})?")
+_THRESHOLD = re.compile(rf"{_NUMBER.pattern}|inf")  # inf: what is measured goes left, what is missing right
 _WHOLE = re.compile(r"-?\d{1,10}")
 
 
@@ -60,12 +61,10 @@ def _leaf_values(number: int, lines: list[str], n_columns: int) -> np.ndarray:
         expect(len(words) == length and all(map(_WHOLE.fullmatch, words)), f"{key}: expected {length} whole numbers")
         return np.array(words, np.int64)
 
-    def numbers(key: str, length: int = 1) -> np.ndarray:
+    def numbers(key: str, length: int = 1, pattern: re.Pattern = _NUMBER) -> np.ndarray:
         words = found.get(key, "").split(" ") if found.get(key) else []
-        expect(len(words) == length and all(map(_NUMBER.fullmatch, words)), f"{key}: expected {length} numbers")
-        read = np.array(words, np.float64)
-        expect(bool(np.isfinite(read).all()), f"{key}: not finite")
-        return read
+        expect(len(words) == length and all(map(pattern.fullmatch, words)), f"{key}: expected {length} numbers")
+        return np.array(words, np.float64)
 
     leaves, n_cat = int(whole("num_leaves")[0]), int(whole("num_cat")[0])
     expect(1 <= leaves <= MOST_LEAVES and 0 <= n_cat < leaves, "its size")
@@ -89,7 +88,7 @@ def _leaf_values(number: int, lines: list[str], n_columns: int) -> np.ndarray:
         numbers(key, nodes)
     numbers("leaf_weight", leaves if nodes else 0)
     numbers("shrinkage")
-    threshold = numbers("threshold", nodes)
+    threshold = numbers("threshold", nodes, _THRESHOLD)
     if n_cat:
         bounds = whole("cat_boundaries", n_cat + 1)
         expect(bounds[0] == 0 and bool((np.diff(bounds) > 0).all()) and bounds[-1] < 2**20, "cat_boundaries")
