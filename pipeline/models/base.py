@@ -15,7 +15,7 @@ No network normalises over the batch: a sample's logit never depends on its batc
 """
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,9 +27,6 @@ from pipeline.cohorts.preprocessing import Preprocessor
 from pipeline.models.shared import gradients
 from pipeline.study import families
 from pipeline.study.params import Params
-
-if TYPE_CHECKING:
-    from pipeline.training.settings import Training
 
 BATCH = 1024
 
@@ -66,10 +63,11 @@ class Model(ABC):
     What a model does not offer (`OFFERS` of its module) is not called.
     """
 
-    def fit(self, train: Cohort, validation: Cohort, settings: "Training", seed: int) -> None:
+    def fit(self, train: Cohort, validation: Cohort, settings: Params, seed: int) -> None:
         """Learn from samples as the victim sees them; networks have the training loop instead.
 
-        All randomness comes from `seed`. Of `settings` a model takes what means something to it, `class_weights` say.
+        All randomness comes from `seed`. Of `settings`, the study's `training`, a model takes what means something to
+        it: `class_weights`, say.
         """
         raise NotImplementedError
 

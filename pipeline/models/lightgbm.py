@@ -4,7 +4,7 @@ Missing values are LightGBM's own: at each split they go where training says. Ca
 its deterministic mode: the same samples and seed give the same text, and the text is the model.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +16,7 @@ from pipeline.cohorts.summaries import Summaries
 from pipeline.models import base
 from pipeline.models.shared.trees import MOST_LEAVES, leaf_values, trees_of
 from pipeline.seeding import integer_seed
-
-if TYPE_CHECKING:
-    from pipeline.training.settings import Training
+from pipeline.study.params import Params
 
 OFFERS = ("representation", "attribution", "saliency")
 
@@ -41,7 +39,7 @@ class Model(base.Model):
         self._summaries = Summaries(features, n_steps)
         self._text = ""
 
-    def fit(self, train: Cohort, validation: Cohort, settings: "Training", seed: int) -> None:
+    def fit(self, train: Cohort, validation: Cohort, settings: Params, seed: int) -> None:
         lightgbm = _lightgbm()
         given = self._parameters
         columns = self._summaries.fit(train.values)(train.values)

@@ -1,6 +1,6 @@
 """Logistic regression with an L2 penalty on a table, or on summaries of a series."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +11,7 @@ from pipeline.cohorts.cohort import Cohort, Feature
 from pipeline.cohorts.preprocessing import Preprocessor
 from pipeline.cohorts.summaries import Summaries
 from pipeline.models import base
-
-if TYPE_CHECKING:
-    from pipeline.training.settings import Training
+from pipeline.study.params import Params
 
 OFFERS = ("representation", "attribution", "saliency")
 
@@ -40,7 +38,7 @@ class Model(base.Model):
             "centre": torch.zeros(width, dtype=torch.float64),
         }
 
-    def fit(self, train: Cohort, validation: Cohort, settings: "Training", seed: int) -> None:
+    def fit(self, train: Cohort, validation: Cohort, settings: Params, seed: int) -> None:
         """To the one optimum there is, so nothing depends on `seed`."""
         from sklearn.linear_model import LogisticRegression
 
