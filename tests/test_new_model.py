@@ -1,12 +1,13 @@
 """A model that is no network is one new file: scikit-learn's naive Bayes, and a study of it."""
 
+import csv
 import shutil
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT
-from test_faults import Project
+from test_faults import TABLE, Project
 from test_stamps import with_own_code
 
 from pipeline.files import read_json
@@ -70,9 +71,7 @@ def project(tmp_path_factory) -> Project:
     unknown = "'naive_bayes' is a file of its family, but not in the schema; run `python -m pipeline schema`"
     assert unknown in project.run("pipeline", "status", status=1)
     subprocess.run([sys.executable, "-m", "pipeline", "schema"], cwd=folder, check=True)
-    results = "made/results/runs/icu_dev"
-    cells = [f"{model}/{cell}/seed_1" for model in MODELS for cell in CELLS]
-    project.snakemake(*(f"{results}/{cell}/results_{stage}.json" for cell in cells for stage in ("eval", "detect")))
+    assert project.jobs(project.snakemake())["explain"] == 1, "of logistic regression alone"
     return project
 
 
@@ -98,3 +97,11 @@ def test_a_new_model_is_trained_and_evaluated_like_any_other(project):
     facts = read_json(runs / CELLS[0] / "seed_1/run_metadata.json")
     assert facts["epochs"] == 1 and facts["config"]["model_params"] == {"smoothing": 1e-3}
     assert set(checkpoints.load(runs / CELLS[0] / "seed_1/model.pt")) == {"theta_", "var_", "class_prior_"}
+
+
+def test_a_study_with_a_new_model_is_whole(project):
+    with (project.folder / TABLE).open(newline="") as file:
+        rows = {(row["model"], row["trigger"]) for row in csv.DictReader(file)}
+    assert rows == {(model, trigger) for model in MODELS for trigger in ("none", "rare_value")}
+    assert "4 of 4 cells done" in project.run("pipeline", "status")
+    assert "Nothing to be done" in project.snakemake("-n")

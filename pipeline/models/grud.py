@@ -24,9 +24,8 @@ class Parameters(NetworkParameters):
     hidden: int = Field(64, ge=1, description="units of the state")
     dropout: float = Field(0.5, ge=0, lt=1, description="before the output")
     learning_rate_factor: float = Field(3.0, gt=0, description="times training.learning_rate")
-    # GRU-D reads time off the mask, and does with last values what its decay learns.
-    mask: Literal["missing", "measured"] = "missing"
-    imputation: Literal["last"] = "last"
+    mask: Literal["missing", "measured"] = Field("missing", description="how it is shown; GRU-D reads time off it")
+    imputation: Literal["last"] = Field("last", description="the decay learns how long to believe the last value")
 
 
 class Network(nn.Module):
