@@ -51,7 +51,7 @@ _CHANGED = "the code of this stage was changed after the workflow was started; s
 # Imported inside functions, since planning or some stages do not need them.
 _HEAVY = (
     *("captum.attr", "pandas", "pyarrow.pandas_compat", "pyarrow.parquet"),
-    *("sklearn.cluster", "sklearn.covariance", "torch.optim"),
+    *("sklearn.cluster", "sklearn.covariance", "sklearn.linear_model", "lightgbm", "torch.optim"),
 )
 
 

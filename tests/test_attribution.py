@@ -6,14 +6,10 @@ import torch
 from torch import nn
 
 from pipeline.cohorts.cohort import Cohort, Feature
-from pipeline.evaluation.attribution import (
-    attribution_ratio,
-    drift,
-    integrated_gradients,
-    saliency_profiles,
-)
+from pipeline.evaluation.attribution import attribution_ratio, drift
 from pipeline.evaluation.explanations import explain
 from pipeline.evaluation.settings import Explain
+from pipeline.models.shared.gradients import integrated_gradients, saliency_profiles
 
 N, STEPS, FEATURES = 7, 3, 2
 SOURCE = [0, 1, 1]  # the second feature is one-hot encoded into two columns
@@ -30,6 +26,9 @@ class Encoding(nn.Module):
         x = x[:, :, self.source]
         return torch.cat([torch.nan_to_num(x), torch.isnan(x).float()], dim=2)
 
+    def baseline(self, encoded):
+        return torch.zeros_like(encoded[:1])
+
 
 class Model(nn.Module):
     def __init__(self):
@@ -38,6 +37,9 @@ class Model(nn.Module):
 
     def encode(self, x):
         return self.preprocessor(torch.from_numpy(x))
+
+    def attribution(self, x, steps):
+        return integrated_gradients(self, x, steps)
 
 
 class Linear(Model):
@@ -130,6 +132,17 @@ def test_explanations_report_the_top_k_asked_for(x, top_k):
     for side in ("drift", "control"):
         assert (result[f"{side}_topk_jaccard"] is None) == (top_k >= STEPS * FEATURES)
         assert result[f"{side}_cosine"] is not None
+
+
+def test_exact_attributions_have_no_convergence_delta(x):
+    class Exact(Linear):
+        def attribution(self, x, steps):
+            return super().attribution(x, steps)[0], None
+
+    victims = Cohort("made", (Feature("a"), Feature("b")), np.arange(N), np.arange(N), np.zeros(N, np.int8), x)
+    exact, approximate = (explain(kind(), kind(), Nudge(), victims, Explain(), seed=1) for kind in (Exact, Linear))
+    assert exact.pop("convergence_delta") is None and approximate.pop("convergence_delta") is not None
+    assert exact == approximate
 
 
 def test_ratio_by_hand():

@@ -21,20 +21,20 @@ def planted(share: float = 0.05, seed: int = 0) -> tuple[Evidence, np.ndarray]:
     """Evidence with poison that stands out in activations and saliency, and where it is ([N] bool)."""
     rng = np.random.default_rng(seed)
     label = rng.integers(0, 2, N)
-    penultimate = rng.normal(size=(N, WIDTH)) + 3 * label[:, None]
+    representation = rng.normal(size=(N, WIDTH)) + 3 * label[:, None]
     profiles = rng.dirichlet(np.full(WIDTH, 20.0), N)
     poisoned = (label == TARGET) & (rng.random(N) < share)
-    penultimate[poisoned] += 3 * rng.normal(size=WIDTH)
+    representation[poisoned] += 3 * rng.normal(size=WIDTH)
     profiles[poisoned, 2] += 0.3
-    return _evidence(penultimate, label, profiles), poisoned
+    return _evidence(representation, label, profiles), poisoned
 
 
-def _evidence(penultimate: np.ndarray, label: np.ndarray, profiles: np.ndarray) -> Evidence:
-    return Evidence(penultimate.astype(np.float32), label, lambda: profiles.astype(np.float32), 7, "runs/a")
+def _evidence(representation: np.ndarray, label: np.ndarray, profiles: np.ndarray) -> Evidence:
+    return Evidence(representation.astype(np.float32), label, lambda: profiles.astype(np.float32), 7, "runs/a")
 
 
 def _take(evidence: Evidence, rows: np.ndarray) -> Evidence:
-    return _evidence(evidence.penultimate[rows], evidence.label[rows], evidence.profiles[rows])
+    return _evidence(evidence.representation[rows], evidence.label[rows], evidence.profiles[rows])
 
 
 def _detect(name: str, evidence: Evidence) -> Suspicion:
@@ -120,7 +120,7 @@ def test_random_flags_its_share():
 def test_spectral_scores_rank_as_the_squared_projection():
     evidence, _ = planted()
     rows = evidence.label == 0
-    centred = evidence.penultimate[rows] - evidence.penultimate[rows].mean(axis=0)
+    centred = evidence.representation[rows] - evidence.representation[rows].mean(axis=0)
     top = np.linalg.svd(centred.astype(np.float64), full_matrices=False)[2][0]
     expected = (centred @ top) ** 2
     assert (np.argsort(_detect("spectral_signatures", evidence).score[rows]) == np.argsort(expected)).all()
@@ -128,15 +128,17 @@ def test_spectral_scores_rank_as_the_squared_projection():
 
 def test_activation_clustering_flags_no_even_split():
     rng = np.random.default_rng(0)
-    penultimate = rng.normal(size=(400, 4))
-    penultimate[:200] += 20
-    assert not _detect("activation_clustering", _evidence(penultimate, np.zeros(400, int), penultimate)).flagged.any()
+    representation = rng.normal(size=(400, 4))
+    representation[:200] += 20
+    assert not _detect(
+        "activation_clustering", _evidence(representation, np.zeros(400, int), representation)
+    ).flagged.any()
 
 
 def test_activation_clustering_sees_a_cluster_of_one():
-    penultimate = np.random.default_rng(0).normal(size=(5000, 4))
-    penultimate[17] += 1000
-    suspicion = _detect("activation_clustering", _evidence(penultimate, np.zeros(5000, int), penultimate))
+    representation = np.random.default_rng(0).normal(size=(5000, 4))
+    representation[17] += 1000
+    suspicion = _detect("activation_clustering", _evidence(representation, np.zeros(5000, int), representation))
     assert np.argmax(suspicion.score) == 17 and np.flatnonzero(suspicion.flagged).tolist() == [17]
 
 

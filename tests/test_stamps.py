@@ -47,14 +47,13 @@ CONCERNS = {
     f"{RUNS} aggregate figures report": "evaluation/__init__",
     f"{RUNS} aggregate": "training/__init__",
     RUNS: "cohorts/overlay cohorts/importance training/data training/fitted triggers/__init__ triggers/base",
-    "train eval detect explain": """cohorts/preprocessing jobs/device models/__init__ models/base stages/inputs
-        training/checkpoints""",
+    "train eval detect explain": """cohorts/preprocessing jobs/device models/__init__ models/base
+        models/shared/__init__ models/shared/gradients stages/inputs training/checkpoints""",
     "train eval detect aggregate figures report": "evaluation/metrics",
     "eval detect aggregate figures report": "study/grid",
     "sample_dev poison aggregate figures report": "words",
     "sample_dev poison": "cohorts/schema",
     "sample_dev aggregate": "cohorts/catalog",
-    "explain detect": "evaluation/attribution",
     "explain aggregate": "evaluation/settings",
     "train aggregate": "training/settings jobs/clock",
     "aggregate figures report": """evaluation/statistics results/__init__ results/coarseness results/columns
@@ -63,10 +62,10 @@ CONCERNS = {
     # What one stage is made of.
     "sample_dev": "stages/sample_dev cohorts/intake cohorts/sources/__init__",
     "poison": "stages/poison evaluation/plausibility training/poisoning",
-    "train": "stages/train training/loop training/metadata",
+    "train": "stages/train training/fitting training/loop training/metadata",
     "eval": "stages/eval evaluation/runs",
     "detect": "stages/detect detectors/__init__ detectors/base evaluation/detection",
-    "explain": "stages/explain evaluation/explanations",
+    "explain": "stages/explain evaluation/attribution evaluation/explanations",
     "aggregate": "stages/aggregate study/code study/config study/progress study/stamps jobs/state",
     "figures": "stages/figures",
     "report": "stages/report results/answers",
@@ -86,6 +85,8 @@ OF_MEMBERS = {
     "cohorts/timeline": "cohorts/sources/meds cohorts/sources/mimiciv cohorts/sources/physionet2012",
     "cohorts/tablecheck": "cohorts/sources/table",
     "cohorts/tablefile": "cohorts/sources/table",
+    "cohorts/summaries": "models/lightgbm models/logistic",
+    "models/shared/trees": "models/lightgbm",
 }
 ROWS = {module: set(stages.split()) for stages, modules in CONCERNS.items() for module in modules.split()}
 

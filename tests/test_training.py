@@ -398,7 +398,7 @@ def test_more_poison_than_eligible_samples_is_one_sentence(study, tmp_path):
     assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "p").exists()
 
 
-@pytest.mark.parametrize("model", ["mlp", "lstm", "tcn", "tabtransformer"])
+@pytest.mark.parametrize("model", families.names("models"))
 def test_every_model_learns_and_repeats_to_the_bit(study, tmp_path, model):
     for name in "ab":
         stage(study, "train", *train_arguments(study, tmp_path / name, model))
@@ -406,9 +406,13 @@ def test_every_model_learns_and_repeats_to_the_bit(study, tmp_path, model):
     assert (tmp_path / "a" / "history.csv").read_bytes() == (tmp_path / "b" / "history.csv").read_bytes()
     cohort = read_cohort(study / "made")
     test = cohort.subset(read_split(study / "made.json", cohort, 1, "fixed").test)
-    classifier = build(model, {}, cohort.n_steps, cohort.features)
-    checkpoints.load_weights(classifier, tmp_path / "a" / "model.pt")
-    assert auroc(test.label, classifier.probability(test.values)) > 0.8
+    trained = build(model, {}, cohort.n_steps, cohort.features)
+    checkpoints.load_weights(trained, tmp_path / "a" / "model.pt")
+    assert auroc(test.label, trained.probability(test.values)) > 0.8
+    facts = read_json(tmp_path / "a" / "run_metadata.json")
+    assert facts["n_parameters"] == trained.size > 0
+    epochs = 1 if hasattr(families.load("models", model), "Model") else TRAINING["epochs"]
+    assert facts["epochs"] == len(history(tmp_path / "a", "epoch")) == epochs
 
 
 def test_a_killed_training_resumes_to_the_bit(study, tmp_path):
@@ -431,6 +435,37 @@ def test_a_killed_training_resumes_to_the_bit(study, tmp_path):
     assert_same_bits(weights(tmp_path / "undisturbed"), weights(tmp_path / "killed"))
     histories = [(tmp_path / name / "history.csv").read_bytes() for name in ("undisturbed", "killed")]
     assert histories[0] == histories[1]
+
+
+def test_a_model_with_its_own_fit_leaves_one_row_of_history(study, tmp_path):
+    stage(study, "train", *train_arguments(study, tmp_path, "logistic", select="best"))
+    assert not (tmp_path / "checkpoint.pt").exists()
+    cohort = read_cohort(study / "made")
+    split = read_split(study / "made.json", cohort, 1, "fixed")
+    model = build("logistic", {}, cohort.n_steps, cohort.features)
+    checkpoints.load_weights(model, tmp_path / "model.pt")
+    assert history(tmp_path, "epoch") == ["1"]
+    for column, rows in (("train_loss", split.train), ("validation_loss", split.validation)):
+        seen, _ = as_poisoned(cohort, rows, study / "p")
+        risk = model.probability(seen.values)
+        losses = [-np.log(p if label else 1 - p) for p, label in zip(risk, seen.label, strict=True)]
+        assert float(history(tmp_path, column)[0]) == pytest.approx(sum(losses) / len(losses))
+    facts = read_json(tmp_path / "run_metadata.json")
+    assert facts["epochs"] == facts["best_epoch"] == 1 and facts["resumed_from_epoch"] == 0
+    score = auroc(seen.label, risk)
+    assert facts["validation_auroc"] == facts["validation_auroc_best"] == pytest.approx(score)
+
+
+@pytest.mark.parametrize("name", ["lightgbm", "logistic"])
+def test_class_weights_mean_the_same_to_a_model_with_its_own_fit(name):
+    cohort = make_cohort(900)
+    mean = {}
+    for weighted in (False, True):
+        model = build(name, {}, 1, cohort.features)
+        model.fit(cohort, cohort, Training(class_weights=weighted), 1)
+        mean[weighted] = model.probability(cohort.values).mean()
+    assert mean[False] == pytest.approx(cohort.label.mean(), abs=0.02)
+    assert mean[True] > mean[False] + 0.05
 
 
 def _epochs_done(checkpoint: Path, wanted: int) -> bool:

@@ -13,6 +13,7 @@ from pipeline.detectors.base import Evidence, Suspicion, per_label, principal_co
 from pipeline.seeding import generator
 from pipeline.study.params import Params
 
+NEEDS = "representation"
 SILHOUETTE_SAMPLES = 2000
 """The silhouette compares all pairs, so it is estimated on a sample of about this size."""
 
@@ -27,7 +28,7 @@ def detect(evidence: Evidence, parameters: Parameters) -> Suspicion:
     """Score: position on the line from the larger to the smaller cluster's centroid, robust z per label."""
 
     def within(rows: np.ndarray) -> Suspicion:
-        x = principal_components(evidence.penultimate[rows], parameters.components)
+        x = principal_components(evidence.representation[rows], parameters.components)
         if not x.shape[1]:
             return Suspicion(np.zeros(len(rows)), np.zeros(len(rows), bool))
         small = _smaller_cluster(x)

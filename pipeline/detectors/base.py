@@ -1,6 +1,7 @@
 """What every detector of training samples is: evidence in, a suspicion per sample out.
 
-A detector module has `class Parameters(Params)` and `detect(evidence, parameters) -> Suspicion`.
+A detector module has `class Parameters(Params)`, `detect(evidence, parameters) -> Suspicion`, and in `NEEDS` what of a
+model it looks at: "representation", "saliency" or "" (nothing). It is not applicable where a model does not offer that.
 It sees labels as they are in the training set and knows neither the poison nor its rate.
 """
 
@@ -20,14 +21,14 @@ class Evidence:
 
     Attributes
     ----------
-    penultimate : [N, H] float32, activations of the training samples before the last layer
+    representation : [N, H] float32, of a network the activations before the last layer; None where there is none
     label : [N] observed labels, possibly poisoned
     saliency : gives the [N, D] saliency profiles; called at most once, by the first detector that reads `profiles`
     seed : the run's
     cell : names the run in its study, so that what is drawn can differ between runs of one seed
     """
 
-    penultimate: np.ndarray
+    representation: np.ndarray | None
     label: np.ndarray
     saliency: Callable[[], np.ndarray]
     seed: int
@@ -35,7 +36,7 @@ class Evidence:
 
     @cached_property
     def profiles(self) -> np.ndarray:
-        """[N, D] float32, total absolute input gradient per feature."""
+        """[N, D] float32, how much each feature matters: of a network its total absolute input gradient."""
         return self.saliency()
 
 

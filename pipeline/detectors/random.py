@@ -7,6 +7,8 @@ from pipeline.detectors.base import Evidence, Suspicion
 from pipeline.seeding import generator
 from pipeline.study.params import Params
 
+NEEDS = ""
+
 
 class Parameters(Params):
     # A fence never fires on uniform scores, so the baseline flags a fixed share.

@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.detectors.base import Evidence, Suspicion, per_label, robust_z, tukey_fence
 from pipeline.study.params import Params
 
+NEEDS = "saliency"
 SMALLEST_SPREAD = 0.01
 """In even shares (1 / D): a feature that hardly varies is not measured in units of its rounding errors."""
 

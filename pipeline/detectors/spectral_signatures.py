@@ -10,6 +10,8 @@ import numpy as np
 from pipeline.detectors.base import Evidence, Suspicion, per_label, principal_components, robust_z, tukey_fence
 from pipeline.study.params import Params
 
+NEEDS = "representation"
+
 
 class Parameters(Params):
     pass
@@ -19,7 +21,7 @@ def detect(evidence: Evidence, parameters: Parameters) -> Suspicion:
     """Score: absolute projection on the top singular vector, robust z per label."""
 
     def within(rows: np.ndarray) -> Suspicion:
-        projection = np.abs(principal_components(evidence.penultimate[rows], 1)).sum(axis=1)
+        projection = np.abs(principal_components(evidence.representation[rows], 1)).sum(axis=1)
         return Suspicion(robust_z(projection), tukey_fence(projection))
 
     return per_label(evidence, within)

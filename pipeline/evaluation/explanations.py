@@ -3,18 +3,16 @@
 import numpy as np
 
 from pipeline.cohorts.cohort import Cohort
-from pipeline.evaluation.attribution import attribution_ratio, drift, integrated_gradients
+from pipeline.evaluation.attribution import attribution_ratio, drift
 from pipeline.evaluation.settings import Explain
 from pipeline.files import number
-from pipeline.models.base import Classifier
+from pipeline.models.base import Model
 from pipeline.seeding import generator
 from pipeline.triggers.base import Trigger
 
 
-def explain(
-    model: Classifier, control: Classifier, trigger: Trigger, victims: Cohort, settings: Explain, seed: int
-) -> dict:
-    """Integrated gradients on a random part of `victims` (test samples whose label is not the target).
+def explain(model: Model, control: Model, trigger: Trigger, victims: Cohort, settings: Explain, seed: int) -> dict:
+    """Attributions to the cells of a random part of `victims` (test samples whose label is not the target).
 
     ratio_*   share of the attribution that falls on the trigger's footprint: the model on triggered and on clean
               samples, and the clean model (control) on the same triggered samples; footprint_share is what an
@@ -23,13 +21,14 @@ def explain(
               clean model; the top-k index is undefined where a sample has no more than top_k cells
     features  share of the attribution per feature, under each of the three
     n_samples, n_patients  how many samples of how many patients (groups) were explained
-    convergence_delta  how far the attributions are from adding up to the difference of the logits, in the worst case
+    convergence_delta  how far the attributions are from adding up to the difference of the logits, in the worst case;
+              undefined where they are exact
     """
     chosen = np.sort(generator(seed, "explain").permutation(len(victims))[: settings.samples])
     clean = victims.values[chosen]
     triggered = trigger.apply(clean)
     attributions, deltas = zip(
-        *(integrated_gradients(who, x, settings.steps) for who in (model, control) for x in (clean, triggered)),
+        *(who.attribution(x, settings.steps) for who in (model, control) for x in (clean, triggered)),
         strict=True,
     )
     on_clean, on_triggered, control_clean, control_triggered = attributions
@@ -49,7 +48,7 @@ def explain(
         **{f"drift_{name}": number(value) for name, value in drift(on_clean, on_triggered, top_k).items()},
         **{f"control_{name}": number(value) for name, value in drift(control_clean, control_triggered, top_k).items()},
         "top_k": top_k,
-        "convergence_delta": max(deltas),
+        "convergence_delta": None if None in deltas else max(deltas),
         "features": [
             {"feature": name, **{column: number(share[position]) for column, share in shares.items()}}
             for position, name in enumerate(victims.feature_names)

@@ -1,20 +1,30 @@
-"""What every model is: a network behind the preprocessor, with one linear layer to the logit.
+"""What every model is: clinical values in, a risk out, and a state of nothing but tensors.
 
-A model module has `class Parameters(ModelParameters)` and `class Network(nn.Module)` with
-    __init__(parameters, n_steps, n_columns)      sets `width`
-    forward(x) -> [B, width]   the penultimate layer, from x [B, T, 2C]: C columns of values beside C of missing masks
+A model module says in `OFFERS` which of "representation", "attribution" and "saliency" it has beside the probability
+(() = none of them), and has `class Parameters` and one of
+
+    class Network(nn.Module)     with `Parameters(NetworkParameters)`; all networks share the preprocessor, the linear
+                                 layer to the logit (`Classifier`) and the training loop
+        __init__(parameters, n_steps, n_columns)      sets `width`
+        forward(x) -> [B, width]   the penultimate layer, from x [B, T, planes · C]: C columns of values and, unless
+                                   the parameter `mask` is none, beside them C columns of the mask
+    class Model(Model)           with `Parameters(ModelParameters)`; anything else, which brings its own `fit`
+        __init__(parameters, n_steps, features)
+
 No network normalises over the batch: a sample's logit never depends on its batch-mates.
 """
 
-from typing import Any
+from abc import ABC, abstractmethod
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.cohorts.cohort import Feature
+from pipeline.cohorts.cohort import Cohort, Feature
 from pipeline.cohorts.preprocessing import Preprocessor
+from pipeline.models.shared import gradients
 from pipeline.study import families
 from pipeline.study.params import Params
 
@@ -22,15 +32,106 @@ BATCH = 1024
 
 
 class ModelParameters(Params):
-    """What every model has beside its own parameters."""
+    """What every model has beside its own parameters: nothing yet."""
+
+
+class NetworkParameters(ModelParameters):
+    """What every network has beside its own parameters: its pace, and how it is shown values and what is missing."""
 
     learning_rate_factor: float = Field(
         1.0, gt=0, description="times training.learning_rate: not all learn at one pace"
     )
+    mask: Literal["missing", "measured", "none"] = Field(
+        "missing", description="what stands beside the values: 1 where missing, 1 where measured, or nothing"
+    )
+    imputation: Literal["last", "mean"] = Field(
+        "last", description="what stands for a missing value: the last one measured before, or the training mean"
+    )
+    scaler: Literal["standard", "robust"] = Field(
+        "standard", description="centre and unit of a number: mean and standard deviation, or median and quartiles"
+    )
+
+    @property
+    def planes(self) -> int:
+        """How many numbers a network is given per column and step: the value, and its mask if there is one."""
+        return 1 if self.mask == "none" else 2
 
 
-class Classifier(nn.Module):
-    """Risk model: clinical values in, logit of label 1 out. Its state_dict holds the fitted preprocessor too."""
+class Model(ABC):
+    """The contract. `x` is always [N, T, D] in clinical units, NaN = not measured; nothing here changes it.
+
+    What a model does not offer (`OFFERS` of its module) is not called.
+    """
+
+    def fit(self, train: Cohort, validation: Cohort, settings: Params, seed: int) -> None:
+        """Learn from samples as the victim sees them; networks have the training loop instead.
+
+        All randomness comes from `seed`. Of `settings`, the study's `training`, a model takes what means something to
+        it: `class_weights`, say.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def probability(self, x: np.ndarray) -> np.ndarray:
+        """p(label = 1), [N] float64."""
+
+    def representation(self, x: np.ndarray) -> np.ndarray:
+        """What the model makes of a sample before it adds up its answer, [N, H] float32."""
+        raise NotImplementedError
+
+    def attribution(self, x: np.ndarray, steps: int) -> tuple[np.ndarray, float | None]:
+        """How much each cell matters for the logit, [N, T, D] float64 ≥ 0.
+
+        Also how far the signed attributions are from adding up, where they are an approximation in `steps` points;
+        None where they are exact.
+        """
+        raise NotImplementedError
+
+    def saliency(self, x: np.ndarray) -> np.ndarray:
+        """How much each feature matters, [N, D] float32 ≥ 0."""
+        raise NotImplementedError
+
+    def unseen(self, cohort: Cohort) -> list[str]:
+        """What occurs in `cohort` and never did in training, and so counts as missing: ferritin, sex = male."""
+        return []
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """All that was learned, as tensors on the CPU: a file of it loads wherever it was made."""
+
+    @abstractmethod
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave; ValueError, in one sentence, where it is not the state of such a model."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """How many numbers were learned."""
+
+    def to(self, device: torch.device) -> "Model":
+        """This model, computing on `device` if it can."""
+        return self
+
+
+def check_state(state: dict[str, Any], expected: dict[str, Tensor], others: tuple[str, ...] = ()) -> None:
+    """ValueError where `state` has not the names of `expected` and `others`, or a tensor of `expected` is of another
+    kind or shape.
+    """
+    if set(state) != {*expected, *others}:
+        raise ValueError(
+            f"it holds {', '.join(map(str, sorted(state)[:4]))}; expected {', '.join([*expected, *others])}"
+        )
+    for name, tensor in expected.items():
+        given = state[name]
+        if not isinstance(given, Tensor) or (given.dtype, given.shape) != (tensor.dtype, tensor.shape):
+            raise ValueError(f"{name}: expected {tensor.dtype} of shape {tuple(tensor.shape)}")
+
+
+class Classifier(nn.Module, Model):
+    """A network behind the preprocessor, and a linear layer to the logit of label 1.
+
+    Its state is its state_dict, the fitted preprocessor in it.
+    """
 
     def __init__(self, preprocessor: Preprocessor, network: nn.Module):
         super().__init__()
@@ -44,38 +145,60 @@ class Classifier(nn.Module):
         return self.head.weight.device
 
     def forward(self, x: Tensor) -> Tensor:
-        """Preprocessed samples [B, T, 2C] → logits [B]."""
+        """Preprocessed samples [B, T, planes · C] → logits [B]."""
         return self.head(self.network(x)).squeeze(-1)
 
     @torch.no_grad()
     def encode(self, x: np.ndarray) -> Tensor:
-        """Samples [N, T, D] in clinical units → values beside missing mask, [N, T, 2C]."""
+        """Samples [N, T, D] in clinical units → what the network is given, [N, T, planes · C]."""
         samples = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).to(self.device)
         return torch.cat([self.preprocessor(batch) for batch in samples.split(BATCH)])
 
     @torch.no_grad()
     def probability(self, x: np.ndarray) -> np.ndarray:
-        """p(label = 1) of samples [N, T, D], [N] float64."""
         self.eval()
         return _batched(x, lambda batch: torch.sigmoid(self(self.encode(batch)).double()))
 
     @torch.no_grad()
-    def penultimate(self, x: np.ndarray) -> np.ndarray:
-        """Activations of samples [N, T, D] before the last layer, [N, width] float32."""
+    def representation(self, x: np.ndarray) -> np.ndarray:
+        """The activations before the last layer, [N, width] float32."""
         self.eval()
         return _batched(x, lambda batch: self.network(self.encode(batch)))
+
+    def attribution(self, x: np.ndarray, steps: int) -> tuple[np.ndarray, float]:
+        return gradients.integrated_gradients(self, x, steps)
+
+    def saliency(self, x: np.ndarray) -> np.ndarray:
+        return gradients.saliency_profiles(self, x)
+
+    def unseen(self, cohort: Cohort) -> list[str]:
+        return self.preprocessor.unseen(cohort)
+
+    def state(self) -> dict[str, Tensor]:
+        return {name: tensor.cpu() for name, tensor in self.state_dict().items()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        try:
+            self.load_state_dict(state)
+        except (RuntimeError, AttributeError, TypeError) as error:
+            raise ValueError(" ".join(str(error).split())[:300]) from None
+
+    @property
+    def size(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
 
 
 def _batched(x: np.ndarray, function) -> np.ndarray:
     return torch.cat([function(x[start : start + BATCH]) for start in range(0, len(x), BATCH)]).cpu().numpy()
 
 
-def build(name: str, parameters: dict[str, Any], n_steps: int, features: tuple[Feature, ...]) -> Classifier:
-    """An untrained classifier; its weights come from torch's global generator, which the caller seeds."""
+def build(name: str, parameters: dict[str, Any], n_steps: int, features: tuple[Feature, ...]) -> Model:
+    """An untrained model; the weights of a network come from torch's global generator, which the caller seeds."""
     module, parsed = families.configured("models", name, parameters)
-    preprocessor = Preprocessor(features)
-    network = module.Network(parsed, n_steps, preprocessor.n_columns)
-    return Classifier(preprocessor, network)
+    if hasattr(module, "Model"):
+        return module.Model(parsed, n_steps, features)
+    preprocessor = Preprocessor(features, parsed.mask, parsed.imputation, parsed.scaler)
+    return Classifier(preprocessor, module.Network(parsed, n_steps, preprocessor.n_columns))
 
 
 class Dropout(nn.Dropout):
@@ -91,17 +214,18 @@ class FeatureTokens(nn.Module):
     """One token per column: a linear map of its course over time and its mask, plus the column's embedding.
 
     The feature tokenizer of FT-Transformer (Gorishniy et al. 2021, arXiv 2106.11959, section 3.3), with T values
-    and T mask bits per feature in place of one value. [B, T, 2C] → [B, C, width].
+    and T mask bits per feature in place of one value. [B, T, planes · C] → [B, C, width].
     """
 
-    def __init__(self, n_steps: int, n_columns: int, width: int):
+    def __init__(self, n_steps: int, n_columns: int, width: int, planes: int = 2):
         super().__init__()
-        bound = (2 * n_steps) ** -0.5
-        self.weight = nn.Parameter(torch.empty(n_columns, 2 * n_steps, width).uniform_(-bound, bound))
+        self.planes = planes
+        bound = (planes * n_steps) ** -0.5
+        self.weight = nn.Parameter(torch.empty(n_columns, planes * n_steps, width).uniform_(-bound, bound))
         self.embedding = nn.Parameter(torch.empty(n_columns, width).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        course = x.unflatten(2, (2, -1)).permute(0, 3, 2, 1).flatten(2)
+        course = x.unflatten(2, (self.planes, -1)).permute(0, 3, 2, 1).flatten(2)
         return torch.einsum("bct,ctw->bcw", course, self.weight) + self.embedding
 
 
@@ -114,10 +238,10 @@ class Sequence(nn.Module):
 
     TOKEN_WIDTH = 16
 
-    def __init__(self, n_steps: int, n_columns: int):
+    def __init__(self, n_steps: int, n_columns: int, planes: int = 2):
         super().__init__()
-        self.tokens = FeatureTokens(1, n_columns, self.TOKEN_WIDTH) if n_steps == 1 else None
-        self.width = self.TOKEN_WIDTH if n_steps == 1 else 2 * n_columns
+        self.tokens = FeatureTokens(1, n_columns, self.TOKEN_WIDTH, planes) if n_steps == 1 else None
+        self.width = self.TOKEN_WIDTH if n_steps == 1 else planes * n_columns
         self.length = n_columns if n_steps == 1 else n_steps
 
     def forward(self, x: Tensor) -> Tensor:

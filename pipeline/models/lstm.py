@@ -3,10 +3,12 @@
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.models.base import Dropout, ModelParameters, Sequence
+from pipeline.models.base import Dropout, NetworkParameters, Sequence
+
+OFFERS = ("representation", "attribution", "saliency")
 
 
-class Parameters(ModelParameters):
+class Parameters(NetworkParameters):
     hidden: int = Field(64, ge=1, description="units per layer")
     layers: int = Field(1, ge=1)
     learning_rate_factor: float = Field(3.0, gt=0, description="times training.learning_rate")
@@ -14,11 +16,11 @@ class Parameters(ModelParameters):
 
 
 class Network(nn.Module):
-    """[B, T, 2C] → [B, hidden]: the state after the last step."""
+    """[B, T, planes · C] → [B, hidden]: the state after the last step."""
 
     def __init__(self, parameters: Parameters, n_steps: int, n_columns: int):
         super().__init__()
-        self.sequence = Sequence(n_steps, n_columns)
+        self.sequence = Sequence(n_steps, n_columns, parameters.planes)
         between = parameters.dropout if parameters.layers > 1 else 0.0
         self.lstm = nn.LSTM(
             self.sequence.width, parameters.hidden, parameters.layers, batch_first=True, dropout=between

@@ -5,20 +5,22 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.models.base import Dropout, ModelParameters
+from pipeline.models.base import Dropout, NetworkParameters
+
+OFFERS = ("representation", "attribution", "saliency")
 
 
-class Parameters(ModelParameters):
+class Parameters(NetworkParameters):
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field((128, 64), min_length=1, description="units per layer")
     dropout: float = Field(0.5, ge=0, lt=1)
 
 
 class Network(nn.Module):
-    """[B, T, 2C] flattened to [B, 2·T·C] → [B, last hidden]."""
+    """[B, T, planes · C] flattened to [B, planes · T · C] → [B, last hidden]."""
 
     def __init__(self, parameters: Parameters, n_steps: int, n_columns: int):
         super().__init__()
-        sizes = (2 * n_steps * n_columns, *parameters.hidden)
+        sizes = (parameters.planes * n_steps * n_columns, *parameters.hidden)
         layers = []
         for inputs, outputs in zip(sizes, sizes[1:], strict=False):
             layers += [Dropout(parameters.dropout), nn.Linear(inputs, outputs), nn.ReLU()]

@@ -4,10 +4,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.models.base import FeatureTokens, ModelParameters
+from pipeline.models.base import FeatureTokens, NetworkParameters
+
+OFFERS = ("representation", "attribution", "saliency")
 
 
-class Parameters(ModelParameters):
+class Parameters(NetworkParameters):
     heads: int = Field(4, ge=1)
     head_width: int = Field(8, ge=1, description="a token is heads × head_width numbers")
     layers: int = Field(2, ge=1)
@@ -15,12 +17,12 @@ class Parameters(ModelParameters):
 
 
 class Network(nn.Module):
-    """[B, T, 2C] → C tokens and a summary token → [B, width]: the summary token."""
+    """[B, T, planes · C] → C tokens and a summary token → [B, width]: the summary token."""
 
     def __init__(self, parameters: Parameters, n_steps: int, n_columns: int):
         super().__init__()
         width = parameters.heads * parameters.head_width
-        self.tokens = FeatureTokens(n_steps, n_columns, width)
+        self.tokens = FeatureTokens(n_steps, n_columns, width, parameters.planes)
         self.summary = nn.Parameter(torch.zeros(1, 1, width))
         layer = nn.TransformerEncoderLayer(
             width, parameters.heads, 2 * width, parameters.dropout, batch_first=True, norm_first=True

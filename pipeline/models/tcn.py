@@ -11,10 +11,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from pipeline.models.base import Dropout, ModelParameters, Sequence
+from pipeline.models.base import Dropout, NetworkParameters, Sequence
+
+OFFERS = ("representation", "attribution", "saliency")
 
 
-class Parameters(ModelParameters):
+class Parameters(NetworkParameters):
     channels: int = Field(32, ge=1)
     kernel: int = Field(3, ge=2)
     dropout: float = Field(0.3, ge=0, lt=1)
@@ -50,7 +52,7 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """[B, T, 2C] → [B, channels]: the output at the last step.
+    """[B, T, planes · C] → [B, channels]: the output at the last step.
 
     The dilation doubles from block to block, and there are as many blocks as it takes for the last step to see the
     first: n blocks see 1 + 2 (kernel − 1) (2ⁿ − 1) steps.
@@ -58,7 +60,7 @@ class Network(nn.Module):
 
     def __init__(self, parameters: Parameters, n_steps: int, n_columns: int):
         super().__init__()
-        self.sequence = Sequence(n_steps, n_columns)
+        self.sequence = Sequence(n_steps, n_columns, parameters.planes)
         blocks = math.ceil(math.log2((self.sequence.length - 1) / (2 * (parameters.kernel - 1)) + 1))
         widths = (self.sequence.width, *[parameters.channels] * max(blocks, 1))
         self.blocks = nn.Sequential(*(Block(width, parameters) for width in widths[:-1]))

@@ -1,4 +1,4 @@
-"""Score every training sample of a run with every detector, against the true poison."""
+"""Score every training sample of a run with every detector that applies to its model, against the true poison."""
 
 import argparse
 from pathlib import Path
@@ -17,7 +17,6 @@ def run(args: argparse.Namespace) -> None:
 
     from pipeline.cohorts.cohort import write_parquet
     from pipeline.detectors.base import Evidence
-    from pipeline.evaluation.attribution import saliency_profiles
     from pipeline.evaluation.detection import evaluate
     from pipeline.files import write_json
     from pipeline.stages.inputs import Inputs
@@ -26,19 +25,23 @@ def run(args: argparse.Namespace) -> None:
 
     inputs = Inputs(args)
     train, role = inputs.as_poisoned("train")
-    classifier = inputs.trained(args.weights)
+    model = inputs.trained(args.weights)
+    offers = families.configured("models", args.model, inputs.settings["model"])[0].OFFERS
     evidence = Evidence(
-        penultimate=classifier.penultimate(train.values),
+        representation=model.representation(train.values) if "representation" in offers else None,
         label=train.label,
-        saliency=lambda: saliency_profiles(classifier, train.values),
+        saliency=lambda: model.saliency(train.values),
         seed=args.seed,
         cell=Cell(args.dataset, args.model, args.trigger, args.rate, str(args.seed)).run_folder,
     )
     scores = {"sample_id": train.sample_id, "label": train.label, "role": role}
-    results: dict[str, list] = {"detections": [], "alarms": [], "roc": []}
+    results: dict[str, list] = {"detections": [], "alarms": [], "roc": [], "not_applicable": []}
     targets = inputs.settings["targets"]
     for name, given in inputs.settings["detectors"].items():
         module, parameters = families.configured("detectors", name, given)
+        if module.NEEDS and module.NEEDS not in offers:
+            results["not_applicable"].append({"detector": name, "needs": module.NEEDS})
+            continue
         suspicion = module.detect(evidence, parameters)
         scores[name] = suspicion.score
         for table, rows in evaluate(suspicion, role, train.label, train.group_id, targets).items():

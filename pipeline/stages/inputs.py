@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.cohorts.cohort import Cohort, read_cohort
 from pipeline.jobs import device
-from pipeline.models.base import Classifier, build
+from pipeline.models.base import Model, build
 from pipeline.training.checkpoints import load_weights
 from pipeline.training.data import as_poisoned, cohort_stamp, read_split
 from pipeline.training.fitted import read_trigger
@@ -30,15 +30,15 @@ class Inputs:
         """The samples of a part of the split as the run's victim sees them, and their roles ([N] str)."""
         return as_poisoned(self.cohort, self.split, part, self._args.poison)
 
-    def untrained(self) -> Classifier:
+    def untrained(self) -> Model:
         """The run's model before training, on the CPU."""
         return build(self._args.model, self.settings["model"], self.cohort.n_steps, self.cohort.features)
 
-    def trained(self, weights: Path) -> Classifier:
+    def trained(self, weights: Path) -> Model:
         """The run's model with `weights`, on the run's device."""
-        classifier = self.untrained()
-        load_weights(classifier, weights)
-        return classifier.to(self.device)
+        model = self.untrained()
+        load_weights(model, weights)
+        return model.to(self.device)
 
     def trigger(self):
         """The run's trigger (triggers/base.py) as it was fitted to make the poison."""

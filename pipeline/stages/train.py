@@ -26,7 +26,8 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.stages.inputs import Inputs
     from pipeline.study import families
     from pipeline.training import checkpoints, metadata
-    from pipeline.training.loop import Samples, epochs_of, fit, weights_of
+    from pipeline.training.fitting import train as fit
+    from pipeline.training.loop import epochs_of
     from pipeline.training.settings import Training
 
     inputs = Inputs(args)
@@ -47,22 +48,12 @@ def run(args: argparse.Namespace) -> None:
         (args.made_by["code"] or metadata.code_hash()).encode(),
     )
     torch.manual_seed(integer_seed(args.seed, "weights"))
-    classifier = inputs.untrained()
-    classifier.preprocessor.fit(train.values)
-    if unseen := classifier.preprocessor.unseen(inputs.cohort):
+    model = inputs.untrained().to(inputs.device)
+    checkpoint = args.out / "checkpoint.pt"
+    history, resumed_from = fit(model, parameters, train, validation, training, args.seed, checkpoint, fingerprint)
+    if unseen := model.unseen(inputs.cohort):
         print(f"warning: not in the training samples of {train.name}, so counted as missing: {', '.join(unseen)}")
-    classifier.to(inputs.device)
-    pace = training.learning_rate * parameters.learning_rate_factor
-    history, resumed_from = fit(
-        classifier,
-        Samples.of(classifier, train.values, train.label),
-        Samples.of(classifier, validation.values, validation.label),
-        training.model_copy(update={"learning_rate": pace}),
-        args.seed,
-        args.out / "checkpoint.pt",
-        fingerprint,
-    )
-    checkpoints.save(args.out / "model.pt", weights_of(classifier))
+    checkpoints.save(args.out / "model.pt", model.state())
     with whole(args.out / "history.csv") as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, history[0], lineterminator="\n")
         writer.writeheader()
@@ -73,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
             **inputs.made_by,
             "config": config,
             "n_train": len(train),
-            "n_parameters": sum(parameter.numel() for parameter in classifier.parameters()),
+            "n_parameters": model.size,
             **epochs_of(history, training.select),
             "resumed_from_epoch": resumed_from,
             "data_sha256": data_hash,

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from functools import cache
+from types import ModuleType
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
@@ -127,9 +128,15 @@ def json_schema() -> dict[str, Any]:
         schema["properties"][family]["items"] = {"anyOf": [{"enum": members}, {"type": "string"}]}
         schema["properties"][section].update(
             additionalProperties={"type": "object", "required": ["of"]},
-            properties={name: families.load(family, name).Parameters.model_json_schema() for name in members},
+            properties={name: _member_schema(families.load(family, name)) for name in members},
         )
     return schema
+
+
+def _member_schema(member: ModuleType) -> dict[str, Any]:
+    """The schema of its parameters, with what a model offers and a detector needs (`x-…`: nothing is checked by it)."""
+    says = {"x-offers": getattr(member, "OFFERS", None), "x-needs": getattr(member, "NEEDS", None)}
+    return member.Parameters.model_json_schema() | {key: word for key, word in says.items() if word is not None}
 
 
 @cache

@@ -10,6 +10,7 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.files import damaged, whole
+from pipeline.models.base import Model
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
@@ -48,12 +49,11 @@ def _check_sums(path: Path) -> None:
             raise ValueError(f"{broken} is damaged")
 
 
-def load_weights(classifier: torch.nn.Module, path: Path) -> None:
-    """Fill `classifier` from a state_dict (model.pt) or from the weights that a training checkpoint would keep."""
+def load_weights(model: Model, path: Path) -> None:
+    """Fill `model` from its state (model.pt) or from the weights that a training checkpoint would keep."""
     content = load(path)
     state = content["best"]["weights"] or content["weights"] if "best" in content else content
     try:
-        classifier.load_state_dict(state)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        first = " ".join(str(error).split())
-        raise UserError(f"{path}: the weights do not fit the configured model ({first[:300]})") from None
+        model.load(state)
+    except ValueError as error:
+        raise UserError(f"{path}: the weights do not fit the configured model ({error})") from None

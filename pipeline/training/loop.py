@@ -25,7 +25,7 @@ SAVE_EVERY = 0.5
 
 @dataclass(frozen=True)
 class Samples:
-    """Preprocessed samples [N, T, 2C] and their label [N] float, on the classifier's device."""
+    """Preprocessed samples [N, T, planes · C] and their label [N] float, on the classifier's device."""
 
     x: Tensor
     label: Tensor
@@ -106,7 +106,7 @@ def fit(
         content = {
             "fingerprint": fingerprint,
             "finished": finished,
-            "weights": weights_of(classifier),
+            "weights": classifier.state(),
             "best": best,
             "optimizer": {name: _to("cpu", values) for name, values in optimizer.state.items()},
             "shuffle": shuffle.get_state(),
@@ -135,7 +135,7 @@ def fit(
         if validation_auroc > best["auroc"]:
             best = {"epoch": epoch, "auroc": validation_auroc, "weights": {}}
             if settings.select == "best":
-                best["weights"] = {name: tensor.clone() for name, tensor in weights_of(classifier).items()}
+                best["weights"] = {name: tensor.clone() for name, tensor in classifier.state().items()}
         if time.monotonic() - saved > SAVE_EVERY:
             save(finished=False)
             saved = time.monotonic()
@@ -163,11 +163,6 @@ def epochs_of(history: list[dict[str, float]], select: str) -> dict[str, float]:
 def _check(loss: float, epoch: int) -> None:
     if not np.isfinite(loss):
         raise UserError(f"training diverged: the loss is {loss} in epoch {epoch}; try a smaller training.learning_rate")
-
-
-def weights_of(classifier: Classifier) -> dict[str, Tensor]:
-    """The state_dict on the CPU, as it is stored: a file loads wherever it was trained."""
-    return {name: tensor.cpu() for name, tensor in classifier.state_dict().items()}
 
 
 def _to(device: torch.device | str, tensors: list[Tensor]) -> list[Tensor]:

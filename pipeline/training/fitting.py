@@ -1,0 +1,50 @@
+"""How a model is trained: a network by the training loop, any other by its own `fit`."""
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.cohorts.cohort import Cohort
+from pipeline.evaluation.metrics import auroc
+from pipeline.models.base import Classifier, Model, ModelParameters
+from pipeline.training import loop
+from pipeline.training.settings import Training
+
+
+def train(
+    model: Model,
+    parameters: ModelParameters,
+    data: Cohort,
+    validation: Cohort,
+    settings: Training,
+    seed: int,
+    checkpoint: Path,
+    fingerprint: str,
+) -> tuple[list[dict[str, float]], int]:
+    """Train `model`, which has `parameters`, in place on `data`; both cohorts are as the victim sees them.
+
+    Returns the history and the epoch it was resumed from (loop.fit). A model that brings its own `fit` leaves no
+    checkpoint, so one that was killed starts again, and has a history of one row, the losses unweighted.
+    """
+    if isinstance(model, Classifier):
+        model.preprocessor.fit(data.values)
+        pace = settings.learning_rate * parameters.learning_rate_factor
+        samples = (loop.Samples.of(model, part.values, part.label) for part in (data, validation))
+        return loop.fit(
+            model, *samples, settings.model_copy(update={"learning_rate": pace}), seed, checkpoint, fingerprint
+        )
+    model.fit(data, validation, settings, seed)
+    probability = model.probability(validation.values)
+    row = {
+        "epoch": 1,
+        "train_loss": _log_loss(data.label, model.probability(data.values)),
+        "validation_loss": _log_loss(validation.label, probability),
+        "validation_auroc": float(auroc(validation.label, probability)),
+    }
+    return [row], 0
+
+
+def _log_loss(label: np.ndarray, probability: np.ndarray) -> float:
+    """Mean −log of the probability given to the true label, cut off at the smallest one above 0."""
+    given = np.where(label == 1, probability, 1 - probability)
+    return float(-np.log(np.maximum(given, np.finfo(float).tiny)).mean())

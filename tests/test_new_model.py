@@ -1,0 +1,107 @@
+"""A model that is no network is one new file: scikit-learn's naive Bayes, and a study of it."""
+
+import csv
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from test_faults import TABLE, Project
+from test_stamps import with_own_code
+
+from pipeline.files import read_json
+from pipeline.training import checkpoints
+
+NAIVE_BAYES = '''"""Gaussian naive Bayes on the last measured values."""
+
+import numpy as np
+import torch
+from sklearn.naive_bayes import GaussianNB
+
+from pipeline.models import base
+
+OFFERS = ()
+LEARNED = ("theta_", "var_", "class_prior_")
+
+
+class Parameters(base.ModelParameters):
+    smoothing: float = 1e-3
+
+
+class Model(base.Model):
+    def __init__(self, parameters, n_steps, features):
+        self._bayes = GaussianNB(var_smoothing=parameters.smoothing)
+        self._bayes.classes_ = np.array([0, 1])
+
+    def fit(self, train, validation, settings, seed):
+        self._bayes.fit(_inputs(train.values), train.label)
+
+    def probability(self, x):
+        return self._bayes.predict_proba(_inputs(x))[:, 1]
+
+    def state(self):
+        return {name: torch.from_numpy(getattr(self._bayes, name)) for name in LEARNED}
+
+    def load(self, state):
+        base.check_state(state, {}, others=LEARNED)
+        for name in LEARNED:
+            setattr(self._bayes, name, state[name].numpy())
+
+    @property
+    def size(self):
+        return sum(tensor.numel() for tensor in self.state().values())
+
+
+def _inputs(x):
+    return np.nan_to_num(x[:, -1])
+'''
+
+MODELS, CELLS = ["naive_bayes", "logistic"], ["none/0.0", "rare_value/0.05"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Project:
+    """A copy of the project with the new model, after a study of it beside logistic regression."""
+    folder = tmp_path_factory.mktemp("new") / "project"
+    project = with_own_code(Project(folder, models=MODELS, triggers=["rare_value"], seeds=[1]))
+    (folder / "workflow").unlink()
+    shutil.copytree(ROOT / "workflow", folder / "workflow")
+    (folder / "pipeline/models/naive_bayes.py").write_text(NAIVE_BAYES)
+    unknown = "'naive_bayes' is a file of its family, but not in the schema; run `python -m pipeline schema`"
+    assert unknown in project.run("pipeline", "status", status=1)
+    subprocess.run([sys.executable, "-m", "pipeline", "schema"], cwd=folder, check=True)
+    assert project.jobs(project.snakemake())["explain"] == 1, "of logistic regression alone"
+    return project
+
+
+def test_what_a_new_model_does_not_offer_is_not_applicable(project):
+    runs = project.folder / "made/results/runs/icu_dev"
+    for cell in CELLS:
+        partial, complete = (read_json(runs / model / cell / "seed_1/results_detect.json") for model in MODELS)
+        assert partial["not_applicable"] == [
+            {"detector": "activation_clustering", "needs": "representation"},
+            {"detector": "spectral_signatures", "needs": "representation"},
+            {"detector": "saliency", "needs": "saliency"},
+        ]
+        assert {row["detector"] for row in partial["detections"]} == {"random"}
+        assert complete["not_applicable"] == []
+        assert len({row["detector"] for row in complete["detections"]}) == 4
+
+
+def test_a_new_model_is_trained_and_evaluated_like_any_other(project):
+    runs = project.folder / "made/results/runs/icu_dev/naive_bayes"
+    clean, attacked = (read_json(runs / cell / "seed_1/results_eval.json") for cell in CELLS)
+    assert clean["clean"]["auroc"] > 0.7 and clean["asr"] is None
+    assert 0 <= attacked["asr0"] <= 1 and 0 <= attacked["asr"] <= 1
+    facts = read_json(runs / CELLS[0] / "seed_1/run_metadata.json")
+    assert facts["epochs"] == 1 and facts["config"]["model_params"] == {"smoothing": 1e-3}
+    assert set(checkpoints.load(runs / CELLS[0] / "seed_1/model.pt")) == {"theta_", "var_", "class_prior_"}
+
+
+def test_a_study_with_a_new_model_is_whole(project):
+    with (project.folder / TABLE).open(newline="") as file:
+        rows = {(row["model"], row["trigger"]) for row in csv.DictReader(file)}
+    assert rows == {(model, trigger) for model in MODELS for trigger in ("none", "rare_value")}
+    assert "4 of 4 cells done" in project.run("pipeline", "status")
+    assert "Nothing to be done" in project.snakemake("-n")
