@@ -1,7 +1,10 @@
 """Named variants: members under another name with other parameters, checked before any job, in their own cells."""
 
+import numpy as np
+import pandas as pd
 import pytest
 from test_config import DEFAULT
+from test_faults import Project
 
 from pipeline.errors import UserError
 from pipeline.study import grid, variants
@@ -150,3 +153,103 @@ def test_another_target_leaves_clean_models_alone():
 
 def test_merging_is_key_by_key():
     assert variants.merged({"a": {"b": 1, "c": [1, 2]}}, {"a": {"c": [3]}, "d": 4}) == {"a": {"b": 1, "c": [3]}, "d": 4}
+
+
+ONE_STUDY = {
+    "models": ["mlp", "mlp_long", "lightgbm", "logistic"],
+    "triggers": ["inside", "beyond", "beyond_0", "gentle", "flip_only", "flip_0", "chosen_only", "mask_sodium"],
+    "model_params": {
+        "mlp_long": {"of": "mlp", "training": {"epochs": 3}},
+        "lightgbm": {"trees": 20},
+    },
+    "trigger_params": {
+        "inside": {"of": "rare_value", "quantile": 0.99},
+        "beyond": {"of": "rare_value", "features": ["sodium"], "factor": 1.2},
+        "beyond_0": {"of": "beyond", "target": 0},
+        "gentle": {"of": "inside", "labels": "clean"},
+        "flip_0": {"of": "flip_only", "target": 0},
+        "mask_sodium": {"of": "mask_only", "features": ["sodium"]},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    made = Project(tmp_path_factory.mktemp("variants") / "project", **ONE_STUDY)
+    made.snakemake()
+    return made
+
+
+def test_one_study_holds_targets_bounds_and_models_of_every_kind(project):
+    folder = project.folder / "made/results"
+    runs, triggers = (pd.read_parquet(folder / f"tables/{name}.parquet") for name in ("runs", "triggers"))
+    assert len(runs) == 4 * 2 * (1 + 8) and set(runs["model"]) == set(ONE_STUDY["models"])
+    assert runs[runs["trigger"] == "none"]["target"].isna().all()
+    assert runs.groupby("trigger")["target"].first()[["beyond_0", "flip_0", "beyond", "gentle"]].tolist() == [
+        0,
+        0,
+        1,
+        1,
+    ]
+    told = triggers.set_index("trigger")
+    assert told["of"].to_dict() == {
+        **dict.fromkeys(["inside", "beyond", "beyond_0", "gentle"], "rare_value"),
+        **{"flip_only": "flip_only", "flip_0": "flip_only", "chosen_only": "chosen_only", "mask_sodium": "mask_only"},
+    }
+    assert told.loc["inside", "in_bounds"] and not told.loc["beyond", "in_bounds"]
+    assert told["labels"].eq("clean").to_dict() == {name: name in ("gentle", "chosen_only") for name in told.index}
+    report = (folder / "report.html").read_text()
+    assert all(name in report for name in (*ONE_STUDY["models"], *ONE_STUDY["triggers"]))
+    assert "missed deterioration" in report and "false alarm" in report
+
+
+def test_each_effect_is_held_against_the_control_of_its_target_and_labels(project):
+    contrasts = pd.read_parquet(project.folder / "made/results/tables/contrasts.parquet")
+    pairs = contrasts[contrasts["metric"] == "asr_net"].groupby(["trigger", "control"])["control_trigger"].unique()
+    assert {key: list(names) for key, names in pairs.items()} == {
+        ("inside", "flip_only"): ["flip_only"],
+        ("beyond", "flip_only"): ["flip_only"],
+        ("beyond_0", "flip_only"): ["flip_0"],
+        ("gentle", "chosen_only"): ["chosen_only"],
+        ("beyond", "mask_only"): ["mask_sodium"],
+    }
+    found = contrasts[contrasts["metric"].str.startswith("detection_auroc_in_label")]
+    assert set(found["control"]) == {"flip_only", "chosen_only", "chance"}
+
+
+def test_the_twin_of_a_clean_label_attack_is_the_clean_run(project):
+    runs = project.folder / "made/results/runs/icu_dev/mlp"
+    for seed in ("seed_1", "seed_2"):
+        twin, clean = (runs / cell / seed / "model.pt" for cell in ("chosen_only/0.05", "none/0.0"))
+        assert twin.read_bytes() == clean.read_bytes()
+    rows = [
+        np.load(project.folder / f"made/results/poison/icu_dev/{name}/0.05/seed_1/poisoned_indices.npy")
+        for name in ("gentle", "chosen_only", "inside")
+    ]
+    np.testing.assert_array_equal(rows[0], rows[1])
+    assert not set(rows[0]) & set(rows[2])
+
+
+def test_variants_of_a_model_stand_beside_it(project):
+    tables = project.folder / "made/results/tables"
+    variants, runs = (pd.read_parquet(tables / f"{name}.parquet") for name in ("variants", "runs"))
+    assert set(zip(variants["model"], variants["of"], strict=True)) == {("mlp_long", "mlp")}
+    row = variants.query("trigger == 'beyond' and metric == 'asr_net'").iloc[0]
+    means = runs[runs["trigger"] == "beyond"].groupby("model")["asr_net"].mean()
+    assert row["mean_run"] == pytest.approx(means["mlp_long"]) and row["mean_of"] == pytest.approx(means["mlp"])
+    assert row["difference"] == pytest.approx(means["mlp_long"] - means["mlp"])
+
+
+def test_a_second_call_does_nothing_and_an_edited_variant_reruns_its_cells(project):
+    assert "Nothing to be done" in project.snakemake("-n")
+    longer = ONE_STUDY["model_params"] | {"mlp_long": {"of": "mlp", "training": {"epochs": 4}}}
+    project.configure(**ONE_STUDY | {"model_params": longer})
+    cells = 2 * (1 + 8)
+    wanted = {"train": cells, "eval": cells, "detect": cells, "explain": 2 * 5}
+    assert project.jobs(project.snakemake("-n")) == wanted | {"aggregate": 1, "figures": 1, "report": 1}
+    other = ONE_STUDY["trigger_params"] | {"beyond_0": {"of": "beyond", "target": 0, "steps": 3}}
+    project.configure(**ONE_STUDY | {"trigger_params": other})
+    cells = 2 * 4
+    wanted = {"poison": 2, **dict.fromkeys(["train", "eval", "detect", "explain"], cells)}
+    assert project.jobs(project.snakemake("-n")) == wanted | {"aggregate": 1, "figures": 1, "report": 1}
+    project.configure(**ONE_STUDY)

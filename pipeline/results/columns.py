@@ -69,6 +69,7 @@ VARIANTS = [
     *[*RUN, "metric", "of", "n_seeds", "mean_run", "mean_of", "difference", "ci_low", "ci_high"],
     *["p_value", "p_holm", "effect_size"],
 ]
+NOT_APPLICABLE = ["dataset", "model", "asked", "needs", "state"]
 HEADLINES = ["auroc_clean", "asr", "asr0", "asr_net", "effect_share"]
 DOSE_RESPONSE = [*RUN, "n_seeds", "asr", "asr0", "asr_net", "ci_low", "ci_high"]
 CONTRASTED = ["auroc_clean", "auprc_clean", "acc_clean", "brier_clean", "ece_clean", "fpr_clean", "recall_clean"]
@@ -76,7 +77,8 @@ CONTRASTED = ["auroc_clean", "auprc_clean", "acc_clean", "brier_clean", "ece_cle
 COUNTS = {"seed", "target", "n_poisoned", "n_cover", "n_triggered", "n_flagged", "n_samples", "top_k", "n_seeds"}
 COUNTS |= {"n_train", "n_test", "n_cells", "footprint_size", "epochs", "best_epoch"}
 TEXTS = {"dataset", "model", "trigger", "detector", "scope", "feature", "metric", "control", "description"}
-TEXTS |= {"of", "labels", "control_trigger", "features", "steps", "where", "threshold", "warnings"}
+TEXTS |= {"asked", "needs", "state", "of", "labels", "control_trigger", "features", "steps", "where", "threshold"}
+TEXTS |= {"warnings"}
 
 # Measured on the test patients, which the seeds of a study share (`split: per_seed`) or have in common (`fixed`).
 ON_TEST = {*ON_CLEAN, *ON_TRIGGERED, *ATTACK, *SHARES, *DRIFT}

@@ -307,6 +307,15 @@ def masks_html(masks: pd.DataFrame) -> str:
     return html_table(table, left=["dataset", "model", "trigger"])
 
 
+def not_applicable_html(table: pd.DataFrame) -> str:
+    """What some models could not be asked for; empty where all could."""
+    told = [
+        f"{escape(model)}: {escape(', '.join(rows['asked']))} (no {escape(' or '.join(rows['needs'].unique()))})"
+        for model, rows in table.drop_duplicates(["model", "asked"]).groupby("model")
+    ]
+    return f'<p class="note"><strong>Not applicable:</strong> {"; ".join(told)}.</p>' if told else ""
+
+
 def variants_html(variants: pd.DataFrame) -> str:
     """Variants of models beside the models that they are of; empty where there are none."""
     if variants.empty:

@@ -4,6 +4,7 @@ Rows are sorted by their key, so the order of the lists in the config leaves no 
 """
 
 from collections.abc import Collection, Iterable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,7 @@ from pipeline.results.columns import (
     LABEL_TPR,
     MASKS,
     METRICS,
+    NOT_APPLICABLE,
     ON_CLEAN,
     ON_TEST,
     ON_TRIGGERED,
@@ -99,6 +101,7 @@ def build(study, results_dir: Path, only: Collection[Cell] | None = None) -> dic
     for table in (summary, contrasts, masks):
         tables[table.__name__] = table(tables, study.split)
     tables["variants"] = variants(tables, study.split, parents(study))
+    tables["not_applicable"] = not_applicable(study)
     return tables | {"findings": findings(tables)}
 
 
@@ -483,6 +486,21 @@ def parents(study) -> dict[str, str]:
         if of is not None:
             found[model] = of
     return found
+
+
+def not_applicable(study) -> pd.DataFrame:
+    """What no run was asked for, since its model does not offer what it needs: one row per dataset × model × question.
+
+    Such a question has no rows in the other tables, which is not the same as a missing number.
+    """
+    asked = {name: study.needs(name) for name in study.detectors} | {"explain": "attribution"}
+    rows = [
+        {"dataset": dataset, "model": model, "asked": question, "needs": need, "state": "not applicable"}
+        for dataset, model in product(study.datasets, study.models)
+        for question, need in asked.items()
+        if need and need not in study.offers(model)
+    ]
+    return _table(rows, NOT_APPLICABLE, ["dataset", "model", "asked"])
 
 
 def variants(tables: dict[str, pd.DataFrame], split: str, parents: dict[str, str]) -> pd.DataFrame:

@@ -109,9 +109,11 @@ class Study(Params):
 
     def offers(self, model: str) -> list[str]:
         """What can be asked of a trained `model` beside its predictions; see `OFFERS` of the members."""
-        return _schema()["properties"]["model_params"]["properties"][self.member("models", model)].get(
-            "x-offers", ["representation", "attribution", "saliency"]
-        )
+        return _schema()["properties"]["model_params"]["properties"][self.member("models", model)]["x-offers"]
+
+    def needs(self, detector: str) -> str:
+        """What a `detector` has to be offered, or nothing; see `NEEDS` of the members."""
+        return _schema()["properties"]["detector_params"]["properties"][self.member("detectors", detector)]["x-needs"]
 
     @property
     def targets(self) -> list[int]:

@@ -12,6 +12,7 @@ TABLES = [
     "summary",
     "masks",
     "variants",
+    "not_applicable",
     "findings",
     "roc",
 ]
