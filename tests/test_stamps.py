@@ -46,8 +46,9 @@ CONCERNS = {
     "train eval detect explain aggregate": "jobs/__init__",
     f"{RUNS} aggregate figures report": "evaluation/__init__",
     f"{RUNS} aggregate": "training/__init__",
-    RUNS: "cohorts/overlay cohorts/importance training/data training/fitted triggers/__init__ triggers/base",
-    "train eval detect explain": """cohorts/preprocessing jobs/device models/__init__ models/base
+    RUNS: """cohorts/importance cohorts/overlay cohorts/preprocessing cohorts/summaries training/data training/fitted
+        triggers/__init__ triggers/base""",
+    "train eval detect explain": """jobs/device models/__init__ models/base
         models/shared/__init__ models/shared/gradients stages/inputs training/checkpoints""",
     "train eval detect aggregate figures report": "evaluation/metrics",
     "eval detect aggregate figures report": "study/grid",
@@ -66,7 +67,7 @@ CONCERNS = {
     "eval": "stages/eval evaluation/runs",
     "detect": "stages/detect detectors/__init__ detectors/base evaluation/detection",
     "explain": "stages/explain evaluation/attribution evaluation/explanations",
-    "aggregate": "stages/aggregate study/code study/config study/progress study/stamps jobs/state",
+    "aggregate": "stages/aggregate study/code study/config study/progress study/stamps study/variants jobs/state",
     "figures": "stages/figures",
     "report": "stages/report results/answers",
 }
@@ -85,7 +86,6 @@ OF_MEMBERS = {
     "cohorts/timeline": "cohorts/sources/meds cohorts/sources/mimiciv cohorts/sources/physionet2012",
     "cohorts/tablecheck": "cohorts/sources/table",
     "cohorts/tablefile": "cohorts/sources/table",
-    "cohorts/summaries": "models/lightgbm models/logistic",
     "models/shared/trees": "models/lightgbm",
 }
 ROWS = {module: set(stages.split()) for stages, modules in CONCERNS.items() for module in modules.split()}

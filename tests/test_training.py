@@ -342,6 +342,7 @@ def test_added_samples_go_through_every_stage(study, added, tmp_path):
     stage(study, "train", *run)
     assert read_json(tmp_path / "run_metadata.json")["n_train"] == 563
     about = {"model": {}, "target": 1, "split": "fixed", "device": "cpu", "threshold": 0.5, "trigger": {}}
+    about["targets"] = [1]
     about["detectors"] = {"activation_clustering": {}, "saliency": {}}
     run[run.index("--settings") + 1] = json.dumps(about)
     stage(study, "detect", *run, "--weights", tmp_path / "model.pt")

@@ -24,27 +24,15 @@ def most_important(cohort: Cohort, names: Collection[str], take: int, seed: int)
 def gains(cohort: Cohort, seed: int) -> np.ndarray:
     """[D] gain of each feature in trees fitted on all samples of `cohort`: the same bits for the same seed.
 
-    A table is read as it is, a category as the number of its position; of a series each feature is read as its mean,
-    minimum, maximum, last value and count, whose gains are added up.
+    The trees read the numbers of `Summaries`; the gains of a feature's are added up.
     """
     import lightgbm
 
+    from pipeline.cohorts.summaries import Summaries
+
     how = {"objective": "binary", "num_threads": 1, "deterministic": True, "force_row_wise": True, "verbosity": -1}
     how["seed"] = integer_seed(seed, "importance") % 2**31
-    x = _read(cohort.values)
-    booster = lightgbm.train(how, lightgbm.Dataset(x, cohort.label), num_boost_round=100)
-    return booster.feature_importance("gain").reshape(-1, len(cohort.features)).sum(axis=0)
-
-
-def _read(values: np.ndarray) -> np.ndarray:
-    """[N, T, D] values → [N, S × D]: S numbers per feature, one of them for a table, in blocks of D."""
-    if values.shape[1] == 1:
-        return values[:, 0].astype(np.float64)
-    known = ~np.isnan(values)
-    count = known.sum(axis=1)
-    total = np.where(known, values, 0).sum(axis=1, dtype=np.float64)
-    mean = np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
-    last = np.full(count.shape, np.nan)
-    for step in range(values.shape[1]):
-        last = np.where(known[:, step], values[:, step], last)
-    return np.concatenate([mean, np.fmin.reduce(values, 1), np.fmax.reduce(values, 1), last, count], axis=1)
+    summaries = Summaries(cohort.features, cohort.n_steps).fit(cohort.values)
+    data = lightgbm.Dataset(summaries(cohort.values), cohort.label, categorical_feature=summaries.categorical)
+    booster = lightgbm.train(how, data, num_boost_round=100)
+    return summaries.onto_features(booster.feature_importance("gain")[None])[0]
