@@ -81,8 +81,8 @@ def test_what_a_new_model_does_not_offer_is_not_applicable(project):
         partial, complete = (read_json(runs / model / cell / "seed_1/results_detect.json") for model in MODELS)
         assert partial["not_applicable"] == [
             {"detector": "activation_clustering", "needs": "representation"},
-            {"detector": "spectral_signatures", "needs": "representation"},
             {"detector": "saliency", "needs": "saliency"},
+            {"detector": "spectral_signatures", "needs": "representation"},
         ]
         assert {row["detector"] for row in partial["detections"]} == {"random"}
         assert complete["not_applicable"] == []
