@@ -72,7 +72,7 @@ use rule train as detect with:
         runtime=cluster.per_attempt(3),
     params:
         stage="detect",
-        settings=lambda w: grid.settings(STUDY, "detect", w.model),
+        settings=lambda w: grid.settings(STUDY, "detect", w.model, w.trigger),
         stamp=STAMPS.for_rule("detect"),
         state=grid.state_file(RUN, "detect"),
 
