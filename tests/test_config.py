@@ -12,14 +12,14 @@ import yaml
 
 from pipeline.errors import UserError
 from pipeline.files import read_yaml
-from pipeline.study import config, families, grid, preflight
+from pipeline.study import config, families, grid, preflight, variants
 from pipeline.study.config import SCHEMA, SECTIONS, Study, json_schema, load_study
 
 DEFAULT = yaml.safe_load(Path("config/config.yaml").read_text())
 
 
 def study(**changes):
-    return load_study(DEFAULT | changes)
+    return load_study(variants.merged(DEFAULT, changes))
 
 
 def test_the_schema_is_generated_from_the_classes():
@@ -28,7 +28,7 @@ def test_the_schema_is_generated_from_the_classes():
 
 @pytest.mark.parametrize("path", sorted(Path("config").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_configuration_is_valid(path):
-    shipped = load_study(DEFAULT | yaml.safe_load(path.read_text()))
+    shipped = load_study(variants.merged(DEFAULT, yaml.safe_load(path.read_text())))
     try:
         preflight.check(shipped)
     except UserError as error:

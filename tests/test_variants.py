@@ -24,7 +24,7 @@ TRIGGERS = {
 
 
 def study(**changes):
-    return load_study(DEFAULT | changes)
+    return load_study(variants.merged(DEFAULT, changes))
 
 
 def varied(**changes):
