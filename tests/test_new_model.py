@@ -1,6 +1,7 @@
-"""A model that is no network is one new file: scikit-learn's naive Bayes, and a study of it."""
+"""A model that is no network is one new file: the README's naive Bayes, and a study of it."""
 
 import csv
+import re
 import shutil
 import subprocess
 import sys
@@ -13,49 +14,12 @@ from test_stamps import with_own_code
 from pipeline.files import read_json
 from pipeline.training import checkpoints
 
-NAIVE_BAYES = '''"""Gaussian naive Bayes on the last measured values."""
-
-import numpy as np
-import torch
-from sklearn.naive_bayes import GaussianNB
-
-from pipeline.models import base
-
-OFFERS = ()
-LEARNED = ("theta_", "var_", "class_prior_")
-
-
-class Parameters(base.ModelParameters):
-    smoothing: float = 1e-3
-
-
-class Model(base.Model):
-    def __init__(self, parameters, n_steps, features):
-        self._bayes = GaussianNB(var_smoothing=parameters.smoothing)
-        self._bayes.classes_ = np.array([0, 1])
-
-    def fit(self, train, validation, settings, seed):
-        self._bayes.fit(_inputs(train.values), train.label)
-
-    def probability(self, x):
-        return self._bayes.predict_proba(_inputs(x))[:, 1]
-
-    def state(self):
-        return {name: torch.from_numpy(getattr(self._bayes, name)) for name in LEARNED}
-
-    def load(self, state):
-        base.check_state(state, {}, others=LEARNED)
-        for name in LEARNED:
-            setattr(self._bayes, name, state[name].numpy())
-
-    @property
-    def size(self):
-        return sum(tensor.numel() for tensor in self.state().values())
-
-
-def _inputs(x):
-    return np.nan_to_num(x[:, -1])
-'''
+ADDED = re.search(
+    r"^\+\+\+ b/pipeline/models/(\w+)\.py\n@@ -0,0 \+1,(\d+) @@\n((?:\+.*\n)+)",
+    (ROOT / "README.md").read_text(),
+    re.MULTILINE,
+)
+"""The README's patch that adds a model: its name, how many lines, and these."""
 
 MODELS, CELLS = ["naive_bayes", "logistic"], ["none/0.0", "rare_value/0.05"]
 
@@ -67,7 +31,10 @@ def project(tmp_path_factory) -> Project:
     project = with_own_code(Project(folder, models=MODELS, triggers=["rare_value"], seeds=[1]))
     (folder / "workflow").unlink()
     shutil.copytree(ROOT / "workflow", folder / "workflow")
-    (folder / "pipeline/models/naive_bayes.py").write_text(NAIVE_BAYES)
+    name, count, patch = ADDED.groups()
+    lines = [line[1:] for line in patch.splitlines()]
+    assert name == "naive_bayes" and len(lines) == int(count)
+    (folder / f"pipeline/models/{name}.py").write_text("\n".join(lines) + "\n")
     unknown = "'naive_bayes' is a file of its family, but not in the schema; run `python -m pipeline schema`"
     assert unknown in project.run("pipeline", "status", status=1)
     subprocess.run([sys.executable, "-m", "pipeline", "schema"], cwd=folder, check=True)
@@ -96,7 +63,7 @@ def test_a_new_model_is_trained_and_evaluated_like_any_other(project):
     assert 0 <= attacked["asr0"] <= 1 and 0 <= attacked["asr"] <= 1
     facts = read_json(runs / CELLS[0] / "seed_1/run_metadata.json")
     assert facts["epochs"] == 1 and facts["config"]["model_params"] == {"smoothing": 1e-3}
-    assert set(checkpoints.load(runs / CELLS[0] / "seed_1/model.pt")) == {"theta_", "var_", "class_prior_"}
+    assert set(checkpoints.load(runs / CELLS[0] / "seed_1/model.pt")) == {"theta_", "var_", "class_prior_", "seen"}
 
 
 def test_a_study_with_a_new_model_is_whole(project):
