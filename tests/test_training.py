@@ -446,8 +446,8 @@ def test_a_model_with_its_own_fit_leaves_one_row_of_history(study, tmp_path):
     model = build("logistic", {}, cohort.n_steps, cohort.features)
     checkpoints.load_weights(model, tmp_path / "model.pt")
     assert history(tmp_path, "epoch") == ["1"]
-    for column, rows in (("train_loss", split.train), ("validation_loss", split.validation)):
-        seen, _ = as_poisoned(cohort, rows, study / "p")
+    for column, part in (("train_loss", "train"), ("validation_loss", "validation")):
+        seen, _ = as_poisoned(cohort, split, part, study / "p")
         risk = model.probability(seen.values)
         losses = [-np.log(p if label else 1 - p) for p, label in zip(risk, seen.label, strict=True)]
         assert float(history(tmp_path, column)[0]) == pytest.approx(sum(losses) / len(losses))
