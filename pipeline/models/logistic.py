@@ -13,7 +13,7 @@ from pipeline.cohorts.summaries import Summaries
 from pipeline.models import base
 from pipeline.study.params import Params
 
-OFFERS = ("representation", "attribution", "saliency")
+OFFERS = ("representation", "attribution")  # its gradient is the same for every sample: no saliency of one
 
 
 class Parameters(base.ModelParameters):
@@ -67,11 +67,6 @@ class Model(base.Model):
         values, mask = self._per_summary(np.abs(self._contributions(x)))
         everywhere = self._summaries.onto_features(mask)[:, None] / x.shape[1]
         return self._summaries.onto_cells(values, x) + everywhere, None
-
-    def saliency(self, x: np.ndarray) -> np.ndarray:
-        """The gradient: the absolute coefficients, added up per feature, and so the same for every sample."""
-        values, mask = self._per_summary(self._learned["coefficient"].abs().numpy()[None])
-        return np.repeat(self._summaries.onto_features(values + mask).astype(np.float32), len(x), axis=0)
 
     def unseen(self, cohort: Cohort) -> list[str]:
         return self._summaries.unseen(cohort)
