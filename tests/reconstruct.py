@@ -267,10 +267,9 @@ class Reader:
 
     def of_value(self, row: pd.Series, key) -> dict[str, float]:
         """All counts that a row tells; none of them may be small, nor may what is left of their total."""
-        n = [row["n"] - row["n_victims"]] * 2
-        n[1 - row["target"]] = row["n_victims"]
+        n = [row["n"] - row["n_label_1"], row["n_label_1"]]
         of = pd.Series(dict(zip([*RUN, "seed", "metric"], [*key, f"{row['stratum']} {row['value']}"], strict=True)))
-        counts = {"n": row["n"], "n_label_0": n[0], "n_label_1": n[1]}
+        counts = {"n": row["n"], "n_label_0": n[0], "n_label_1": n[1], "n_victims": row["n_victims"]}
         for label, rate in enumerate(("fpr", "recall")):
             for situation in ("clean", "control"):
                 counts[f"{rate}_{situation}"] = row[f"{rate}_{situation}"] * n[label]

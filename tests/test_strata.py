@@ -187,7 +187,12 @@ def test_a_clean_run_has_no_attack_and_no_control():
     [row, *_] = by_stratum(strata, label, group, {"clean": predicted["clean"]})
     assert row["fpr_clean"] is not None and row["recall_clean"] is not None
     assert row["fpr_poison"] is row["fpr_control"] is row["recall_poison_control"] is None
-    assert set(attack(row, 1).values()) == {None}
+    assert set(attack(row, None).values()) == {None}
+    clean = {"target": None, "strata": by_stratum(strata, label, group, {"clean": predicted["clean"]})}
+    for row in strata_in_tens(clean)[:3]:
+        assert (
+            row["n"] and row["fpr_clean"] is not None and row["asr"] is row["n_victims"] is row["alerts_raised"] is None
+        )
 
 
 @settings(max_examples=200, deadline=None)
@@ -219,7 +224,7 @@ def test_what_is_told_of_the_values_adds_up_to_the_whole(n, seed, target):
             assert not sizes or sum(sizes) == whole[f"n_label_{label}"]
             assert all(size == 0 or size >= 10 for size in sizes) and sum(size % 10 > 0 for size in sizes) <= 1
             for name in ("clean", "poison", "control", "poison_control"):
-                told = [row for row in parts if row[f"n_label_{label}"] and row["n_victims"] is not None]
+                told = [row for row in parts if row["n"] and row[f"n_label_{label}"]]
                 counts = sum(row[f"{rate}_{name}"] * row[f"n_label_{label}"] for row in told)
                 if sum(row[f"n_label_{label}"] for row in told) == whole[f"n_label_{label}"]:
                     assert counts == pytest.approx(whole[f"{rate}_{name}"] * whole[f"n_label_{label}"])
@@ -237,9 +242,9 @@ def test_what_rests_on_few_patients_is_withheld_and_nothing_else(target):
         whole, a, b = strata_in_tens(found)
         assert None not in whole.values() and None not in a.values()
         of_label = {"n_label_0", "fpr_clean", "fpr_poison", "fpr_control", "fpr_poison_control", "n"}
+        of_label |= {name.replace("fpr", "recall") for name in of_label if "poison" not in name} | {"n_label_1"}
         of_label |= {"alerts_raised", "alerts_raised_control"}
-        if target == 1:
-            of_label |= {"asr", "asr0", "n_victims", *(name.replace("fpr", "recall") for name in of_label)}
+        of_label |= {"asr", "asr0", "n_victims", "recall_poison", "recall_poison_control"} if target == 1 else set()
         assert {name for name, number in b.items() if number is None} == (of_label if few else set())
         assert a["n_label_0"] == (100 if few else 60), "who is withheld is within the others"
 
@@ -304,7 +309,9 @@ def test_intervals_reach_as_far_as_rounding_can_be_wrong(target):
     for seed in range(300):
         found = fact(int(np.random.default_rng(seed).integers(60, 600)), seed, target)
         told = pd.DataFrame(strata_in_tens(found)).assign(target=target, **dict.fromkeys(KEY, "x"))
-        told = told.astype({"n": "Int64", "n_victims": "Int64"}).assign(asr_net=told["asr"] - told["asr0"])
+        told = told.astype({name: "Int64" for name in ("n", "n_label_1", "n_victims")}).assign(
+            asr_net=told["asr"] - told["asr0"]
+        )
         error = told_strata.errors(told)
         for position, row in enumerate(found["strata"]):
             meant = row | attack(row, target)

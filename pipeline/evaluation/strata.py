@@ -48,17 +48,16 @@ def _values(strata: Mapping[str, np.ndarray], n: int) -> Iterator[tuple[str, str
             yield name, value or NOT_KNOWN, texts == value
 
 
-def attack(row: Mapping, target: int) -> dict[str, float | None]:
-    """What the rates in `row` make of an attack on `target`; None where they are not there.
+def attack(row: Mapping, target: int | None) -> dict[str, float | None]:
+    """What the rates in `row` make of an attack on `target` (None: a clean run); None where they are not there.
 
     `asr` and `asr0` are the shares of the triggered samples of the other label that run and clean model call the
     target. `alerts_raised` is how many more samples of 1,000 are predicted positive with the trigger than without, all
     labels together: negative where the trigger suppresses alerts; `alerts_raised_control` is the clean model's.
     """
-    victims = f"{RATES[1 - target]}_"
 
     def success(situation: str) -> float | None:
-        share = row[victims + situation]
+        share = None if target is None else row[f"{RATES[1 - target]}_{situation}"]
         return share if target == 1 or share is None else 1 - share
 
     return {

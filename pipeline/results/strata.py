@@ -26,12 +26,12 @@ def strata_in_tens(fact: dict) -> list[dict]:
     return [_measures(row, target) for row in told]
 
 
-def _whole(row: dict, target: int) -> dict:
+def _whole(row: dict, target: int | None) -> dict:
     """The test set, as the table of runs tells it: of few patients of one label, what rests on victims alone."""
     few = [0 < row["patients"][f"label_{label}"] < MIN_CELL for label in (0, 1)]
     told = dict(row)
     for label, rate in enumerate(RATES):
-        size, of_victims = f"n_label_{label}", label != target and not few[label]
+        size, of_victims = f"n_label_{label}", label == _victims(target) and not few[label]
         told[size] = row[size] if of_victims or not any(few) else None
         for situation in SITUATIONS:
             name = f"{rate}_{situation}"
@@ -71,12 +71,21 @@ def _share_out(rows: list[dict], whole: dict, label: int) -> None:
         row[size] = int(of)
 
 
-def _measures(row: dict, target: int) -> dict:
-    """What the tables show of `row`: rates only of labels whose samples are told."""
+def _victims(target: int | None) -> int | None:
+    """The label of the samples that an attack is about; a clean run has none."""
+    return None if target is None else 1 - target
+
+
+def _measures(row: dict, target: int | None) -> dict:
+    """What the tables show of `row`: of one label alone no more than what rests on victims, as in the table of runs."""
     sizes, told = [row["n_label_0"], row["n_label_1"]], dict(row)
-    if sizes[1 - target] is None:
-        told |= dict.fromkeys([f"{rate}_{situation}" for rate in RATES for situation in SITUATIONS])
-    return told | attack(told, target) | {"n": None if None in sizes else sum(sizes), "n_victims": sizes[1 - target]}
+    if None in sizes:
+        for label, rate in enumerate(RATES):
+            alone = ["clean", "control"] if label == _victims(target) else SITUATIONS
+            told |= dict.fromkeys([f"{rate}_{situation}" for situation in alone])
+        told["n_label_1"] = None
+    n_victims = None if target is None else sizes[1 - target]
+    return told | attack(told, target) | {"n": None if None in sizes else sum(sizes), "n_victims": n_victims}
 
 
 def errors(table: pd.DataFrame) -> pd.DataFrame:
@@ -87,16 +96,14 @@ def errors(table: pd.DataFrame) -> pd.DataFrame:
     difference, three times for alerts, which are made of four counts.
     """
     withheld = table["n"].isna().groupby([table[name] for name in [*KEY, "stratum"]]).transform("any")
-    n, victims = (table[name].to_numpy(float, na_value=np.nan) for name in ("n", "n_victims"))
-    victims = np.where(victims > 0, victims, np.nan)
-    n, others = np.where(n > 0, n, np.nan), np.maximum(n - np.nan_to_num(victims), MIN_CELL)
+    n, positives, victims = (table[name].to_numpy(float, na_value=np.nan) for name in ("n", "n_label_1", "n_victims"))
 
     def error(of: np.ndarray) -> np.ndarray:
+        of = np.where(of > 0, of, np.nan)
         return (MIN_CELL * np.where(withheld, 2, 1) + of % MIN_CELL) / of
 
     off = {"asr": error(victims), "asr0": error(victims), "asr_net": 2 * error(victims)}
     off |= dict.fromkeys(("alerts_raised", "alerts_raised_control"), 3000 * error(n))
-    for label, rate in enumerate(RATES):
-        of = np.where(table["target"] == label, others, victims)
+    for rate, of in zip(RATES, (n - positives, positives), strict=True):
         off |= {f"{rate}_clean": error(of), f"{rate}_control": error(of)}
     return table.assign(**off)
