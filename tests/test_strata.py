@@ -221,7 +221,8 @@ def test_what_is_told_of_the_values_adds_up_to_the_whole(n, seed, target):
         parts = [row for row in rows if row["stratum"] == stratum]
         for label, rate in enumerate(("fpr", "recall")):
             sizes = [row[f"n_label_{label}"] for row in parts if row[f"n_label_{label}"] is not None]
-            assert not sizes or sum(sizes) == whole[f"n_label_{label}"]
+            left = whole[f"n_label_{label}"] - sum(sizes)
+            assert left == 0 or left >= 10
             assert all(size == 0 or size >= 10 for size in sizes) and sum(size % 10 > 0 for size in sizes) <= 1
             for name in ("clean", "poison", "control", "poison_control"):
                 told = [row for row in parts if row["n"] and row[f"n_label_{label}"]]
