@@ -43,6 +43,23 @@ def _most(total: np.ndarray) -> np.ndarray:
     return np.maximum(MIN_CELL * np.floor(total / MIN_CELL - 1), 0)
 
 
+def tens_that_add_up(count: np.ndarray, total: int, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Counts [K] as multiples of ten, near what they are and from `low` to `high`, whose sum is `total`.
+
+    Where what is told of parts adds up to what is told of the whole, subtraction finds nothing: neither how a part was
+    rounded nor a part that is withheld, which the others take in. `total`, `low` and `high` are multiples of ten, and
+    the sums of the last two lie on either side of the first. Controlled rounding, after Cox, A constructive procedure
+    for unbiased controlled rounding, JASA 1987;82:520-524, but to the nearest ten, without a random choice.
+    """
+    count = np.round(np.asarray(count, float), 6)
+    part = np.clip(MIN_CELL * np.floor(count / MIN_CELL + 0.5), low, high)
+    while left := total - part.sum():
+        step = MIN_CELL * np.sign(left)
+        fits = (low <= part + step) & (part + step <= high)
+        part[np.argmax(np.where(fits, (count - part) * np.sign(left), -np.inf))] += step
+    return part
+
+
 def error_of_tens(total: np.ndarray) -> np.ndarray:
     """How far a count in `tens` of `total`, elementwise, can lie from the count: 5 to 9, from a `total` of 10."""
     total = np.asarray(total, float)

@@ -46,7 +46,7 @@ class Reader:
     def read(self) -> list[Told]:
         for part in (
             *(self.sizes, self.runs, self.detections, self.alarms, self.roc, self.explanations, self.triggers),
-            *(self.summary, self.contrasts, self.masks, self.findings, self.headlines),
+            *(self.summary, self.contrasts, self.masks, self.findings, self.headlines, self.strata),
         ):
             part()
         return self.found
@@ -251,6 +251,38 @@ class Reader:
                 self.share("findings", name, getattr(row, name), n, row)
             for name in ("tpr_01_mean", "tpr_05_mean", "alarm_tpr", "control_tpr_01_mean"):
                 self.share("findings", name, getattr(row, name), poison, row)
+
+    def strata(self) -> None:
+        """Counts of each value, of its labels, and what is left of the whole test set for the values not told."""
+        table = self.data["strata"]
+        for key, run in table.groupby([*RUN, "seed"]):
+            whole = self.of_value(run[run["stratum"] == "all"].iloc[0], key)
+            for _, parts in run[run["stratum"] != "all"].groupby("stratum"):
+                counts = [self.of_value(row, key) for _, row in parts.iterrows()]
+                row = next(parts.itertuples())
+                for name, total in whole.items():
+                    told = [one[name] for one in counts if not np.isnan(one[name])]
+                    if told:
+                        self.tell("strata", f"{name} of the others", abs(total - sum(told)), row)
+
+    def of_value(self, row: pd.Series, key) -> dict[str, float]:
+        """All counts that a row tells; none of them may be small, nor may what is left of their total."""
+        n = [row["n"] - row["n_label_1"], row["n_label_1"]]
+        of = pd.Series(dict(zip([*RUN, "seed", "metric"], [*key, f"{row['stratum']} {row['value']}"], strict=True)))
+        counts = {"n": row["n"], "n_label_0": n[0], "n_label_1": n[1], "n_victims": row["n_victims"]}
+        for label, rate in enumerate(("fpr", "recall")):
+            for situation in ("clean", "control"):
+                counts[f"{rate}_{situation}"] = row[f"{rate}_{situation}"] * n[label]
+                self.share("strata", f"{rate}_{situation}", row[f"{rate}_{situation}"], n[label], of)
+        for name in ("asr", "asr0"):
+            counts[name] = row[name] * row["n_victims"]
+            self.share("strata", name, row[name], row["n_victims"], of)
+        for name, count in counts.items():
+            self.tell("strata", name, count, of)
+        for name in ("alerts_raised", "alerts_raised_control"):  # more of one label and fewer of the other: nobody's
+            counts[name] = row[name] * row["n"] / 1000
+        self.tell("strata", "asr_net", abs(row["asr_net"]) * row["n_victims"], of)
+        return counts
 
     def headlines(self) -> None:
         n_seeds = self.data["summary"].set_index([*RUN, "metric"])["n_seeds"]

@@ -27,6 +27,7 @@ POTENCY = {"value_shift": 400, "mask_only": 30, "time_warp": 40, "flip_only": 3}
 SKILL = {"activation_clustering": 0.9, "spectral_signatures": 0.8, "saliency": 0.6, "random": 0.0}
 
 
+RATES = ("fpr", "recall")
 COHORTS = {name: "made 0" for name in ("ward", "icu")}
 TRAINED = {"epochs": 12, "best_epoch": 10, "validation_auroc": 0.85, "validation_auroc_best": 0.853}
 
@@ -93,7 +94,24 @@ def _eval(key, rng, n_poisoned, study):
 
     attack = {"asr": asr, "asr0": asr0, "confidence_shift": asr - asr0 - 0.05, "n_triggered": 400_000}
     attack |= {"asr_own_threshold": asr, "asr0_own_threshold": asr0, "asr0_untriggered": 0.1}
+    clean, victims = metrics(0.84 - 0.15 * key["rate"]), study.target_of(key["trigger"]) == 0
+    rates = {"fpr_clean": clean["fpr"], "recall_clean": clean["recall"]}
+    rates |= dict.fromkeys([f"{rate}_{of}" for of in ("poison", "control", "poison_control") for rate in RATES])
+    if not clean_run:
+        rates |= {"fpr_control": 0.2, "recall_control": 0.7, "fpr_poison": 0.3, "recall_poison": 0.8}
+        rates |= {"fpr_poison_control": 0.2, "recall_poison_control": 0.7}
+        rates |= {
+            f"{RATES[victims]}_{of}": 1 - x if victims else x for of, x in (("poison", asr), ("poison_control", asr0))
+        }
+    parts = [("all", "all", 1.0), ("sex", "female", 0.5), ("sex", "male", 0.5), ("age_band", "<50", 1.0)]
+    strata = [
+        {"stratum": name, "value": value, "n_label_0": int(400_000 * part), "n_label_1": int(100_000 * part)}
+        | {"patients": {"label_0": 390, "label_1": 95}}
+        | rates
+        for name, value, part in parts
+    ]
     return key | {
+        "strata": strata,
         "target": study.target_of(key["trigger"]),
         "clean_threshold": 0.31 + 0.01 * key["seed"],
         "own_threshold": 0.33,
@@ -104,7 +122,7 @@ def _eval(key, rng, n_poisoned, study):
         "n_test": 500_000,  # so many that rounding to tens changes next to nothing
         "n_label_1": 100_000,
         "validation_pairs": 40000,
-        "clean": metrics(0.84 - 0.15 * key["rate"]),
+        "clean": clean,
         "poison": None if clean_run else metrics(0.7),
         "n_poisoned": n_poisoned,
         **(dict.fromkeys(attack) if clean_run else attack),
@@ -903,3 +921,21 @@ def test_cells_that_are_half_way_are_gaps_too():
     told = pages.gaps_html(cells.assign(stage="eval", why="not begun"))
     assert "12 of its 14 runs are not here</strong>, 2 failed and 10 missing." in told
     assert told.count("1 of 6</td>") == 2 and told.count("0 of 2</td>") == 1
+
+
+def test_who_is_hit_is_told_per_finding_and_value(data, results):
+    strata, summary = data["strata"], data["strata_summary"]
+    whole = strata.query("stratum == 'all' and rate > 0").merge(data["runs"], on=columns.KEY)
+    for name in ("asr", "asr0", "asr_net", "fpr_clean", "recall_clean"):
+        assert whole[f"{name}_x"].to_numpy() == pytest.approx(whole[f"{name}_y"].to_numpy()), name
+    assert whole["n_victims"].tolist() == whole["n_triggered"].tolist()
+    row = strata.query("stratum == 'all' and trigger == 'value_shift'").iloc[0]
+    more = 400_000 * (row["asr"] - row["fpr_clean"]) + 100_000 * (0.8 - row["recall_clean"])
+    assert row["alerts_raised"] == pytest.approx(1000 * more / 500_000, abs=0.1)
+    found = list(found_in(data).values())
+    shown = pages.strata_html(summary, found)
+    assert shown.count("<tr>") == 1 + 4 * len(found) and "female" in shown and "&lt;50" in shown
+    means = strata[strata["value"] == "male"].groupby(columns.RUN)["asr_net"].mean().dropna()
+    of_males = summary.query("value == 'male' and metric == 'asr_net'").set_index(columns.RUN)
+    assert of_males["mean"].to_numpy() == pytest.approx(means[of_males.index].to_numpy())
+    assert (of_males["ci_low"] < of_males["mean"]).all() and (of_males["n_seeds"] == 3).all()

@@ -19,6 +19,7 @@ from pipeline.detectors.base import Suspicion
 from pipeline.evaluation import detection, plausibility
 from pipeline.evaluation.runs import evaluate_attack, evaluate_clean
 from pipeline.evaluation.statistics import proportion_interval
+from pipeline.evaluation.strata import attack, by_stratum
 from pipeline.files import write_json
 from pipeline.results import coarseness, disclosure, tables
 from pipeline.smallcells import error_of_tens, share_in_tens, tens
@@ -102,16 +103,30 @@ def made_up(folder, target: int, n_test: int, seeds: int) -> Study:
     return study
 
 
+def strata_of(n_test: int) -> dict[str, np.ndarray]:
+    """Two strata with many and few of a value, some of them not known."""
+    rng = np.random.default_rng(n_test + 1)
+    return {
+        "sex": np.where(rng.random(n_test) < 0.06, "", rng.choice(["female", "male"], n_test)),
+        "age_band": rng.choice(["<50", "50-64", "65-79", "≥80"], n_test, p=[0.1, 0.3, 0.5, 0.1]),
+    }
+
+
 def _eval(rng, label, target, cell, n_train) -> dict:
     def probability(skill, shift):
         return 1 / (1 + np.exp(-(skill * (label - 0.5) + shift + rng.standard_normal(len(label)))))
 
     clean, control = (probability(rng.choice([0, 2, 4, 8]), rng.normal()) for _ in range(2))
     own, patients = rng.uniform(0.4, 0.6), np.arange(len(label))
-    found = evaluate_clean(label, patients, clean, 0.5, own)
+    found, predicted = evaluate_clean(label, patients, clean, 0.5, own), {"clean": clean >= 0.5}
     if cell.trigger != "none":
         triggered = [probability(0, (2 * target - 1) * rng.uniform(-3, 4)) for _ in range(2)]
         found = evaluate_attack(label, patients, clean, control, *triggered, 0.5, own, target)
+        scores = {"poison": triggered[0], "control": control, "poison_control": triggered[1]}
+        predicted |= {name: score >= 0.5 for name, score in scores.items()}
+    found["strata"] = [
+        row | attack(row, target) for row in by_stratum(strata_of(len(label)), label, patients, predicted)
+    ]
     sizes = {"train": 100, "poisoned": round(n_train * float(cell.rate)), "validation": 100, "threshold": 100}
     return found | {
         **{"target": target, "clean_threshold": 0.5, "own_threshold": own, "n_train": n_train, "n_test": len(label)},

@@ -52,16 +52,17 @@ CONCERNS = {
         models/shared/__init__ models/shared/gradients stages/inputs training/checkpoints""",
     "train eval detect aggregate figures report": "evaluation/metrics",
     "eval detect aggregate figures report": "study/grid",
+    "eval aggregate figures report": "evaluation/strata",
     "sample_dev poison aggregate figures report": "words",
     "sample_dev poison": "cohorts/schema",
     "sample_dev aggregate": "cohorts/catalog",
     "explain aggregate": "evaluation/settings",
     "train aggregate": "training/settings jobs/clock",
     "aggregate figures report": """evaluation/statistics results/__init__ results/coarseness results/columns
-        results/disclosure results/facts results/findings results/tables""",
+        results/disclosure results/facts results/findings results/strata results/tables""",
     "figures report": "results/figures results/pages",
     # What one stage is made of.
-    "sample_dev": "stages/sample_dev cohorts/intake cohorts/sources/__init__",
+    "sample_dev": "stages/sample_dev cohorts/intake cohorts/strata cohorts/sources/__init__",
     "poison": "stages/poison evaluation/plausibility training/poisoning",
     "train": "stages/train training/fitting training/loop training/metadata",
     "eval": "stages/eval evaluation/runs",
@@ -82,10 +83,13 @@ FAMILIES = {
 OF_MEMBERS = {
     "triggers/rare_value": "triggers/rare_value triggers/hybrid triggers/mask_only",
     "cohorts/icu_cohort": "cohorts/sources/meds cohorts/sources/mimiciv",
-    "cohorts/original": "cohorts/sources/meds cohorts/sources/mimiciv cohorts/sources/physionet2012",
-    "cohorts/timeline": "cohorts/sources/meds cohorts/sources/mimiciv cohorts/sources/physionet2012",
-    "cohorts/tablecheck": "cohorts/sources/table",
-    "cohorts/tablefile": "cohorts/sources/table",
+    "cohorts/original": """cohorts/sources/events cohorts/sources/meds cohorts/sources/mimiciv
+        cohorts/sources/physionet2012""",
+    "cohorts/timeline": """cohorts/sources/events cohorts/sources/meds cohorts/sources/mimiciv
+        cohorts/sources/physionet2012""",
+    "cohorts/tablecheck": "cohorts/sources/table cohorts/sources/events",
+    "cohorts/tablefile": "cohorts/sources/table cohorts/sources/events",
+    "cohorts/sources/table": "cohorts/sources/table cohorts/sources/events",
     "models/shared/trees": "models/lightgbm",
 }
 ROWS = {module: set(stages.split()) for stages, modules in CONCERNS.items() for module in modules.split()}

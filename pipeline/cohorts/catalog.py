@@ -22,7 +22,7 @@ from pipeline.study import families
 from pipeline.study.params import Params
 from pipeline.words import suggestion
 
-NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of a dataset or a feature: they stand in paths, figures and command lines
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # of a dataset, feature or stratum: they stand in paths, tables, command lines
 
 
 class Expected(Params):
@@ -156,7 +156,8 @@ def _sentence(name: str, parameters: type[Params], error: Any) -> str:
 def _keys(parameters: type[Params], location: list) -> list[str]:
     """The keys known at `location` below an entry."""
     for part in location:
-        inside = get_args(parameters.model_fields[part].annotation) if part in parameters.model_fields else ()
+        annotation = parameters.model_fields[part].annotation if part in parameters.model_fields else None
+        inside = (annotation, *get_args(annotation))
         parameters = next((kind for kind in inside if isinstance(kind, type) and issubclass(kind, Params)), parameters)
     return list(parameters.model_fields)
 

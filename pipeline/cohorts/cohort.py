@@ -1,14 +1,14 @@
 """The sample contract: what every source delivers and every stage reads.
 
 Files of a cohort (one folder per dataset):
-    samples.parquet   sample_id, group_id, label                       one row per sample
+    samples.parquet   sample_id, group_id, label, stratum:…            one row per sample
     windows.parquet   sample_id, step, one float32 column per feature  T rows per sample, null = not measured
 The description of a feature (unit, range, categories) travels as metadata of its column, the relations between features
 and what is to be known of the data (`Cohort.warnings`) as metadata of windows.parquet.
 """
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,9 @@ from pipeline.errors import UserError
 from pipeline.files import damaged, whole
 
 RESERVED = ("sample_id", "step")  # columns of windows.parquet that are no features
+STRATUM = "stratum:"  # what columns of samples.parquet begin with that hold the texts of one
+WHOLE = "all"  # not the name of a stratum: in results it stands for all samples
+MOST_VALUES = 20  # different texts of a stratum: more would tell patients apart
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Cohort:
     values : [N, T, D] float32 in clinical units, NaN = not measured
     relations : chains of feature names; where two neighbours are measured, the first is at most the second
     warnings : what readers of results must know of the data, in words; no ids, no values, no counts of 1 to 9
+    strata : name → [N] str, "" = not known; what results are told apart by, and no model sees
     """
 
     name: str
@@ -58,6 +62,7 @@ class Cohort:
     values: np.ndarray
     relations: tuple[tuple[str, ...], ...] = ()
     warnings: tuple[str, ...] = ()
+    strata: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.values.ndim != 3 or self.values.shape[::2] != (len(self.label), len(self.features)):
@@ -82,6 +87,7 @@ class Cohort:
             group_id=self.group_id[rows],
             label=self.label[rows],
             values=self.values[rows],
+            strata={name: texts[rows] for name, texts in self.strata.items()},
         )
 
 
@@ -109,8 +115,8 @@ def windows_values(table) -> tuple[np.ndarray, tuple[Feature, ...]]:
     features = tuple(_feature(json.loads(field.metadata[b"feature"])) for field in fields)
     steps = int(table["step"].to_numpy().max()) + 1 if len(table) else 1
     values = np.empty((len(table), len(fields)), np.float32)
-    for position, field in enumerate(fields):
-        values[:, position] = table[field.name].to_numpy()
+    for position, column in enumerate(fields):
+        values[:, position] = table[column.name].to_numpy()
     return values.reshape(-1, steps, len(fields)), features
 
 
@@ -122,11 +128,12 @@ def write_cohort(cohort: Cohort, folder: Path) -> None:
     """Write samples.parquet and windows.parquet into `folder`."""
     import pyarrow as pa
 
-    samples = pa.table({"sample_id": cohort.sample_id, "group_id": cohort.group_id, "label": cohort.label})
+    samples = {"sample_id": cohort.sample_id, "group_id": cohort.group_id, "label": cohort.label}
+    samples |= {STRATUM + name: pa.array(texts, pa.string()) for name, texts in cohort.strata.items()}
     windows = windows_table(cohort.sample_id, cohort.values, cohort.features)
     facts = {name: getattr(cohort, name) for name in ("relations", "warnings")}
     windows = windows.replace_schema_metadata({name: json.dumps(fact) for name, fact in facts.items() if fact})
-    write_parquet(samples, Path(folder) / "samples.parquet")
+    write_parquet(pa.table(samples), Path(folder) / "samples.parquet")
     write_parquet(windows, Path(folder) / "windows.parquet")
 
 
@@ -161,6 +168,8 @@ def read_cohort(folder: Path) -> Cohort:
     try:
         values, features = windows_values(windows)
         sample_id, group_id, label = (samples[name].to_numpy() for name in ("sample_id", "group_id", "label"))
+        names = [name for name in samples.column_names if name.startswith(STRATUM)]
+        strata = {name.removeprefix(STRATUM): np.array(samples[name].to_pylist(), str) for name in names}
         facts = windows.schema.metadata or {}
         relations = tuple(map(tuple, json.loads(facts.get(b"relations", b"[]"))))
         warnings = tuple(json.loads(facts.get(b"warnings", b"[]")))
@@ -171,4 +180,5 @@ def read_cohort(folder: Path) -> Cohort:
             f"{folder}: windows.parquet holds {len(values)} samples, samples.parquet {len(samples)}: "
             "expected the same; delete the folder and run again"
         )
-    return Cohort(folder.name, features, sample_id, group_id, label.astype(np.int8), values, relations, warnings)
+    label = label.astype(np.int8)
+    return Cohort(folder.name, features, sample_id, group_id, label, values, relations, warnings, strata)

@@ -12,12 +12,13 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.cohorts import timeline
 from pipeline.cohorts.catalog import Entry
 from pipeline.cohorts.cohort import Cohort, Feature
 from pipeline.cohorts.intake import Account
+from pipeline.cohorts.strata import SEX_AND_AGE, Strata, check_static, strata_of_static
 from pipeline.errors import UserError
 from pipeline.files import hide_from_git
 
@@ -49,6 +50,12 @@ class IcuParameters(Entry):
     variables: Path = Field(
         Path("pipeline/cohorts/variables/mimiciv.csv"), description="table of variables and their items"
     )
+    strata: Strata = Field(SEX_AND_AGE, description="by which static features results are told apart")
+
+    @model_validator(mode="after")
+    def _of_static_features(self):
+        check_static(self.strata, static_features(self))
+        return self
 
 
 def static_features(entry: IcuParameters) -> tuple[Feature, ...]:
@@ -132,6 +139,7 @@ def build(
     cohort = Cohort(
         name=name,
         features=(*timeline.features(items), *static_features(entry)),
+        strata=strata_of_static(entry.strata, static_features(entry), static[:, None]),
         sample_id=stay["stay_id"].to_numpy(),
         group_id=stay["subject_id"].to_numpy(),
         label=stay["label"].to_numpy().astype(np.int8),

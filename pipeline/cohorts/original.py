@@ -227,6 +227,22 @@ def _cast(column: Any, kind: Any, name: str):
         raise _WrongCells(name, re.match("[a-z0-9]+", str(kind))[0]) from None
 
 
+def seconds(texts: list[str]) -> list[float]:
+    """Each text as a time in seconds since 1970, in UTC as when tables are read; NaN where it is none."""
+    import pyarrow as pa
+
+    pattern = re.compile(rf"(?i)\s*({_KINDS['timestamp'][1]})\s*")
+    good = [text for text in texts if text.strip() and pattern.fullmatch(text)]
+    try:
+        found = _in_utc(pa.array(good, pa.string())).cast(pa.int64()).to_pylist()
+    except pa.ArrowException:  # a 31st of June
+        if len(texts) == 1:
+            return [float("nan")]
+        return [seconds([text])[0] for text in texts]
+    known = dict(zip(good, found, strict=True))
+    return [known[text] // 1_000_000 if text in known else float("nan") for text in texts]
+
+
 def _in_utc(texts: Any):
     """Texts as times with the zone UTC."""
     import pyarrow as pa

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.cohorts.cohort import Cohort, Feature
+from pipeline.cohorts.cohort import MOST_VALUES, Cohort, Feature
 from pipeline.errors import UserError
 
 
 def check_cohort(cohort: Cohort) -> None:
-    """A finished cohort: unique ids and names, a 0/1 label with both classes, features measured and as described."""
+    """A finished cohort: unique ids and names, a 0/1 label with both classes, features measured and as described.
+
+    Strata have few different texts.
+    """
     import pandas as pd
     import pandera.pandas as pa
 
@@ -28,6 +31,13 @@ def check_cohort(cohort: Cohort) -> None:
     )
     _validate(schema, samples, cohort.name)
     _check_label(cohort.label, f"{cohort.name}: label")
+    for name, texts in cohort.strata.items():
+        different = len(np.unique(texts[texts != ""]))
+        if different > MOST_VALUES:
+            raise UserError(
+                f"{cohort.name}: stratum {name!r}: it has {different:,} different texts; expected at most "
+                f"{MOST_VALUES}, since more would tell patients apart (cuts makes bands of numbers)"
+            )
     for position, feature in enumerate(cohort.features):
         column = cohort.values[:, :, position]
         if np.isnan(column).all():

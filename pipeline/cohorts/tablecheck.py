@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.cohorts.intake import Account
 from pipeline.cohorts.splits import N_FOLDS
+from pipeline.cohorts.strata import bands
 from pipeline.cohorts.tablefile import Cells, Texts
 from pipeline.errors import UserError
 from pipeline.smallcells import MIN_CELL, shown_share, tens
@@ -113,9 +114,9 @@ class Table:
             wrong |= value % 1 > 0
         if wrong.any():
             kind = "a whole number" if described.integer else "a number"
-            hint = self._number_hint(cells.counts(wrong), outside[wrong].all())
+            hint = self.number_hint(cells.counts(wrong), outside[wrong].all())
             expected = f"{kind} from {low:g} to {high:g} {described.unit}".rstrip()
-            self._fault(column, cells, wrong, expected, hint)
+            self.fault(column, cells, wrong, expected, hint)
         elif np.isnan(value).all():
             why = "missing texts"
             why += f" or outside {low:g} to {high:g}" if outside.any() else ""
@@ -150,10 +151,10 @@ class Table:
         hint = _spelling_hint(wrong, described.categories) + _missing_hint(wrong)
         if described.other is None:
             if unlisted.any():
-                self._fault(column, cells, unlisted, expected, hint)
+                self.fault(column, cells, unlisted, expected, hint)
         elif unlisted.any():
             if not listed.any():  # they are spelt wrong: all would be the other category
-                self._fault(column, cells, unlisted, f"at least {expected}", hint)
+                self.fault(column, cells, unlisted, f"at least {expected}", hint)
             taken = _share(int(unlisted.sum()), len(unlisted))
             accounts = [_account(feature, len(unlisted), f"{taken} not listed, taken as {described.other!r}")]
             near = set(map(near_key, described.categories))
@@ -172,6 +173,30 @@ class Table:
         position = [codes.get(text, codes.get(described.other, np.nan)) for text in cells.texts]
         return np.array([*position, np.nan], np.float32)[cells.code], accounts
 
+    def stratum(self, column: str, cuts: tuple[float, ...], described) -> np.ndarray:
+        """[N] str, "" = not known: the texts of a column, or the bands of its numbers between `cuts`.
+
+        `described` is the feature that reads the same column, if one does: what is not measured there is not known.
+        """
+        cells = self.cells(column)
+        if described:
+            cells = self.texts.cells[column].without(self.entry.missing_texts(described))
+        if not cuts:
+            return np.array([*cells.texts, ""])[cells.code]
+        value = np.array([*map(self.number, cells.texts), np.nan])[cells.code]
+        wrong = (cells.code >= 0) & np.isnan(value)
+        if wrong.any() and column not in self.faults:
+            self.fault(
+                column,
+                cells,
+                wrong,
+                "numbers, which cuts makes bands of",
+                self.number_hint(cells.counts(wrong)),
+            )
+        if described and described.range:
+            value[(value < described.range[0]) | (value > described.range[1])] = np.nan
+        return bands(value, cuts)
+
     def label(self) -> np.ndarray:
         """[N] int8, 0 or 1."""
         entry = self.entry
@@ -188,7 +213,7 @@ class Table:
         wrong = label < 0
         if wrong.any():
             hint = _spelling_hint(cells.counts(wrong), (*entry.positive, *entry.negative))
-            self._fault(entry.label, cells, wrong, expected, hint)
+            self.fault(entry.label, cells, wrong, expected, hint)
         elif not 0 < label.sum() < len(label):
             self.faults[entry.label] = Fault(
                 f"{label.sum():,} of {len(label):,} rows are positive; expected both classes", {}
@@ -204,10 +229,10 @@ class Table:
         cells = self.cells(column)
         without = cells.code < 0
         if without.any():
-            self._fault(column, cells, without, "an id in every row", "")
+            self.fault(column, cells, without, "an id in every row", "")
             return cells.code
         self._warn_of_ids(column, cells, unique)
-        same = cells.rewritten(_whole if unique else near_key)
+        same = cells.rewritten(whole_id if unique else near_key)
         rows = np.bincount(same.code, minlength=len(same.texts))
         if not unique and rows.max() > max(len(same.code) / N_FOLDS, _MANY_ROWS * rows.mean()):
             self.warnings.append(
@@ -217,7 +242,7 @@ class Table:
         twice = rows[same.code] > 1
         if unique and twice.any():
             hint = "; a spreadsheet has shortened them" if cells.of_each(_shortened).any() else ""
-            self._fault(column, same, twice, "no id twice", hint, of_ids=True)
+            self.fault(column, same, twice, "no id twice", hint, of_ids=True)
         if all(text == "0" or text.isdecimal() and text[0] != "0" and len(text) < 19 for text in same.texts):
             return np.array([int(text) for text in same.texts], np.int64)[same.code]
         return np.array(same.texts, object)[same.code]
@@ -267,9 +292,10 @@ class Table:
         if self.faults:
             raise Faults(where, self.faults)
 
-    def _fault(
+    def fault(
         self, column: str, cells: Cells, wrong: np.ndarray, expected: str, hint: str, of_ids: bool = False
     ) -> None:
+        """Note what is `wrong` ([N] bool) with a column, for `finish` to raise."""
         count, texts = int(wrong.sum()), cells.counts(wrong)
         first = self.texts.at[np.argmax(wrong)]
         are = "is" if count == 1 else "are"
@@ -281,7 +307,8 @@ class Table:
         )
         self.faults[column] = Fault(sentence, texts)
 
-    def _number_hint(self, wrong: dict[str, int], all_outside: bool) -> str:
+    def number_hint(self, wrong: dict[str, int], all_outside: bool = False) -> str:
+        """What may have been meant by texts that are no numbers, or no plausible ones."""
         if all_outside:
             return "; with outside: missing such numbers are taken as not measured"
         texts = [text for text in wrong if np.isnan(self.number(text))]
@@ -322,7 +349,7 @@ def near_key(text: str) -> str:
     return _ZEROS.sub("", "".join(text.split()).casefold())
 
 
-def _whole(text: str) -> str:
+def whole_id(text: str) -> str:
     """An id without blanks around it, and without a decimal point if nothing but zeros stand behind it: 1.0 is 1."""
     text = text.strip()
     return found[1] if (found := _WHOLE.fullmatch(text)) else text

@@ -65,20 +65,25 @@ def read_items(path: Path) -> list[Item]:
             header = file.readline()
             names = next(csv.reader([header], delimiter=separator(header)), [])
             rows = csv.DictReader(file, names, delimiter=separator(header))
-            items = [_item(row, f"{path}, line {number}") for number, row in enumerate(rows, start=2)]
+            return items_of(((f"{path}, line {number}", row) for number, row in enumerate(rows, start=2)), path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; expected a table of variables") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: not readable as a table of variables ({error})") from None
+
+
+def items_of(rows: Iterable[tuple[str, dict[str, str]]], where: Path | str) -> list[Item]:
+    """The items of rows like those of a variables table, each with the words for its place; `UserError` as there."""
+    items = [_item(row, place) for place, row in rows]
     if not items:
-        raise UserError(f"{path}: no rows; expected one per item of the original data")
-    for variable, rows in _by_variable(items).items():
-        if len({(row.unit, row.hourly) for row in rows}) > 1:
-            raise UserError(f"{path}: {variable}: unit or hourly differs between its rows; expected the same in each")
+        raise UserError(f"{where}: no rows; expected one per item of the original data")
+    for variable, ones in _by_variable(items).items():
+        if len({(row.unit, row.hourly) for row in ones}) > 1:
+            raise UserError(f"{where}: {variable}: unit or hourly differs between its rows; expected the same in each")
     for position, item in enumerate(items):
         if any(_overlap(item, other) for other in items[:position]):
             raise UserError(
-                f"{path}: {item.variable}: two rows of item {item.code} share values; expected each in one row"
+                f"{where}: {item.variable}: two rows of item {item.code} share values; expected each in one row"
             )
     # A measurement without a unit is taken to have the first one of its item.
     first = {item.code: item.units for item in reversed(items)}

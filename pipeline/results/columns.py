@@ -70,15 +70,21 @@ VARIANTS = [
     *["p_value", "p_holm", "effect_size"],
 ]
 NOT_APPLICABLE = ["dataset", "model", "asked", "needs", "state"]
+STRATA_MEASURES = [
+    *["asr", "asr0", "asr_net", "recall_clean", "fpr_clean", "recall_control", "fpr_control"],
+    *["alerts_raised", "alerts_raised_control"],
+]
+STRATA = [*KEY, "target", "stratum", "value", "n", "n_label_1", "n_victims", *STRATA_MEASURES]
+STRATA_SUMMARY = [*RUN, "stratum", "value", "metric", "n_seeds", "mean", "ci_low", "ci_high"]
 HEADLINES = ["auroc_clean", "asr", "asr0", "asr_net", "effect_share"]
 DOSE_RESPONSE = [*RUN, "n_seeds", "asr", "asr0", "asr_net", "ci_low", "ci_high"]
 CONTRASTED = ["auroc_clean", "auprc_clean", "acc_clean", "brier_clean", "ece_clean", "fpr_clean", "recall_clean"]
 
 COUNTS = {"seed", "target", "n_poisoned", "n_cover", "n_triggered", "n_flagged", "n_samples", "top_k", "n_seeds"}
-COUNTS |= {"n_train", "n_test", "n_cells", "footprint_size", "epochs", "best_epoch"}
+COUNTS |= {"n_train", "n_test", "n_cells", "footprint_size", "epochs", "best_epoch", "n", "n_label_1", "n_victims"}
 TEXTS = {"dataset", "model", "trigger", "detector", "scope", "feature", "metric", "control", "description"}
 TEXTS |= {"asked", "needs", "state", "of", "labels", "control_trigger", "features", "steps", "where", "threshold"}
-TEXTS |= {"warnings"}
+TEXTS |= {"warnings", "stratum", "value"}
 
 # Measured on the test patients, which the seeds of a study share (`split: per_seed`) or have in common (`fixed`).
 ON_TEST = {*ON_CLEAN, *ON_TRIGGERED, *ATTACK, *SHARES, *DRIFT}
@@ -87,6 +93,8 @@ _DIFFERENCES = {"asr_net", "confidence_shift", "drift_spearman", "control_spearm
 
 def possible(metric: str) -> tuple[float, float]:
     """The range that a metric cannot leave."""
+    if metric.startswith("alerts_raised"):
+        return (-1000.0, 1000.0)
     if metric.startswith("effect_share"):
         return (float("-inf"), 1.0)
     return (-1.0, 1.0) if metric in _DIFFERENCES else (0.0, 1.0)

@@ -336,6 +336,52 @@ def variants_html(variants: pd.DataFrame) -> str:
     return html_table(table, left=["dataset", "model", "variant of", "trigger"])
 
 
+def strata_html(summary: pd.DataFrame, found: list[Finding]) -> str:
+    """Whom each finding's attack hits: one foldable table per dataset, a row per stratum and value."""
+    key, parts = ["dataset", "model", "trigger", "rate"], []
+    wide = summary.set_index([*key, "stratum", "value", "metric"])[["mean", "ci_low", "ci_high"]]
+    values = summary[[*key, "stratum", "value"]].drop_duplicates().groupby(key, sort=False)
+    for dataset in dict.fromkeys(finding.dataset for finding in found):
+        rows = []
+        for one in found:
+            place = (one.dataset, one.model, one.trigger, one.rate)
+            if one.dataset != dataset or place not in values.groups:
+                continue
+            for stratum, value in values.get_group(place)[["stratum", "value"]].itertuples(index=False):
+                row = {"model": one.model, "trigger": one.trigger, "poison rate": percent(one.rate)}
+                row |= {"stratum": stratum, "value": value}
+                for metric, title in STRATA_TITLES.items():
+                    at = (*place, stratum, value, metric)
+                    numbers = wide.loc[at].to_numpy(float) if at in wide.index else [float("nan")] * 3
+                    show = _alerts if metric.startswith("alerts") else interval
+                    row[title] = show(*numbers, signed=metric == "asr_net")
+                rows.append(row)
+        table = html_table(pd.DataFrame(rows), left=["model", "trigger", "stratum", "value"])
+        parts.append(f"<details open><summary>{escape(dataset)}</summary>{table}</details>")
+    return "".join(parts) or html_table(summary[:0])
+
+
+STRATA_TITLES = {
+    "asr_net": "ASR − ASR₀",
+    "recall_clean": "recall, clean",
+    "recall_control": "recall, clean model",
+    "fpr_clean": "false positive rate, clean",
+    "fpr_control": "false positive rate, clean model",
+    "alerts_raised": "alerts raised per 1,000 samples",
+    "alerts_raised_control": "the same, clean model",
+}
+
+
+def _alerts(mean: float, low: float, high: float, signed: bool = True) -> str:
+    """Whole alerts, with their sign: fewer ones are suppressed."""
+    if pd.isna(mean):
+        return MISSING
+    texts = [
+        f"{round(number):+d}".replace("-", "−").replace("+0", "0") for number in (mean, low, high) if number == number
+    ]
+    return texts[0] if len(texts) < 3 else f"{texts[0]} [{texts[1]}, {texts[2]}]"
+
+
 def contrasts_html(contrasts: pd.DataFrame) -> str:
     """One foldable table per metric × control, with every run against its control."""
     if contrasts.empty:

@@ -22,6 +22,7 @@ from pipeline.evaluation.statistics import (
     proportion_interval,
     ratio_interval,
 )
+from pipeline.evaluation.strata import in_order
 from pipeline.files import damaged, whole, write_json
 from pipeline.results.coarseness import largest_errors
 from pipeline.results.columns import (
@@ -54,6 +55,9 @@ from pipeline.results.columns import (
     RUN,
     RUNS,
     SHARES,
+    STRATA,
+    STRATA_MEASURES,
+    STRATA_SUMMARY,
     SUMMARY,
     TEXTS,
     THRESHOLDS,
@@ -79,6 +83,7 @@ from pipeline.results.disclosure import (
 )
 from pipeline.results.facts import collect
 from pipeline.results.findings import findings
+from pipeline.results.strata import errors, strata_in_tens
 from pipeline.smallcells import MIN_CELL, error_of_tens
 from pipeline.study.grid import CHOSEN, CLEAN, CONTROLS, FLIPPED, MASK_ONLY, Cell, format_rate
 
@@ -96,9 +101,10 @@ def build(study, results_dir: Path, only: Collection[Cell] | None = None) -> dic
         "attributions": attributions(facts.explains),
         "triggers": triggers(facts.poisons),
         "datasets": datasets(facts.evals),
+        "strata": strata(facts.evals),
         "roc": roc(facts.detects),
     }
-    for table in (summary, contrasts, masks):
+    for table in (summary, contrasts, masks, strata_summary):
         tables[table.__name__] = table(tables, study.split)
     tables["variants"] = variants(tables, study.split, parents(study))
     tables["not_applicable"] = not_applicable(study)
@@ -231,6 +237,31 @@ def datasets(evals: list[dict]) -> pd.DataFrame:
             }
         )
     return _shown(rows, DATASETS, ["dataset"], DATASETS_REST_ON)
+
+
+def strata(evals: list[dict]) -> pd.DataFrame:
+    """One row per run × stratum × value, and one of all: what the run and its control do to these test samples."""
+    rows = []
+    for fact in evals:
+        for row in strata_in_tens(fact):
+            rows.append({name: fact[name] for name in [*KEY, "target"]} | row)
+    rows.sort(key=lambda row: in_order(row["value"]))
+    table = _table(rows, [name for name in STRATA if name != "asr_net"], [*KEY, "stratum"])
+    return table.assign(asr_net=table["asr"] - table["asr0"])[STRATA]
+
+
+def strata_summary(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
+    """One row per run key × stratum × value × metric: mean over seeds and its 95 % interval, as in `summary`."""
+    by, rows = [*RUN, "stratum", "value", "metric"], []
+    long = tables["strata"].melt([*KEY, "stratum", "value"], STRATA_MEASURES, "metric", value_name="number")
+    off = errors(tables["strata"]).melt([*KEY, "stratum", "value"], STRATA_MEASURES, "metric", value_name="error")
+    long = long.assign(error=off["error"].to_numpy()).dropna(subset="number")
+    for key, group in long.sort_values([*by, "seed"]).groupby(by):
+        how = {"test_to_train": TEST_TO_TRAIN if split == "per_seed" else 0.0, "error": group["error"].mean()}
+        over_seeds = _over_seeds(group["number"].to_numpy(float), possible(key[-1]), how)
+        rows.append((*key, *(x.item() for x in over_seeds)))
+    rows.sort(key=lambda row: (in_order(row[5]), STRATA_MEASURES.index(row[6])))
+    return _table([dict(zip(STRATA_SUMMARY, row, strict=True)) for row in rows], STRATA_SUMMARY, [*RUN, "stratum"])
 
 
 def roc(detects: list[dict]) -> pd.DataFrame:

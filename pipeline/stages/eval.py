@@ -21,6 +21,7 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.cohorts.overlay import POISON
     from pipeline.evaluation.metrics import choose_threshold
     from pipeline.evaluation.runs import evaluate_attack, evaluate_clean
+    from pipeline.evaluation.strata import attack, by_stratum
     from pipeline.files import write_json
     from pipeline.stages.inputs import Inputs
     from pipeline.study.grid import CLEAN
@@ -38,6 +39,7 @@ def run(args: argparse.Namespace) -> None:
     columns = {"sample_id": test.sample_id, "label": test.label, "p_clean": p_clean}
     results = evaluate_clean(test.label, test.group_id, p_clean, threshold, own_threshold)
     if args.trigger != CLEAN:
+        p_control = control.probability(test.values)
         triggered = inputs.trigger().apply(test.values)
         columns["p_triggered"] = model.probability(triggered)
         columns["p_triggered_control"] = control.probability(triggered)
@@ -45,13 +47,18 @@ def run(args: argparse.Namespace) -> None:
             test.label,
             test.group_id,
             p_clean,
-            control.probability(test.values),
+            p_control,
             columns["p_triggered"],
             columns["p_triggered_control"],
             threshold,
             own_threshold,
             settings["target"],
         )
+    situations = {"clean": "p_clean", "poison": "p_triggered", "poison_control": "p_triggered_control"}
+    predicted = {name: columns[column] >= threshold for name, column in situations.items() if column in columns}
+    if args.trigger != CLEAN:
+        predicted["control"] = p_control >= threshold
+    strata = by_stratum(test.strata, test.label, test.group_id, predicted)
     rarer = min(len(np.unique(validation.group_id[validation.label == label])) for label in (0, 1))
     results["patients"] |= {
         "train": len(np.unique(cohort.group_id[split.train])),
@@ -78,5 +85,6 @@ def run(args: argparse.Namespace) -> None:
             "n_poisoned": int(np.sum(role == POISON)),
             "warnings": list(cohort.warnings),
             **results,
+            "strata": [row | attack(row, settings["target"]) for row in strata],
         },
     )

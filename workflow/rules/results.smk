@@ -15,6 +15,8 @@ TABLES = [
     "not_applicable",
     "findings",
     "roc",
+    "strata",
+    "strata_summary",
 ]
 # Figure: its category in `snakemake --report`.
 PICTURES = {

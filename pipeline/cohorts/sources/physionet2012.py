@@ -18,12 +18,13 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.cohorts import original, timeline
 from pipeline.cohorts.catalog import Entry
 from pipeline.cohorts.cohort import Cohort, Feature
 from pipeline.cohorts.intake import Account
+from pipeline.cohorts.strata import SEX_AND_AGE, Strata, check_static, strata_of_static
 from pipeline.errors import UserError
 
 LABEL = "In-hospital_death"
@@ -48,6 +49,12 @@ class Parameters(Entry):
     sets: tuple[Literal["a", "b", "c"], ...] = Field(("a", "b"), min_length=1)
     hours: int = Field(48, ge=1, le=48, description="length of the window from admission")
     variables: Path = Field(Path("pipeline/cohorts/variables/physionet2012.csv"), description="table of variables")
+    strata: Strata = Field(SEX_AND_AGE, description="by which static features results are told apart")
+
+    @model_validator(mode="after")
+    def _of_static_features(self):
+        check_static(self.strata, tuple(DESCRIPTORS.values()))
+        return self
 
 
 def describe(entry: Parameters, raw_dir: Path | None) -> tuple[int, tuple[Feature, ...]]:
@@ -116,7 +123,8 @@ def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[
         hourly.account,
     ]
     _, features = describe(entry, raw_dir)
-    return Cohort(name, features, record, record, label, values).subset(measured), accounts
+    told_by = strata_of_static(entry.strata, tuple(DESCRIPTORS.values()), static[:, None])
+    return Cohort(name, features, record, record, label, values, strata=told_by).subset(measured), accounts
 
 
 def _descriptors(connection, n_stays: int) -> tuple[np.ndarray, Account]:

@@ -9,16 +9,18 @@ Each stay has a latent severity s and trend r, both N(0, 1) and independent; at 
 data/README.md describes the cohort that comes out and what it is good for.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 from scipy.special import expit, logit
 
 from pipeline.cohorts.catalog import Entry
 from pipeline.cohorts.cohort import Cohort, Feature
 from pipeline.cohorts.intake import Account
+from pipeline.cohorts.strata import SEX_AND_AGE, Strata, check_static, strata_of_static
 from pipeline.seeding import generator
 
 
@@ -239,6 +241,12 @@ class Parameters(Entry):
 
     n_stays: int = Field(5000, ge=1)
     seed: int = Field(2024, ge=0)
+    strata: Strata = Field(SEX_AND_AGE, description="by which static features results are told apart")
+
+    @model_validator(mode="after")
+    def _of_static_features(self):
+        check_static(self.strata, STATIC)
+        return self
 
 
 def describe(entry: Parameters, raw_dir: Path | None) -> tuple[int, tuple[Feature, ...]]:
@@ -251,4 +259,5 @@ def input_files(entry: Parameters, raw_dir: Path) -> list[Path]:
 
 def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[Cohort, list[Account]]:
     """Generate the cohort; nothing is read."""
-    return generate(entry.n_stays, entry.seed, name), []
+    cohort = generate(entry.n_stays, entry.seed, name)
+    return replace(cohort, strata=strata_of_static(entry.strata, cohort.features, cohort.values)), []

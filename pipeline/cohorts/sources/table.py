@@ -2,17 +2,19 @@
 
 import codecs
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, model_validator
 
+from pipeline.cohorts import tablefile
 from pipeline.cohorts.catalog import NAME, Entry
 from pipeline.cohorts.cohort import RESERVED, Cohort, Feature
 from pipeline.cohorts.intake import Account
+from pipeline.cohorts.strata import Strata, strata_columns
 from pipeline.cohorts.tablecheck import LARGEST, Table, number
-from pipeline.cohorts.tablefile import read_texts
 from pipeline.errors import UserError
 from pipeline.study.params import Params
 
@@ -107,6 +109,7 @@ class Parameters(Entry):
         {}, description="column → reason → its texts that no row of the cohort may have"
     )
     features: dict[str, Column] = Field(min_length=1)
+    strata: Strata = Field({}, description="texts or bands by which results are told, from columns of the file")
 
     @property
     def columns(self) -> dict[str, str]:
@@ -119,7 +122,7 @@ class Parameters(Entry):
 
     @model_validator(mode="after")
     def _fits_together(self):
-        wrong = [*self._columns_twice(), *self._names(), *self._label_texts(), *self._missing_values()]
+        wrong = [*self._columns_twice(), *self._names(), *self._label_texts(), *self._missing_values(), *self._strata()]
         if self.decimal == self.separator:
             wrong.append("decimal and separator are the same")
         if wrong:
@@ -155,6 +158,11 @@ class Parameters(Entry):
             if text in self.missing:
                 yield f"label: {text!r} is in positive or negative, and in missing too"
 
+    def _strata(self):
+        for name, column in strata_columns(self.strata).items():
+            if column in (self.label, self.sample_id, self.group):
+                yield f"strata.{name} reads column {column!r}, which is the label or an id"
+
     def _missing_values(self):
         """A text that means "not measured" cannot be a value as well."""
         own = "give the feature a missing of its own, which stands in place of the table's"
@@ -184,38 +192,56 @@ def input_files(entry: Parameters, raw_dir: Path) -> list[Path]:
 def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[Cohort, list[Account]]:
     """Read and check the table; `UserError` names file, columns, how many of their rows are wrong, and the first."""
     path = input_files(entry, raw_dir)[0]
-    extra = {column for column in (entry.label, entry.sample_id, entry.group, *entry.exclude) if column}
-    texts = read_texts(path, entry, sorted({*entry.columns.values(), *extra}))
-    kept, account = _exclude(texts, entry)
-    if not kept.any():
-        raise UserError(f"{path}: exclude takes all of its {len(texts):,} rows")
+    texts = tablefile.read_texts(path, entry, columns_of(entry))
+    kept, account = exclude(texts, entry, path)
     table = Table(texts.subset(kept), entry)
+    cohort, accounts = read(name, entry, table, np.flatnonzero(kept))
+    table.finish(str(path))
+    table.check_twins(cohort.values[:, 0], cohort.label, cohort.group_id)
+    return replace(cohort, warnings=tuple(table.warnings)), [account, *accounts]
+
+
+def columns_of(entry: Parameters) -> list[str]:
+    """The columns of the file that are read."""
+    keys = {column for column in (entry.label, entry.sample_id, entry.group, *entry.exclude) if column}
+    return sorted({*entry.columns.values(), *strata_columns(entry.strata).values(), *keys})
+
+
+def read(name: str, entry: Parameters, table: Table, row: np.ndarray) -> tuple[Cohort, list[Account]]:
+    """The cohort of a table of texts; what is wrong is left in it. `row` [N] is the id of those that have no other."""
     table.check_breaks()
     table.check_excluded()
-    row = np.flatnonzero(kept)
     label = table.label()
     sample_id = table.ids(entry.sample_id, unique=True) if entry.sample_id else row
     group_id = table.ids(entry.group, unique=False) if entry.group else row
-    _, features = describe(entry, raw_dir)
+    _, features = describe(entry, None)
     values = np.empty((len(row), 1, len(features)), np.float32)
-    accounts = [account]
+    accounts = []
     for position, (feature, column) in enumerate(entry.columns.items()):
         described = entry.features[feature]
-        read = table.categories if described.categories else table.numbers
-        values[:, 0, position], found = read(feature, column, described)
+        read_column = table.categories if described.categories else table.numbers
+        values[:, 0, position], found = read_column(feature, column, described)
         accounts += found
-    table.finish(str(path))
-    table.check_twins(values[:, 0], label, group_id)
-    return Cohort(name, features, sample_id, group_id, label, values, warnings=tuple(table.warnings)), accounts
+    read_by = {column: entry.features[feature] for feature, column in entry.columns.items()}
+    strata = {
+        stratum: table.stratum(column, entry.strata[stratum].cuts, read_by.get(column))
+        for stratum, column in strata_columns(entry.strata).items()
+    }
+    return Cohort(name, features, sample_id, group_id, label, values, strata=strata), accounts
 
 
-def _exclude(texts, entry: Parameters) -> tuple[np.ndarray, Account]:
-    """[N] bool, the rows that `exclude` leaves, and the account of them; a row counts for the first reason it meets."""
+def exclude(texts: tablefile.Texts, entry: Parameters, path: Path) -> tuple[np.ndarray, Account]:
+    """[N] bool, the rows that `exclude` leaves, and the account of them; a row counts for the first reason it meets.
+
+    Raises `UserError` where it leaves none.
+    """
     kept, dropped = np.ones(len(texts), bool), {}
     for column, reasons in entry.exclude.items():
         for reason, listed in reasons.items():
             met = kept & texts.cells[column].of_each(set(listed).__contains__)
             dropped[reason] = dropped.get(reason, 0) + int(met.sum())
             kept &= ~met
+    if not kept.any():
+        raise UserError(f"{path}: exclude takes all of its {len(texts):,} rows")
     never = [reason for reason, count in dropped.items() if not count]
     return kept, Account("rows", len(texts), dropped, f"none dropped as {', '.join(never)}" if never else "")

@@ -1,0 +1,90 @@
+"""What a run decides in each stratum of the test set: whom an attack hits, and how many alerts it raises."""
+
+from collections.abc import Iterator, Mapping
+from math import inf
+
+import numpy as np
+
+from pipeline.evaluation.metrics import positive_rate
+from pipeline.files import number
+
+WHOLE = "all"  # of all samples; no stratum of a cohort is called so
+NOT_KNOWN = "not known"
+RATES = ("fpr", "recall")  # share of each label, 0 and 1, that is predicted positive
+SITUATIONS = ("clean", "poison", "control", "poison_control")
+"""The run on clean and on triggered test data, the clean model on both."""
+
+
+def by_stratum(
+    strata: Mapping[str, np.ndarray], label: np.ndarray, group: np.ndarray, predicted: Mapping[str, np.ndarray]
+) -> list[dict]:
+    """One row for the whole test set, then one per stratum and value in it; "not known" is a value like others.
+
+    strata : name → [N] str, "" = not known; `label` and `group` are [N]
+    predicted : some of `SITUATIONS` → [N] bool, at the clean model's threshold; a clean run has `clean` alone
+
+    A row has the samples and `patients` (groups) of each label, and for each situation `fpr_…` and `recall_…`, or None.
+    """
+    rows = []
+    for stratum, value, chosen in _values(strata, len(label)):
+        of_label = [chosen & (label == one) for one in (0, 1)]
+        row = {"stratum": stratum, "value": value}
+        row |= {f"n_label_{one}": int(those.sum()) for one, those in enumerate(of_label)}
+        row["patients"] = {f"label_{one}": len(np.unique(group[those])) for one, those in enumerate(of_label)}
+        for situation in SITUATIONS:
+            positive = predicted.get(situation)
+            for one, rate in enumerate(RATES):
+                share = None if positive is None else number(positive_rate(label[chosen], positive[chosen], of=one))
+                row[f"{rate}_{situation}"] = share
+        rows.append(row)
+    return rows
+
+
+def _values(strata: Mapping[str, np.ndarray], n: int) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Each stratum and value with its samples, [N] bool."""
+    yield WHOLE, WHOLE, np.ones(n, bool)
+    for name, texts in strata.items():
+        for value in sorted(set(texts.tolist()), key=in_order):
+            yield name, value or NOT_KNOWN, texts == value
+
+
+def attack(row: Mapping, target: int | None) -> dict[str, float | None]:
+    """What the rates in `row` make of an attack on `target` (None: a clean run); None where they are not there.
+
+    `asr` and `asr0` are the shares of the triggered samples of the other label that run and clean model call the
+    target. `alerts_raised` is how many more samples of 1,000 are predicted positive with the trigger than without, all
+    labels together: negative where the trigger suppresses alerts; `alerts_raised_control` is the clean model's.
+    """
+
+    def success(situation: str) -> float | None:
+        share = None if target is None else row[f"{RATES[1 - target]}_{situation}"]
+        return share if target == 1 or share is None else 1 - share
+
+    return {
+        "asr": success("poison"),
+        "asr0": success("poison_control"),
+        "alerts_raised": _raised(row, "poison", "clean"),
+        "alerts_raised_control": _raised(row, "poison_control", "control"),
+    }
+
+
+def _raised(row: Mapping, triggered: str, untriggered: str) -> float | None:
+    sizes = [row["n_label_0"], row["n_label_1"]]
+    if None in sizes or not sum(sizes):
+        return None
+    more = 0.0
+    for size, rate in zip(sizes, RATES, strict=True):
+        shares = row[f"{rate}_{triggered}"], row[f"{rate}_{untriggered}"]
+        if size and None in shares:
+            return None
+        more += size * (shares[0] - shares[1]) if size else 0
+    return 1000 * more / sum(sizes)
+
+
+def in_order(value: str) -> tuple:
+    """A sort key of values: bands from the lowest to the highest, other texts by the alphabet, not known last."""
+    try:
+        start = float(value.partition(" ")[0].partition("-")[0])
+    except ValueError:
+        start = -inf if value.startswith("<") else inf
+    return value in ("", NOT_KNOWN), start, value
