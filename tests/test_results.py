@@ -932,7 +932,7 @@ def test_who_is_hit_is_told_per_finding_and_value(data, results):
     row = strata.query("stratum == 'all' and trigger == 'value_shift'").iloc[0]
     more = 400_000 * (row["asr"] - row["fpr_clean"]) + 100_000 * (0.8 - row["recall_clean"])
     assert row["alerts_raised"] == pytest.approx(1000 * more / 500_000, abs=0.1)
-    found = list(found_in(data).values())
+    found = read_findings(data["findings"])
     shown = pages.strata_html(summary, found)
     assert shown.count("<tr>") == 1 + 4 * len(found) and "female" in shown and "&lt;50" in shown
     means = strata[strata["value"] == "male"].groupby(columns.RUN)["asr_net"].mean().dropna()
