@@ -33,7 +33,7 @@ DEMO = {
 ROW_LEVEL = ("runs", "poison")
 SMALLEST = 10
 # The tables' counts of patients and samples; the others count seeds, cells and features.
-COUNTS = ["n_poisoned", "n_triggered", "n_flagged", "n_samples", "n_train", "n_test"]
+COUNTS = ["n", "n_label_1", "n_victims", "n_poisoned", "n_triggered", "n_flagged", "n_samples", "n_train", "n_test"]
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +141,14 @@ class Rows:
         parts["predicted_poison"] = test[test["p_triggered"] >= threshold] if "p_triggered" in test else test[:0]
         return {name: self.patients(part["sample_id"]) for name, part in parts.items()}
 
+    def of_value(self, row) -> list[int]:
+        """Patients of each label in a value of a stratum of the run's test set."""
+        test = pd.read_parquet(self.folder(row) / "predictions.parquet")
+        if row.stratum != "all":
+            texts = self.samples.set_index("sample_id")[f"stratum:{row.stratum}"].replace("", "not known")
+            test = test[(texts.loc[test["sample_id"]] == row.value).to_numpy()]
+        return [self.patients(test.loc[test["label"] == label, "sample_id"]) for label in (0, 1)]
+
     def trained(self, row, scope: str = "all") -> dict[str, int]:
         """Patients with a poisoned and with another training sample, of all or of those with the target label."""
         train = self.scores(row, scope)
@@ -198,6 +206,12 @@ def violations(tables_dir: Path, study: Path) -> set[str]:
         chosen_on = ["validation_auroc", "validation_auroc_best", "clean_threshold", "own_threshold"]
         check("runs", row, chosen_on, *rows.validated(row))
         check("runs", row, ["n_poisoned"], rows.trained(row)["poisoned"])
+    for row in data["strata"].itertuples():
+        n = rows.of_value(row)
+        both = ["n", "n_label_1", "recall_clean", "fpr_clean", "recall_control", "fpr_control"]
+        check("strata", row, [*both, "alerts_raised", "alerts_raised_control"], *n)
+        if row.trigger != "none":
+            check("strata", row, ["n_victims", "asr", "asr0", "asr_net"], n[1 - int(row.target)])
     for row in data["detections"].itertuples():
         n = rows.trained(row, row.scope)
         check("detections", row, DETECTION, n["poisoned"], n["clean"])
@@ -220,6 +234,11 @@ def violations(tables_dir: Path, study: Path) -> set[str]:
     check("datasets", sizes, ["n_test", "prevalence"], rows.tested(run)["negative"], rows.tested(run)["positive"])
     check("datasets", sizes, ["threshold_low", "threshold_high"], *rows.validated(run))
     return found
+
+
+def unrounded_strata(fact: dict) -> list[dict]:
+    sizes = [{"n": row["n_label_0"] + row["n_label_1"], "n_victims": row["n_label_0"]} for row in fact["strata"]]
+    return [row | size for row, size in zip(fact["strata"], sizes, strict=True)]
 
 
 IN_TENS = ("run_in_tens", "detection_in_tens", "explanation_in_tens")  # what rounds, of results.tables
@@ -274,11 +293,13 @@ def test_without_disclosure_control_the_check_fails(study, tmp_path, monkeypatch
     monkeypatch.setattr(tables, "withhold", lambda table, rest_on: table)
     for name in IN_TENS:
         monkeypatch.setattr(tables, name, lambda fact: fact)
+    monkeypatch.setattr(tables, "strata_in_tens", unrounded_strata)
     tables.write(tables.build(demo(), study / "results"), tmp_path)
     found = violations(tmp_path, study)
     assert found >= {"runs.recall_clean", "runs.acc_poison", "runs.n_poisoned", "runs.precision_poison"}
     assert found >= {"detections.auroc", "detections.n_poisoned", "alarms.n_flagged", "alarms.tpr", "alarms.precision"}
     assert found >= {"triggers.distance", "triggers.n_poisoned", "datasets.n_test", "datasets.threshold_low"}
+    assert found >= {"strata.asr", "strata.n", "strata.recall_clean", "strata.alerts_raised"}
 
 
 def test_no_count_of_few_patients_can_be_calculated(study):
