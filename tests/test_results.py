@@ -262,6 +262,8 @@ def test_detections_has_the_promised_columns(data):
         "precision_at_n",
         "n_poisoned",
         "poison_share",
+        "n_cover",
+        "auroc_cover",
     ]
     key = ["dataset", "model", "trigger", "rate", "seed", "detector", "scope"]
     assert list(data["detections"]) == [*key, *measures]
