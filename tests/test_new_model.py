@@ -52,8 +52,8 @@ def test_what_a_new_model_does_not_offer_is_not_applicable(project):
             {"detector": "spectral_signatures", "needs": "representation"},
         ]
         assert {row["detector"] for row in partial["detections"]} == {"random"}
-        assert complete["not_applicable"] == []
-        assert len({row["detector"] for row in complete["detections"]}) == 4
+        assert complete["not_applicable"] == [{"detector": "saliency", "needs": "saliency"}]
+        assert len({row["detector"] for row in complete["detections"]}) == 3
 
 
 def test_a_new_model_is_trained_and_evaluated_like_any_other(project):
