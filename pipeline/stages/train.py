@@ -58,10 +58,8 @@ def run(args: argparse.Namespace) -> None:
     torch.manual_seed(integer_seed(args.seed, "weights"))
     model = inputs.untrained().to(inputs.device)
     checkpoint = args.out / "checkpoint.pt"
-    # Not before the model, whose weights are drawn from the same generator.
-    parents = inputs.parents()
     history, resumed_from = fit(
-        model, parameters, train, validation, training, args.seed, checkpoint, fingerprint, parents
+        model, parameters, train, validation, training, args.seed, checkpoint, fingerprint, inputs.parents()
     )
     if unseen := model.unseen(inputs.cohort):
         print(f"warning: not in the training samples of {train.name}, so counted as missing: {', '.join(unseen)}")
