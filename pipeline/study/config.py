@@ -234,12 +234,11 @@ def _check_parents(study: Study) -> None:
     known = f"the models of this study (models: {', '.join(study.models)})"
     for model, keys in named.items():
         for key, parents in keys.items():
+            where = f"config: model_params.{model}.{key}"
             if not parents:
-                raise UserError(f"config: model_params.{model}.{key}: missing, expected a name among {known}")
-            for parent in parents:
-                if parent not in named:
-                    where = f"config: model_params.{model}.{key}"
-                    raise UserError(f"{where}: {parent!r} is not among {known}; expected one of them")
+                raise UserError(f"{where}: missing, expected a name among {known}")
+            if others := [parent for parent in parents if parent not in named]:
+                raise UserError(f"{where}: {others[0]!r} is not among {known}; expected one of them")
     try:
         TopologicalSorter({model: study.parents(model) for model in study.models}).prepare()
     except CycleError as error:
