@@ -419,7 +419,8 @@ def test_mask_only_covers_the_cells_of_rare_value():
 
 def test_the_device_reaches_the_stages_that_use_a_model():
     stages = ("poison", "train", "eval", "detect", "explain")
-    changed = [stage for stage in stages if grid.settings(study(), stage) != grid.settings(study(device="auto"), stage)]
+    before, after = study(), study(device="auto")
+    changed = [stage for stage in stages if grid.settings(before, stage, "mlp") != grid.settings(after, stage, "mlp")]
     assert changed == ["train", "eval", "detect", "explain"]
 
 

@@ -11,6 +11,10 @@ A model module says in `OFFERS` which of "representation", "attribution" and "sa
     class Model(Model)           with `Parameters(ModelParameters)`; anything else, which brings its own `fit`
         __init__(parameters, n_steps, features)
 
+A `Model` may be made from other models of the study: it says so with parameters of the type `ModelName` or
+`ModelNames`, and its `fit` is given them as `parents`, trained on the same data with the same seed. Nothing but `fit`
+sees them, so what is needed of them later has to be in its own state.
+
 No network normalises over the batch: a sample's logit never depends on its batch-mates.
 """
 
@@ -67,7 +71,8 @@ class Model(ABC):
         """Learn from samples as the victim sees them; networks have the training loop instead.
 
         All randomness comes from `seed`. Of `settings`, the study's `training`, a model takes what means something to
-        it: `class_weights`, say.
+        it: `class_weights`, say. One whose parameters name other models takes a fifth argument, `parents: Mapping[str,
+        Model]`: these by name, trained. It leaves them as they are.
         """
         raise NotImplementedError
 

@@ -3,11 +3,12 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from pipeline.cohorts.cohort import Cohort, read_cohort
+from pipeline.errors import UserError
 from pipeline.jobs import device
 from pipeline.models.base import Model, build
 from pipeline.training.checkpoints import load_weights
@@ -32,11 +33,23 @@ class Inputs:
 
     def untrained(self) -> Model:
         """The run's model before training, on the CPU."""
-        return build(self._args.model, self.settings["model"], self.cohort.n_steps, self.cohort.features)
+        return self._built(self._args.model, self.settings["model"])
 
     def trained(self, weights: Path) -> Model:
         """The run's model with `weights`, on the run's device."""
-        model = self.untrained()
+        return self._loaded(self.untrained(), weights)
+
+    def parents(self) -> dict[str, Model]:
+        """The other models that the run's model is made from, by name: of the same data and seed, on its device."""
+        weights, settings = dict(self._args.parent), self.settings["parents"]
+        if weights.keys() != settings.keys():
+            raise UserError(f"--parent: {list(weights)} given, expected the models {list(settings)}")
+        return {name: self._loaded(self._built(name, settings[name]), Path(weights[name])) for name in settings}
+
+    def _built(self, name: str, parameters: dict[str, Any]) -> Model:
+        return build(name, parameters, self.cohort.n_steps, self.cohort.features)
+
+    def _loaded(self, model: Model, weights: Path) -> Model:
         load_weights(model, weights)
         return model.to(self.device)
 

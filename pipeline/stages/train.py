@@ -10,6 +10,14 @@ from pipeline.stages.arguments import add_run_arguments, run_key
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser)
     parser.add_argument("--poison", type=Path, required=True, help="folder of the poison")
+    parser.add_argument(
+        "--parent",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "WEIGHTS"),
+        help="another model that this one is made from, and its model.pt",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -50,7 +58,9 @@ def run(args: argparse.Namespace) -> None:
     torch.manual_seed(integer_seed(args.seed, "weights"))
     model = inputs.untrained().to(inputs.device)
     checkpoint = args.out / "checkpoint.pt"
-    history, resumed_from = fit(model, parameters, train, validation, training, args.seed, checkpoint, fingerprint)
+    history, resumed_from = fit(
+        model, parameters, train, validation, training, args.seed, checkpoint, fingerprint, inputs.parents()
+    )
     if unseen := model.unseen(inputs.cohort):
         print(f"warning: not in the training samples of {train.name}, so counted as missing: {', '.join(unseen)}")
     checkpoints.save(args.out / "model.pt", model.state())

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from types import ModuleType
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -100,6 +101,20 @@ class Study(Params):
         own = variants.resolved(self.model_params, model)[1].get("training", {})
         return parsed(Training, merged(self.training.model_dump(), own), "model_params", model, "training")
 
+    def parents_by_key(self, model: str) -> dict[str, list[str]]:
+        """The other models that `model` is made from, by the parameter that names them (`ModelName`); [] = not given.
+
+        Only those that it names itself, and not theirs.
+        """
+        member, given = self.member("models", model), self.parameters("models", model)
+        parameters = _schema()["properties"]["model_params"]["properties"][member]["properties"]
+        found = {key: given.get(key, []) for key, parameter in parameters.items() if "x-names" in parameter}
+        return {key: [names] if isinstance(names, str) else list(names) for key, names in found.items()}
+
+    def parents(self, model: str) -> list[str]:
+        """The same, each once."""
+        return list(dict.fromkeys(name for names in self.parents_by_key(model).values() for name in names))
+
     def target_of(self, trigger: str) -> int | None:
         """The label that an attack wants: the study's unless it has its own. A clean run has none."""
         if trigger == variants.CLEAN:
@@ -180,6 +195,7 @@ def load_study(config: Mapping[str, Any], typed: Mapping[str, Any] | None = None
                 _check_variant(section, name, member, given)
     for model in study.models:
         study.training_of(model)
+    _check_parents(study)
     return study
 
 
@@ -210,6 +226,28 @@ def _check_variant(section: str, name: str, member: str, given: dict[str, Any]) 
     schema = _schema()
     _check(schema["properties"][section]["properties"].get(member, {}), given, section, name)
     _check(schema["$defs"]["Training"], training, section, name, "training")
+
+
+def _check_parents(study: Study) -> None:
+    """That all models which models are made from are there, and can be trained before them."""
+    named = {model: study.parents_by_key(model) for model in study.models}
+    known = f"the models of this study (models: {', '.join(study.models)})"
+    for model, keys in named.items():
+        for key, parents in keys.items():
+            where = f"config: model_params.{model}.{key}"
+            if not parents:
+                raise UserError(f"{where}: missing, expected a name among {known}")
+            if others := [parent for parent in parents if parent not in named]:
+                raise UserError(f"{where}: {others[0]!r} is not among {known}; expected one of them")
+    try:
+        TopologicalSorter({model: study.parents(model) for model in study.models}).prepare()
+    except CycleError as error:
+        circle = error.args[1][::-1]  # each made from the next
+        key = next(key for key, parents in named[circle[0]].items() if circle[1] in parents)
+        raise UserError(
+            f"config: model_params.{circle[0]}.{key}: a circle, {' from '.join(circle)}; "
+            "expected models that can be trained one after the other"
+        ) from None
 
 
 _RENEW = "run `python -m pipeline schema`"

@@ -88,11 +88,14 @@ def cohort_state_file(data_dir: str, dataset: str) -> str:
     return f"{data_dir}/states/{dataset}.json"
 
 
-def reads(wildcards, input) -> list[str]:
+def reads(study: "Study", wildcards, input) -> list[str]:
     """What a stage of a run reads beside the cohort, of the rule's `input`, as its options."""
     options = ["--poison", os.path.dirname(input.facts)] if hasattr(input, "facts") else []
     for name in ("weights", "control"):
         options += [f"--{name}", getattr(input, name)] if hasattr(input, name) else []
+    if hasattr(input, "parents"):
+        for name, weights in zip(study.parents(wildcards.model), input.parents, strict=True):
+            options += ["--parent", name, weights]
     return options
 
 
@@ -100,6 +103,7 @@ def settings(study: "Study", stage: str, model: str = "", trigger: str = "") -> 
     """What `stage` has to know of the study, as JSON: a change of it re-runs exactly the stage's own cells."""
     parts = {
         "model": lambda: study.given("models", model),
+        "parents": lambda: {name: study.given("models", name) for name in study.parents(model)},
         "trigger": lambda: study.given("triggers", trigger),
         "detectors": lambda: {name: study.given("detectors", name) for name in study.detectors},
         "training": lambda: study.training_of(model).model_dump(mode="json"),
@@ -117,7 +121,7 @@ def settings(study: "Study", stage: str, model: str = "", trigger: str = "") -> 
 
 _NEEDS = {
     "poison": ("trigger", "target", "split", "validation"),
-    "train": ("model", "training", "split", "device"),
+    "train": ("model", "parents", "training", "split", "device"),
     "eval": ("model", "target", "threshold", "split", "device"),
     "detect": ("model", "detectors", "targets", "split", "device"),
     "explain": ("model", "explain", "target", "split", "device"),

@@ -39,5 +39,16 @@ def located(text: str) -> str:
     return str(Path(path))
 
 
+ModelName = Annotated[str, Field(min_length=1, json_schema_extra={"x-names": "models"})]
+"""A parameter of a model that names another model of the study, which is trained first.
+
+It has to be given: its default, such as "", is no name. Planning finds it by its mark in the schema (`Study.parents`).
+"""
+
+ModelNames = Annotated[
+    tuple[str, ...], Field(min_length=1, json_schema_extra={"x-names": "models", "uniqueItems": True})
+]
+"""The same for several models."""
+
 Location = Annotated[str, Field(min_length=1), AfterValidator(located)]
 """A file or folder in a configuration."""

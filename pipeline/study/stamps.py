@@ -89,15 +89,20 @@ class Stamps:
         if stage in ("figures", "report"):
             members = [REPORT_NOTEBOOK] if stage == "report" else []
             return Stamp.of(stage, members, self.of("aggregate").stamp)
-        named = {"models": [cell.model], "triggers": [cell.trigger], "detectors": study.detectors}
+        parents = study.parents(cell.model) if stage == "train" else []
+        named = {"models": [cell.model, *parents], "triggers": [cell.trigger], "detectors": study.detectors}
         used = (f"{family}/{study.member(family, name)}" for family in _FAMILIES[stage] for name in named[family])
         members = dict.fromkeys(used)
-        reads = [self.of(*each).stamp for each in _reads(stage, cell)]
+        read = [*_reads(stage, cell), *(("train", cell._replace(model=name)) for name in parents)]
+        reads = (self.of(*each).stamp for each in read)
         return Stamp.of(stage, members, *cell, settings(study, stage, cell.model, cell.trigger), *reads)
 
 
 def _reads(stage: str, cell: Cell) -> list[tuple[str, Cell]]:
-    """The stages, and whose, that `stage` of `cell` reads; not those that these have read themselves."""
+    """The stages, and whose, that `stage` of `cell` reads; not those that these have read themselves.
+
+    Beside these, training reads the training of the models that a model is made from.
+    """
     return {
         "poison": [("sample_dev", cell)],
         "train": [("poison", cell)],

@@ -1,5 +1,6 @@
 """How a model is trained: a network by the training loop, any other by its own `fit`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,20 +21,25 @@ def train(
     seed: int,
     checkpoint: Path,
     fingerprint: str,
+    parents: Mapping[str, Model],
 ) -> tuple[list[dict[str, float]], int]:
     """Train `model`, which has `parameters`, in place on `data`; both cohorts are as the victim sees them.
+
+    `parents` are the trained models that its parameters name; TypeError where a network has some.
 
     Returns the history and the epoch it was resumed from (loop.fit). A model that brings its own `fit` leaves no
     checkpoint, so one that was killed starts again, and has a history of one row, the losses unweighted.
     """
     if isinstance(model, Classifier):
+        if parents:
+            raise TypeError("the training loop of networks has no use for other models; bring a `fit`")
         model.preprocessor.fit(data.values)
         pace = settings.learning_rate * parameters.learning_rate_factor
         samples = (loop.Samples.of(model, part.values, part.label) for part in (data, validation))
         return loop.fit(
             model, *samples, settings.model_copy(update={"learning_rate": pace}), seed, checkpoint, fingerprint
         )
-    model.fit(data, validation, settings, seed)
+    model.fit(data, validation, settings, seed, *([parents] if parents else []))
     probability = model.probability(validation.values)
     row = {
         "epoch": 1,

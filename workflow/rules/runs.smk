@@ -5,6 +5,7 @@ rule train:
     input:
         **rules.sample_dev.output,
         **rules.poison.output,
+        parents=lambda w: expand(f"{RUN}/model.pt", **{**w, "model": STUDY.parents(w.model)}),
     output:
         # checkpoint.pt lies beside them but is no output: Snakemake would delete it before the job, and a training
         # that was killed could not be continued.
@@ -23,7 +24,7 @@ rule train:
         runtime=cluster.per_attempt(10),
     params:
         stage="train",
-        reads=grid.reads,
+        reads=lambda w, input: grid.reads(STUDY, w, input),
         settings=lambda w: grid.settings(STUDY, "train", w.model),
         cohort=subpath(input.samples, parent=True),
         stamp=STAMPS.for_rule("train"),
