@@ -782,9 +782,20 @@ def test_a_detector_that_is_perfect_in_every_seed_is_no_failed_test(data):
 
 def test_the_training_is_told_in_words(data):
     runs = data["runs"]
-    assert "0.003 below" in pages.training_text(runs, "last", None, "clean")
-    assert "is a defense" in pages.training_text(runs, "best", 5, "clean")
-    assert "poisoned the validation data too" in pages.training_text(runs, "best", None, "poisoned")
+
+    def told(validation="clean", training=None, **own):
+        how = {"select": "last", "patience": None, "epochs": 12} | (training or {})
+        params = {name: {"of": "tcn", "training": changed} for name, changed in own.items()}
+        study = {"models": ["lstm", "mlp"], "validation": validation, "training": how, "model_params": params}
+        return pages.training_text(runs, study)
+
+    assert "0.003 below" in told() and "<em>" not in told()
+    assert "is a defense" in told(training={"select": "best", "patience": 5})
+    assert "poisoned the validation data too" in told("poisoned", {"select": "best"})
+    both = told(lstm={"select": "best"})
+    assert both.startswith("<em>lstm</em>: the weights of the epoch") and "<em>mlp</em>: to the last epoch (" in both
+    runs.loc[runs["model"] == "mlp", "epochs"] = 1
+    assert told().endswith("<em>mlp</em>: in one go, without epochs.")
 
 
 def test_values_out_of_range_are_labelled_in_every_legend(data):
@@ -936,7 +947,9 @@ def test_who_is_hit_is_told_per_finding_and_value(data, results):
     assert row["alerts_raised"] == pytest.approx(1000 * more / 500_000, abs=0.1)
     found = read_findings(data["findings"])
     shown = pages.strata_html(summary, found)
-    assert shown.count("<tr>") == 1 + 4 * len(found) and "female" in shown and "&lt;50" in shown
+    n_attacks = sum(columns.is_attack(finding.of) for finding in found)
+    assert 0 < n_attacks < len(found)
+    assert shown.count("<tr>") == 1 + 4 * n_attacks and "female" in shown and "&lt;50" in shown
     means = strata[strata["value"] == "male"].groupby(columns.RUN)["asr_net"].mean().dropna()
     of_males = summary.query("value == 'male' and metric == 'asr_net'").set_index(columns.RUN)
     assert of_males["mean"].to_numpy() == pytest.approx(means[of_males.index].to_numpy())

@@ -40,8 +40,8 @@ CONCERNS = {
         commands/tables""",
     # What all are made of.
     f"sample_dev {RUNS} aggregate figures report": """__init__ errors files seeding smallcells study/__init__
-        cohorts/__init__ cohorts/splits stages/__init__ stages/arguments""",
-    f"sample_dev {RUNS} aggregate": "study/families study/params",
+        study/families cohorts/__init__ cohorts/splits stages/__init__ stages/arguments""",
+    f"sample_dev {RUNS} aggregate": "study/params",
     f"sample_dev {RUNS}": "cohorts/cohort",
     "train eval detect explain aggregate": "jobs/__init__",
     f"{RUNS} aggregate figures report": "evaluation/__init__",
@@ -68,7 +68,7 @@ CONCERNS = {
     "eval": "stages/eval evaluation/runs",
     "detect": "stages/detect detectors/__init__ detectors/base evaluation/detection",
     "explain": "stages/explain evaluation/attribution evaluation/explanations",
-    "aggregate": "stages/aggregate study/code study/config study/progress study/stamps study/variants jobs/state",
+    "aggregate": "stages/aggregate study/code study/config study/progress study/stamps jobs/state",
     "figures": "stages/figures",
     "report": "stages/report results/answers",
 }

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable
 from html import escape
+from typing import Any
 
 import pandas as pd
 
-from pipeline.results.columns import ALL_AUROC, CHANCE, LABEL_AUROC, LABEL_TPR, METRICS
+from pipeline.results.columns import ALL_AUROC, CHANCE, LABEL_AUROC, LABEL_TPR, METRICS, is_attack
 from pipeline.results.findings import Finding
 from pipeline.smallcells import MIN_CELL
 from pipeline.study.grid import CHOSEN, CLEAN, FLIPPED, MASK_ONLY
+from pipeline.study.variants import merged, resolved
 from pipeline.words import counted
 
 TWO_PEAKED = 0.5  # from the lowest to the highest seed: a mean in between is no seed's
@@ -156,21 +158,45 @@ def _too_small(name: str, n_test, prevalence: float, split: str) -> str:
     return f'<p class="warning">{text}</p>'
 
 
-def training_text(runs: pd.DataFrame, select: str, patience: int | None, validation: str) -> str:
-    """Which epoch's weights were kept, and what that does to a backdoor; the arguments are the study's."""
+def training_text(runs: pd.DataFrame, study: dict[str, Any]) -> str:
+    """Which epoch's weights were kept, model by model where they differ, and what that does to a backdoor."""
+    at_once, groups = [], {}
+    for name in study["models"]:
+        how = merged(study["training"], resolved(study["model_params"], name)[1].get("training", {}))
+        if how["epochs"] > 1 and (runs.loc[runs["model"] == name, "epochs"] == 1).all():
+            at_once.append(name)
+        else:
+            groups.setdefault((how["select"], how["patience"]), []).append(name)
+    told = {}
+    for (select, patience), names in groups.items():
+        theirs = runs[runs["model"].isin(names)]
+        best = select == "best"
+        text = _best_epoch_text(theirs, patience, study["validation"]) if best else _last_epoch_text(theirs)
+        told[", ".join(names)] = text
+    if at_once:
+        told[", ".join(at_once)] = "in one go, without epochs."
+    if len(told) == 1:
+        return next(iter(told.values()))
+    return " ".join(f"<em>{escape(names)}</em>: {text}" for names, text in told.items())
+
+
+def _best_epoch_text(runs: pd.DataFrame, patience: int | None, validation: str) -> str:
     epochs, best = (f"{runs[name].mean():.3g}" for name in ("epochs", "best_epoch"))
-    if select == "best":
-        stop = f", and training stops {counted(patience, 'epoch')} after it" if patience else ""
-        why = (
-            "Choosing the epoch on data that the attacker does not reach is a defense: poison is learned late, so it "
-            "may be cut short. These numbers are not those of models trained to the end."
-            if validation == "clean"
-            else "The attacker has poisoned the validation data too, so an epoch that obeys the trigger looks better."
-        )
-        return (
-            f"the weights of the epoch with the best validation AUROC are kept (epoch {best} on average, of {epochs} "
-            f"trained){stop}. {why}"
-        )
+    stop = f", and training stops {counted(patience, 'epoch')} after it" if patience else ""
+    why = (
+        "Choosing the epoch on data that the attacker does not reach is a defense: poison is learned late, so it "
+        "may be cut short. These numbers are not those of models trained to the end."
+        if validation == "clean"
+        else "The attacker has poisoned the validation data too, so an epoch that obeys the trigger looks better."
+    )
+    return (
+        f"the weights of the epoch with the best validation AUROC are kept (epoch {best} on average, of {epochs} "
+        f"trained){stop}. {why}"
+    )
+
+
+def _last_epoch_text(runs: pd.DataFrame) -> str:
+    epochs = " or ".join(f"{n:.6g}" for n in sorted(runs["epochs"].dropna().unique()))
     clean = runs[runs["trigger"] == CLEAN]
     behind = (clean["validation_auroc_best"] - clean["validation_auroc"]).groupby([clean["dataset"], clean["model"]])
     known = behind.mean().dropna()
@@ -322,14 +348,15 @@ def variants_html(variants: pd.DataFrame) -> str:
         return ""
     by = ["dataset", "model", "of", "trigger", "rate"]
     columns = {}
-    for metric in ("asr_net", "effect_share", "auroc_clean"):
+    for metric in ("effect_share", "auroc_clean"):
         rows = variants[variants["metric"] == metric].set_index(by)
-        shown = zip(rows["mean_run"], rows["mean_of"], _intervals(rows, "difference", "ci_low", "ci_high"), strict=True)
-        texts = [f"{number(run)} after {number(of)}: {change}" for run, of, change in shown]
-        columns[label(metric)] = pd.Series(texts, rows.index, dtype=object)
-        columns[f"p (Holm), {label(metric)}"] = pd.Series(
-            [p_value(p) for p in rows["p_holm"]], rows.index, dtype=object
-        )
+        told = {
+            f"{label(metric)}, variant": map(number, rows["mean_run"]),
+            f"{label(metric)}, model": map(number, rows["mean_of"]),
+            f"difference in {label(metric)}": _intervals(rows, "difference", "ci_low", "ci_high"),
+            f"p (Holm), {label(metric)}": map(p_value, rows["p_holm"]),
+        }
+        columns |= {title: pd.Series(texts, rows.index, dtype=object) for title, texts in told.items()}
     table = pd.DataFrame(columns).fillna(MISSING).reset_index()
     table["rate"] = table["rate"].map(percent)
     table = table.rename(columns={"rate": "poison rate", "of": "variant of"})
@@ -341,9 +368,10 @@ def strata_html(summary: pd.DataFrame, found: list[Finding]) -> str:
     key, parts = ["dataset", "model", "trigger", "rate"], []
     wide = summary.set_index([*key, "stratum", "value", "metric"])[["mean", "ci_low", "ci_high"]]
     values = summary[[*key, "stratum", "value"]].drop_duplicates().groupby(key, sort=False)
-    for dataset in dict.fromkeys(finding.dataset for finding in found):
+    attacks = [finding for finding in found if is_attack(finding.of)]
+    for dataset in dict.fromkeys(finding.dataset for finding in attacks):
         rows = []
-        for one in found:
+        for one in attacks:
             place = (one.dataset, one.model, one.trigger, one.rate)
             if one.dataset != dataset or place not in values.groups:
                 continue
