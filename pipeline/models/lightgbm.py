@@ -22,8 +22,8 @@ OFFERS = ("representation", "attribution", "saliency")
 
 
 class Parameters(base.ModelParameters):
-    trees: int = Field(400, ge=1, le=10_000, description="one after the other, each learns what those before leave")
-    learning_rate: float = Field(0.02, gt=0, le=1, description="share of what a tree has learned that is kept")
+    trees: int = Field(150, ge=1, le=10_000, description="one after the other, each learns what those before leave")
+    learning_rate: float = Field(0.05, gt=0, le=1, description="share of what a tree has learned that is kept")
     leaves: int = Field(8, ge=2, le=MOST_LEAVES, description="most leaves per tree")
     min_leaf: int = Field(50, ge=1, description="fewest training samples per leaf")
     row_share: float = Field(0.8, gt=0, le=1, description="share of the samples that each tree sees")

@@ -6,11 +6,13 @@ model's threshold and at each model's own: enough flipped labels alone lift ever
 who was poisoned would use.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from pipeline.results.columns import BASELINE, CHANCE, LABEL_AUROC, LABEL_TPR, RUN
+from pipeline.results.columns import BASELINE, CHANCE, LABEL_AUROC, LABEL_TPR, RUN, TRIGGER
 from pipeline.study.grid import CHOSEN, CLEAN, FLIPPED
 
 MARK = 0.5
@@ -282,8 +284,9 @@ def _target(tables: dict[str, pd.DataFrame], key: tuple) -> int:
 _SEEDS_AND_ALARMS = ("auroc_lowest", "auroc_highest", "alarm_tpr", "alarm_fpr", "alarm_precision")
 
 
-def _at(table: pd.DataFrame, key: tuple) -> pd.DataFrame:
-    return table[(table[RUN] == list(key)).all(axis=1)]
+def _at(table: pd.DataFrame, key: tuple, by: Iterable[str] = RUN) -> pd.DataFrame:
+    # Column by column: to compare rows of several types takes pandas ten times as long.
+    return table[np.logical_and.reduce([table[name] == value for name, value in zip(by, key, strict=True)])]
 
 
 def _estimate(summary: pd.DataFrame, metric: str) -> Estimate:
@@ -299,8 +302,7 @@ def _of_mask(tables: dict[str, pd.DataFrame], key: tuple, name: str) -> Estimate
 def _trigger(tables: dict[str, pd.DataFrame], key: tuple) -> pd.Series:
     """The row of the trigger at its rate."""
     dataset, _, trigger, rate = key
-    triggers = tables["triggers"]
-    return triggers[(triggers[["dataset", "trigger", "rate"]] == [dataset, trigger, rate]).all(axis=1)].iloc[0]
+    return _at(tables["triggers"], (dataset, trigger, rate), TRIGGER).iloc[0]
 
 
 def _contrast(contrasts: pd.DataFrame, metric: str, control: str) -> Contrast:
