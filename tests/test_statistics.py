@@ -260,3 +260,10 @@ def test_hedges_correction_nears_one():
 def test_holm_by_hand():
     assert holm([0.01, np.nan, 0.04, 0.03]) == pytest.approx([0.03, np.nan, 0.06, 0.06], nan_ok=True)
     assert np.isnan(holm([np.nan])).all()
+
+
+def test_a_spread_within_the_rounding_has_no_effect_size():
+    run, control = np.array([0.90, 0.90, 0.91, 0.90]), np.full(4, 0.1)
+    assert paired_contrast(run, control).effect_size > 50
+    assert np.isnan(paired_contrast(run, control, error=0.02).effect_size)
+    assert paired_contrast(run, control, error=0.001).effect_size > 50

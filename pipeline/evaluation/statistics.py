@@ -124,7 +124,8 @@ def paired_contrast(
     alike, so an interval excludes 0 exactly where p < 0.05: a difference that may be `error` alone has p = 1.
 
     Effect size: d_z (mean difference / standard deviation of the differences) with Hedges' exact small-sample
-    correction (Hedges 1981), which needs three pairs. When the difference is the same in every seed the t statistic
+    correction (Hedges 1981), which needs three pairs, and a spread above `error`: of values that rounding has made nearly
+    alike it would tell of the rounding. When the difference is the same in every seed the t statistic
     divides by zero: the interval is that single value ± `error`, and p and effect size are undefined (NaN), not 0 and
     infinite.
     """
@@ -143,7 +144,7 @@ def paired_contrast(
             t = abs(mean) / (spread * np.sqrt(1 / n + test_to_train))
             p_value = 1.0 if abs(mean) <= error else 2 * stats.t.sf(t, n - 1)
             p_value = np.nan if np.isnan(error) else p_value
-            effect_size = hedges_correction(n - 1) * mean / spread
+            effect_size = hedges_correction(n - 1) * mean / spread if spread > error else np.nan
     return Contrast(n, _mean(run), _mean(control), mean, float(low), float(high), float(p_value), float(effect_size))
 
 
