@@ -124,10 +124,9 @@ def paired_contrast(
     alike, so an interval excludes 0 exactly where p < 0.05: a difference that may be `error` alone has p = 1.
 
     Effect size: d_z (mean difference / standard deviation of the differences) with Hedges' exact small-sample
-    correction (Hedges 1981), which needs three pairs, and a spread above `error`: of values that rounding has made nearly
-    alike it would tell of the rounding. When the difference is the same in every seed the t statistic
-    divides by zero: the interval is that single value ± `error`, and p and effect size are undefined (NaN), not 0 and
-    infinite.
+    correction (Hedges 1981), which needs three pairs, and a spread above `error`: where rounding has made values nearly
+    alike it would tell of the rounding. When the difference is the same in every seed the t statistic divides by zero:
+    the interval is that single value ± `error`, and p and effect size are undefined (NaN), not 0 and infinite.
     """
     run, control = np.asarray(run, dtype=float), np.asarray(control, dtype=float)
     paired = ~(np.isnan(run) | np.isnan(control))
