@@ -59,7 +59,7 @@ CONCERNS = {
     "explain aggregate": "evaluation/settings",
     "train aggregate": "training/settings jobs/clock",
     "aggregate figures report": """evaluation/statistics results/__init__ results/coarseness results/columns
-        results/disclosure results/facts results/findings results/strata results/tables""",
+        results/disclosure results/facts results/findings results/strata results/tables study/variants""",
     "figures report": "results/figures results/pages",
     # What one stage is made of.
     "sample_dev": "stages/sample_dev cohorts/intake cohorts/strata cohorts/sources/__init__",
