@@ -41,7 +41,7 @@ class Inputs:
 
     def parents(self) -> dict[str, Model]:
         """The other models that the run's model is made from, by name: of the same data and seed, on its device."""
-        weights, settings = dict(self._args.parent), self.settings["parents"]
+        weights, settings = dict(self._args.parent), self.settings.get("parents", {})
         if weights.keys() != settings.keys():
             raise UserError(f"--parent: {list(weights)} given, expected the models {list(settings)}")
         return {name: self._loaded(self._built(name, settings[name]), Path(weights[name])) for name in settings}
