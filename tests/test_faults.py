@@ -301,7 +301,7 @@ DAMAGES = {
     "first half": lambda content: content[: len(content) // 2],
     "last byte lost": lambda content: content[:-1],
     "zeros": lambda content: bytes(len(content)),
-    "other": lambda content: b"PK\x03\x04" + content,
+    "other": lambda content: b"PK\x03\x04" + content[: len(content) // 2],
 }
 
 
