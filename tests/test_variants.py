@@ -86,9 +86,15 @@ def test_variants_stand_in_paths_under_their_own_name():
         ({"model_params": {"a": {"of": "b"}, "b": {"of": "c"}}}, r"model_params.b.of: unknown 'c'"),
         ({"model_params": {"mlp": {"of": "tcn"}}}, r"model_params.mlp.of: 'tcn' given, but 'mlp' is itself one of"),
         ({"trigger_params": {"none": {"of": "hybrid"}}}, r"trigger_params.none.of: 'hybrid' given, but 'none' is"),
-        ({"model_params": {"a/b": {"of": "mlp"}}}, r"model_params.a/b: expected a name for a variant of the letters"),
-        ({"model_params": {"-a": {"of": "mlp"}}}, r"model_params.-a: expected a name for a variant of the letters"),
-        ({"model_params": {7: {"of": "mlp"}}}, r"model_params.7: expected a name for a variant of the letters"),
+        (
+            {"model_params": {"a/b": {"of": "mlp"}}},
+            r"model_params.a/b: expected a name for a variant of at most 64",
+        ),
+        (
+            {"model_params": {"-a": {"of": "mlp"}}},
+            r"model_params.-a: expected a name for a variant of at most 64",
+        ),
+        ({"model_params": {7: {"of": "mlp"}}}, r"model_params.7: expected a name for a variant of at most 64"),
         (
             {"model_params": {"wide": {"of": "mlp", "hiden": [3]}}},
             r"model_params.wide.hiden: no such key \(did you mean 'hidden'\?\)",
@@ -107,9 +113,15 @@ def test_variants_stand_in_paths_under_their_own_name():
         ),
         ({"model_params": {"mlp": {"training": {"epochs": 3}}}}, r"model_params.mlp.training: no such key"),
         (
-            {"detectors": ["strict"], "detector_params": {"strict": {"of": "random", "flag_share": 2}}},
-            r"detector_params.strict.flag_share: 2 given, expected a number below 1",
+            {"detectors": ["strict"], "detector_params": {"strict": {"of": "activation_clustering", "components": 0}}},
+            r"detector_params.strict.components: 0 given, expected at least 1",
         ),
+        ({"detector_params": {"luck": {"of": "random"}}}, r"detector_params.luck.of: 'random' is the baseline of all"),
+        ({"detector_params": {"role": {"of": "saliency"}}}, r"detector_params.role: expected a name for a variant"),
+        ({"model_params": {"NA": {"of": "mlp"}}}, r"model_params.NA: expected a name for a variant of at most 64"),
+        ({"model_params": {"m" * 65: {"of": "mlp"}}}, r"model_params.m+: expected a name for a variant of at most"),
+        ({"trigger_params": {"rare_value": None}}, r"trigger_params.rare_value: null given, expected an object"),
+        ({"trigger_params": ["rare_value"]}, r'trigger_params: \["rare_value"\] given, expected an object'),
         ({"trigger_params": {"low": {"of": "rare_value", "target": 2}}}, r"trigger_params.low.target: 2 given"),
     ],
 )

@@ -44,8 +44,9 @@ def _values(strata: Mapping[str, np.ndarray], n: int) -> Iterator[tuple[str, str
     """Each stratum and value with its samples, [N] bool."""
     yield WHOLE, WHOLE, np.ones(n, bool)
     for name, texts in strata.items():
-        for value in sorted(set(texts.tolist()), key=in_order):
-            yield name, value or NOT_KNOWN, texts == value
+        known = np.where(texts == "", NOT_KNOWN, texts)
+        for value in sorted(set(known.tolist()), key=in_order):
+            yield name, value, known == value
 
 
 def attack(row: Mapping, target: int | None) -> dict[str, float | None]:

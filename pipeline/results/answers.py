@@ -24,6 +24,7 @@ def headline(found: list[Finding]) -> list[tuple[str, str]]:
     shown = [finding for finding in attacks if finding.planted] or attacks
     answers = [(how_little, _how_little(attacks))]
     flipping = [finding for finding in shown if finding.labels == "dirty"]
+    control = [finding for finding in control if finding.target in {one.target for one in flipping}]
     if flipping:
         answers.append(("Is it the trigger, or only the flipped labels?", _only_labels(flipping, control)))
     masked = [finding for finding in shown if not pd.isna(finding.mask.mean)]
@@ -100,7 +101,7 @@ def _rates(finding: Finding) -> str:
 
 def _only_labels(shown: list[Finding], control: list[Finding]) -> str:
     if not control:
-        return "No run of flip_only is here, so the two cannot be told apart."
+        return "No run of flip_only with the same target is here, so the two cannot be told apart."
     most = max(control, key=lambda finding: abs(finding.net.difference))
     text = (
         f"With the labels flipped and no trigger planted, ASR − ASR₀ was {interval(*most.net.effect, signed=True)} "
@@ -131,6 +132,9 @@ def _only_mask(shown: list[Finding]) -> str:
             f"{interval(*finding.mask_run)}; where the same cells were only measured, with what is typical of the "
             f"sample, {interval(*finding.mask)}"
         )
+        if finding.labels == "clean":
+            text.append(f"{told}.")
+            continue
         if pd.isna(finding.mask_flip.mean):
             text.append(f"{told}. What flipped labels do alone is not known here (flip_only).")
             continue

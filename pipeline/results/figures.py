@@ -29,6 +29,7 @@ from pipeline.study.grid import CHOSEN, CLEAN, FLIPPED, MASK_ONLY
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 GREY = "#767676"
+SHADES = [GREY, "#303030", "#a8a8a8"]  # of controls that are alike
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -306,13 +307,19 @@ def _looks(tables: dict[str, pd.DataFrame]) -> dict[str, dict]:
         name: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "ls": "-", "lw": 1.5}
         for i, name in enumerate(attacks)
     }
-    return looks | {name: control | broken[kind] for name, kind in kinds.items() if not is_attack(kind)}
+    of_kind: dict[str, list[str]] = {}
+    for name, kind in sorted(kinds.items()):
+        of_kind.setdefault(kind, []).append(name)
+    for kind in broken:
+        for i, name in enumerate(of_kind.get(kind, [])):  # the second and third of a kind are told by their shade
+            looks[name] = control | broken[kind] | {"color": SHADES[i % len(SHADES)]}
+    return looks
 
 
 def _detector_looks(detectors: list[str]) -> dict[str, dict]:
     styles = ["-", "--", "-."]
     looks = {
-        name: {"color": COLOURS[i % len(COLOURS)], "ls": styles[i % len(styles)], "lw": 1.5}
+        name: {"color": COLOURS[i % len(COLOURS)], "ls": styles[(i + i // len(COLOURS)) % len(styles)], "lw": 1.5}
         for i, name in enumerate(detectors)
     }
     return looks | {BASELINE: {"color": GREY, "ls": "-", "lw": 1.2}}

@@ -163,12 +163,15 @@ def training_text(runs: pd.DataFrame, study: dict[str, Any]) -> str:
     at_once, groups = [], {}
     for name in study["models"]:
         how = merged(study["training"], resolved(study["model_params"], name)[1].get("training", {}))
-        if how["epochs"] > 1 and (runs.loc[runs["model"] == name, "epochs"] == 1).all():
+        epochs = runs.loc[runs["model"] == name, "epochs"]
+        if epochs.empty:
+            continue
+        if how["epochs"] > 1 and (epochs == 1).all():
             at_once.append(name)
         else:
-            groups.setdefault((how["select"], how["patience"]), []).append(name)
+            groups.setdefault((how["select"], how["patience"], how["epochs"]), []).append(name)
     told = {}
-    for (select, patience), names in groups.items():
+    for (select, patience, _), names in groups.items():
         theirs = runs[runs["model"].isin(names)]
         best = select == "best"
         text = _best_epoch_text(theirs, patience, study["validation"]) if best else _last_epoch_text(theirs)
@@ -293,6 +296,8 @@ def findings_html(found: list[Finding]) -> str:
             "dataset": [f.dataset for f in found],
             "model": [f.model for f in found],
             "trigger": [f.trigger for f in found],
+            "target": [str(f.target) for f in found],
+            "labels": [f.labels for f in found],
             "backdoor": [f.verdict for f in found],
             "poison rate": [percent(f.rate) for f in found],
             "ASR": [interval(*f.asr) for f in found],
@@ -427,6 +432,7 @@ def contrasts_html(contrasts: pd.DataFrame) -> str:
                 "trigger": group["trigger"],
                 "poison rate": [percent(rate) for rate in group["rate"]],
                 "seeds": group["n_seeds"],
+                "control is": group["control_trigger"].fillna(MISSING),
                 "run": [number(x) for x in group["mean_run"]],
                 "control": [number(x) for x in group["mean_control"]],
                 "difference": _intervals(group, "difference", "ci_low", "ci_high"),

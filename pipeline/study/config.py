@@ -180,8 +180,9 @@ def load_study(config: Mapping[str, Any], typed: Mapping[str, Any] | None = None
     config = merged(config, {key: _with_types(value) for key, value in (typed or {}).items()})
     variants.check(config)
     for family, section in SECTIONS.items():
-        for name in config.get(section) or {}:
-            if "of" not in config[section][name]:
+        entries = config.get(section)
+        for name, entry in entries.items() if isinstance(entries, Mapping) else ():
+            if isinstance(entry, Mapping) and "of" not in entry:
                 _check_name(family, f"{section}.{name}", name, {})
     _check(_schema(), config)
     study = parsed(Study, config)

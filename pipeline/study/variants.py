@@ -14,7 +14,10 @@ from pipeline.words import suggestion
 
 # A family's list in the grid, and the section with its members' parameters and its variants.
 SECTIONS = {"models": "model_params", "triggers": "trigger_params", "detectors": "detector_params"}
-NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"  # it stands in paths, figures and command lines
+# It stands in paths, figures, command lines and CSV files, where some words and all digits become something else.
+NAME = r"(?!(?i:na|nan|none|null|true|false|yes|no|on|off)$)[A-Za-z][A-Za-z0-9_.-]{0,63}"
+BASELINE = "random"  # the detector that knows nothing, which all others are compared with
+_TAKEN = ("sample_id", "label", "role")  # columns beside the scores of detectors
 CLEAN = "none"  # the trigger of clean runs, which is nobody's to name
 
 
@@ -61,20 +64,23 @@ def _check_entry(family: str, section: str, entries: Mapping[str, Any], name: An
             raise UserError(f"{key}: no such key {hint}; a variant says what it is of, such as of: {known[0]}")
         return
     of = entries[name]["of"]
-    if not isinstance(name, str) or not re.fullmatch(NAME, name):
-        raise UserError(
-            f"{key}: expected a name for a variant of the letters a to z, digits, _ . and -, a letter or digit first"
-        )
     if not isinstance(of, str):
         raise UserError(f"{key}.of: {of!r} given, expected the name of a member or variant")
     if name in (*known, CLEAN):
         raise UserError(f"{key}.of: {of!r} given, but {name!r} is itself one of the {family}; expected another name")
+    if not isinstance(name, str) or not re.fullmatch(NAME, name) or (family == "detectors" and name in _TAKEN):
+        raise UserError(
+            f"{key}: expected a name for a variant of at most 64 letters a to z, digits, _ . and -, a letter first, "
+            "and no word such as none, true or label"
+        )
     chain = [name]
     while isinstance(entries.get(of), Mapping) and "of" in entries[of]:
         chain.append(of)
         of = entries[of]["of"]
         if of in chain:
             raise UserError(f"{key}.of: a circle, {' of '.join([*chain, of])}; expected a member in the end")
+    if family == "detectors" and of == BASELINE:
+        raise UserError(f"{key}.of: {of!r} is the baseline of all detectors; expected another, or change {of!r} itself")
     if of not in known:
         asked = f"{section}.{chain[-1]}.of"
         others = [other for other in (*known, *map(str, entries)) if other != chain[-1]]
