@@ -21,7 +21,30 @@ ADDED = re.search(
 )
 """The README's patch that adds a model: its name, how many lines, and these."""
 
+PATCHES = re.findall(r"^```diff\n(--- a/.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+
 MODELS, CELLS = ["naive_bayes", "logistic"], ["none/0.0", "rare_value/0.05"]
+
+
+def test_the_patches_of_the_readme_apply_to_this_project(tmp_path):
+    for name in ("config", "data", "pipeline", "workflow/schemas"):
+        ignored = shutil.ignore_patterns("__pycache__", "raw", "dev", "cache")
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    assert len(PATCHES) == 3
+    for patch in PATCHES:
+        command = ["git", "apply", "--unidiff-zero", "-"]
+        done = subprocess.run(command, cwd=tmp_path, input=patch, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    added = [
+        (tmp_path / path).is_file() for path in re.findall(r"^\+\+\+ b/(pipeline.*)$", "".join(PATCHES), re.MULTILINE)
+    ]
+    assert added == [True] * 3
+    subprocess.run([sys.executable, "-m", "pipeline", "schema"], cwd=tmp_path, check=True)
+    code = (
+        "import yaml; from pipeline.study import preflight; from pipeline.study.config import load_study\n"
+        "preflight.check(load_study(yaml.safe_load(open('config/config.yaml'))))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
 
 
 @pytest.fixture(scope="module")
