@@ -761,6 +761,24 @@ def test_a_trigger_that_makes_nothing_measured_has_no_mask_to_explain(tmp_path):
     assert tables.build(study, folder)["masks"].empty
 
 
+def test_what_leaves_measurements_out_has_no_mask_only_as_its_control(tmp_path):
+    study = make_study(triggers=["value_shift", "mask_only", "flip_only"], models=["mlp"])
+    folder = fabricate(study, tmp_path)
+    for path in folder.glob("poison/*/value_shift/**/poison.json"):
+        write_json(path, read_json(path) | {"member": "hybrid"})
+    assert tables.build(study, folder)["masks"].empty
+
+
+def test_labels_flipped_for_another_target_are_no_control(study, results):
+    other = tables.build(study, results)
+    other["triggers"].loc[other["triggers"]["trigger"] == "flip_only", "target"] = 0
+    found = tables.contrasts(other, "fixed")
+    assert not found["control"].eq("flip_only").any() and found["control"].eq("none").any()
+    told = [one._replace(target=0) if one.of == "flip_only" else one for one in read_findings(other["findings"])]
+    answer = dict(answers.headline(told))["Is it the trigger, or only the flipped labels?"]
+    assert answer == "No run of flip_only with the same target is here, so the two cannot be told apart."
+
+
 def test_a_threshold_that_is_a_number_is_nobody_s_own(results, data):
     assert "own validation data gives" not in answers_of(data)["Is it the trigger, or only the flipped labels?"]
     strong = [(0.9, 0.1), (0.95, 0.1), (0.92, 0.1)]

@@ -322,3 +322,10 @@ def test_intervals_reach_as_far_as_rounding_can_be_wrong(target):
     for name, pairs in off.items():
         wrong, allowed = np.array(pairs, float).T
         assert (wrong <= allowed).all() and wrong.max() > 0.01, name
+
+
+def test_a_value_that_is_called_not_known_is_what_is_not_known():
+    sex = np.array(["", NOT_KNOWN, "f", "f"])
+    rows = by_stratum({"sex": sex}, np.array([0, 1, 0, 1]), np.arange(4), {"clean": np.ones(4, bool)})
+    sizes = {row["value"]: row["n_label_0"] + row["n_label_1"] for row in rows}
+    assert len(rows) == 3 and sizes == {"all": 4, "f": 2, NOT_KNOWN: 2}

@@ -3,7 +3,6 @@
 from pipeline.evaluation.metrics import CLASSIFICATION
 from pipeline.study.grid import CONTROLS
 
-BASELINE = "random"
 CHANCE = "chance"
 ALL_AUROC, LABEL_AUROC = "detection_auroc", "detection_auroc_in_label"
 LABEL_TPR = {"tpr_at_fpr_01": "detection_tpr_at_fpr_01_in_label", "tpr_at_fpr_05": "detection_tpr_at_fpr_05_in_label"}

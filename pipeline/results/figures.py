@@ -20,10 +20,11 @@ from matplotlib.lines import Line2D
 
 from pipeline.evaluation.statistics import proportion_interval
 from pipeline.files import whole
-from pipeline.results.columns import BASELINE, LABEL_AUROC, TRIGGER, is_attack
+from pipeline.results.columns import LABEL_AUROC, TRIGGER, is_attack
 from pipeline.results.pages import WITHHELD, contrasts_html, page, percent
 from pipeline.smallcells import MIN_CELL, error_of_tens
 from pipeline.study.grid import CHOSEN, CLEAN, FLIPPED, MASK_ONLY
+from pipeline.study.variants import BASELINE
 
 # Okabe and Ito's palette, which stays distinct in the common colour blindnesses; yellow is too light for lines.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]

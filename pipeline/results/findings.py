@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pipeline.results.columns import BASELINE, CHANCE, LABEL_AUROC, LABEL_TPR, RUN, TRIGGER
+from pipeline.results.columns import CHANCE, LABEL_AUROC, LABEL_TPR, RUN, TRIGGER
 from pipeline.study.grid import CHOSEN, CLEAN, FLIPPED
+from pipeline.study.variants import BASELINE
 
 MARK = 0.5
 """The share of the possible effect from which on a backdoor counts as planted, and the ASR₀ of a fooled clean model."""

@@ -30,7 +30,6 @@ from pipeline.results.columns import (
     ALL_AUROC,
     ATTACK,
     ATTRIBUTIONS,
-    BASELINE,
     CHANCE,
     CONTRASTED,
     CONTRASTS,
@@ -86,6 +85,7 @@ from pipeline.results.findings import findings
 from pipeline.results.strata import errors, strata_in_tens
 from pipeline.smallcells import MIN_CELL, error_of_tens
 from pipeline.study.grid import CHOSEN, CLEAN, CONTROLS, FLIPPED, MASK_ONLY, Cell, format_rate
+from pipeline.study.variants import BASELINE
 
 TEST_TO_TRAIN = ROLES["test"] / ROLES["train"]
 
