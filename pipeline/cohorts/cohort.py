@@ -1,7 +1,7 @@
 """The sample contract: what every source delivers and every stage reads.
 
 Files of a cohort (one folder per dataset):
-    samples.parquet   sample_id, group_id, label, stratum:…            one row per sample
+    samples.parquet   sample_id, group_id, label, part, stratum:…      one row per sample
     windows.parquet   sample_id, step, one float32 column per feature  T rows per sample, null = not measured
 The description of a feature (unit, range, categories) travels as metadata of its column, the relations between features
 and what is to be known of the data (`Cohort.warnings`) as metadata of windows.parquet.
@@ -10,6 +10,7 @@ and what is to be known of the data (`Cohort.warnings`) as metadata of windows.p
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -28,7 +29,8 @@ class Feature:
 
     `low` and `high` bound what is clinically plausible; `categories` is empty for a number, otherwise
     the value is the position of the category in that tuple. A static feature is the same at all steps, an integer one
-    has whole numbers only.
+    has whole numbers only. `fill` says what a model may take for a value that is not measured: the last one before it
+    ("last"), or nothing of other steps ("none"), where a step is a thing of its own and not a later look at the same.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Feature:
     categories: tuple[str, ...] = ()
     static: bool = False
     integer: bool = False
+    fill: Literal["last", "none"] = "last"
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Cohort:
     relations : chains of feature names; where two neighbours are measured, the first is at most the second
     warnings : what readers of results must know of the data, in words; no ids, no values, no counts of 1 to 9
     strata : name → [N] str, "" = not known; what results are told apart by, and no model sees
+    part : [N] str, "train" or "test", where those who published the data say so themselves; None leaves it to `splits`
+    people : whether the groups are people, of whom tables tell nothing that rests on a few (results/disclosure.py)
     """
 
     name: str
@@ -63,6 +68,8 @@ class Cohort:
     relations: tuple[tuple[str, ...], ...] = ()
     warnings: tuple[str, ...] = ()
     strata: dict[str, np.ndarray] = field(default_factory=dict)
+    part: np.ndarray | None = None
+    people: bool = True
 
     def __post_init__(self) -> None:
         if self.values.ndim != 3 or self.values.shape[::2] != (len(self.label), len(self.features)):
@@ -88,6 +95,7 @@ class Cohort:
             label=self.label[rows],
             values=self.values[rows],
             strata={name: texts[rows] for name, texts in self.strata.items()},
+            part=None if self.part is None else self.part[rows],
         )
 
 
@@ -129,10 +137,12 @@ def write_cohort(cohort: Cohort, folder: Path) -> None:
     import pyarrow as pa
 
     samples = {"sample_id": cohort.sample_id, "group_id": cohort.group_id, "label": cohort.label}
+    if cohort.part is not None:
+        samples["part"] = pa.array(cohort.part, pa.string())
     samples |= {STRATUM + name: pa.array(texts, pa.string()) for name, texts in cohort.strata.items()}
     windows = windows_table(cohort.sample_id, cohort.values, cohort.features)
-    facts = {name: getattr(cohort, name) for name in ("relations", "warnings")}
-    windows = windows.replace_schema_metadata({name: json.dumps(fact) for name, fact in facts.items() if fact})
+    facts = {name: getattr(cohort, name) for name in ("relations", "warnings", "people")}
+    windows = windows.replace_schema_metadata({name: json.dumps(fact) for name, fact in facts.items()})
     write_parquet(pa.table(samples), Path(folder) / "samples.parquet")
     write_parquet(windows, Path(folder) / "windows.parquet")
 
@@ -170,9 +180,11 @@ def read_cohort(folder: Path) -> Cohort:
         sample_id, group_id, label = (samples[name].to_numpy() for name in ("sample_id", "group_id", "label"))
         names = [name for name in samples.column_names if name.startswith(STRATUM)]
         strata = {name.removeprefix(STRATUM): np.array(samples[name].to_pylist(), str) for name in names}
+        part = np.array(samples["part"].to_pylist(), str) if "part" in samples.column_names else None
         facts = windows.schema.metadata or {}
         relations = tuple(map(tuple, json.loads(facts.get(b"relations", b"[]"))))
         warnings = tuple(json.loads(facts.get(b"warnings", b"[]")))
+        people = json.loads(facts.get(b"people", b"true"))
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(folder, "cohort", error) from None
     if len(values) != len(samples):
@@ -181,4 +193,4 @@ def read_cohort(folder: Path) -> Cohort:
             "expected the same; delete the folder and run again"
         )
     label = label.astype(np.int8)
-    return Cohort(folder.name, features, sample_id, group_id, label, values, relations, warnings, strata)
+    return Cohort(folder.name, features, sample_id, group_id, label, values, relations, warnings, strata, part, people)

@@ -64,8 +64,11 @@ class NetworkParameters(ModelParameters):
 class Model(ABC):
     """The contract. `x` is always [N, T, D] in clinical units, NaN = not measured; nothing here changes it.
 
-    What a model does not offer (`OFFERS` of its module) is not called.
+    What a model does not offer (`OFFERS` of its module) is not called. `built_from` are the member and the parameters
+    that `build` was given, so that whoever holds a model can build its like.
     """
+
+    built_from: tuple[str, dict[str, Any]]
 
     def fit(self, train: Cohort, validation: Cohort, settings: Params, seed: int) -> None:
         """Learn from samples as the victim sees them; networks have the training loop instead.
@@ -95,6 +98,14 @@ class Model(ABC):
     def saliency(self, x: np.ndarray) -> np.ndarray:
         """How much each feature matters, [N, D] float32 ≥ 0."""
         raise NotImplementedError
+
+    def outputs(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """All that the model says of each sample, by name, each [N] float64: its probability and what else it has."""
+        return {"probability": self.probability(x)}
+
+    def facts(self) -> dict[str, Any]:
+        """What is to be known of how it was fitted, for run_metadata.json: numbers by name, no samples."""
+        return {}
 
     def unseen(self, cohort: Cohort) -> list[str]:
         """What occurs in `cohort` and never did in training, and so counts as missing: ferritin, sex = male."""
@@ -201,9 +212,12 @@ def build(name: str, parameters: dict[str, Any], n_steps: int, features: tuple[F
     """An untrained model; the weights of a network come from torch's global generator, which the caller seeds."""
     module, parsed = families.configured("models", name, parameters)
     if hasattr(module, "Model"):
-        return module.Model(parsed, n_steps, features)
-    preprocessor = Preprocessor(features, parsed.mask, parsed.imputation, parsed.scaler)
-    return Classifier(preprocessor, module.Network(parsed, n_steps, preprocessor.n_columns))
+        model = module.Model(parsed, n_steps, features)
+    else:
+        preprocessor = Preprocessor(features, parsed.mask, parsed.imputation, parsed.scaler)
+        model = Classifier(preprocessor, module.Network(parsed, n_steps, preprocessor.n_columns))
+    model.built_from = (name, parameters)
+    return model
 
 
 class Dropout(nn.Dropout):

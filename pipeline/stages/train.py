@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> None:
             "n_train": len(train),
             "n_parameters": model.size,
             **epochs_of(history, training.select),
+            "model_facts": model.facts(),
             "resumed_from_epoch": resumed_from,
             "data_sha256": data_hash,
             "git_commit": metadata.git_commit(),

@@ -8,7 +8,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("torch", "numpy", "pandas", "pyarrow", "scikit-learn", "lightgbm", "captum", "snakemake")
+_PACKAGES = (
+    "torch",
+    "torch-geometric",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scikit-learn",
+    "lightgbm",
+    "captum",
+    "snakemake",
+)
 _ROOT = Path(__file__).parent.parent
 
 
