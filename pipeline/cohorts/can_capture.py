@@ -2,10 +2,10 @@
 
     CSV          timestamp, arbitration_id, data_field, attack    a header; id and payload in hex
     Car-Hacking  timestamp, id, dlc, byte …, R|T                  no header; as many bytes as dlc says; T = injected
-    Parquet      timestamp, id, data_field, label                 the id a whole number or hex; also attack, arbitration_id
+    Parquet      timestamp, id, data_field, label                 id: a whole number or hex; also arbitration_id, attack
 
-The last but one is that of HCRL's Car-Hacking (Seo, Song and Kim 2018, doi 10.1109/PST.2018.8514157), the first that of
-can-train-and-test (Lampe and Meng 2024, doi 10.1016/j.cose.2023.103777).
+The first is that of can-train-and-test (Lampe and Meng 2024, Computers & Security 140:103777), the second that of
+HCRL's Car-Hacking (Seo, Song and Kim 2018, doi 10.1109/PST.2018.8514157).
 """
 
 import hashlib
@@ -24,8 +24,8 @@ N_BYTES = 8  # of a frame, at most
 FURTHEST_BACK = 1.0  # seconds that the time may go back: injected frames are a little off, another recording far
 _HEADER = ("timestamp", "arbitration_id", "data_field", "attack")
 _LAYOUTS = (
-    f"{', '.join(_HEADER)} in the first line of a CSV file, or Car-Hacking's timestamp, id, dlc, bytes, R or T in every "
-    "line, or timestamp, id, data_field, label in a Parquet file"
+    f"{', '.join(_HEADER)} in the first line of a CSV file, or Car-Hacking's timestamp, id, dlc, bytes, R or T in "
+    "every line, or timestamp, id, data_field, label in a Parquet file"
 )
 _CAR_HACKING = re.compile(r"\s*\d+(\.\d+)?,[0-9A-Fa-f]{1,8},\d,([0-9A-Fa-f]{1,2},){0,8}[RT]\s*")
 _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
@@ -120,7 +120,7 @@ def _from_text(path: Path, name: str) -> Capture:
 
 
 def _read_lines(path: Path, names: list[str], skip: int, between: str):
-    """The cells of a CSV file as texts, one row per line, and the line of the first row with another number of cells."""
+    """The cells of a CSV file as texts, one row per line, and the lines that have another number of cells."""
     import pyarrow as pa
     from pyarrow import csv
 
@@ -253,7 +253,7 @@ def _labels(column, name: str, rows: _Rows) -> np.ndarray:
 
 
 def _digits(texts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All characters of `texts` as hex digits (uint8, 255 = none), and where each text starts and how long it is [F]."""
+    """All characters of `texts` as hex digits (uint8, 255 = none); where each text starts, and its length [F]."""
     import pyarrow as pa
 
     texts = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts

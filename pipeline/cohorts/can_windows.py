@@ -10,6 +10,7 @@ from pipeline.cohorts.can_capture import LARGEST_STANDARD, N_BYTES, Capture
 from pipeline.cohorts.catalog import Entry
 from pipeline.cohorts.cohort import Cohort, Feature
 from pipeline.cohorts.intake import Account
+from pipeline.seeding import generator
 from pipeline.words import counted
 
 OTHER = "other"  # the last category of `id`: every id that is not in the vocabulary
@@ -101,9 +102,8 @@ def windows_of(
     told_by = {stratum: np.array(texts, str)[of_capture] for stratum, texts in strata.items()}
     told_by["attack"] = np.concatenate(attack) if attack else np.array([], str)
     if rare:
-        accounts.append(
-            Account("ids", len(ids) + rare, {f"rarer than {entry.rarest:g} of the frames, now {OTHER}": rare})
-        )
+        reason = f"rarer than {entry.rarest:g} of the frames, now {OTHER}"
+        accounts.append(Account("ids", len(ids) + rare, {reason: rare}))
     cohort = Cohort(
         name,
         features_of(ids),
@@ -160,8 +160,8 @@ def _account(capture: Capture, entry: Windowed, kept: np.ndarray, attack: np.nda
     inside = np.zeros(len(capture) + 1, np.int64)
     np.add.at(inside, kept * entry.stride, 1)
     np.add.at(inside, kept * entry.stride + entry.window, -1)
-    last = (max((len(capture) - entry.window) // entry.stride, -1)) * entry.stride + entry.window
-    last = max(last, 0) if len(capture) >= entry.window else 0
+    n = max((len(capture) - entry.window) // entry.stride + 1, 0)
+    last = (n - 1) * entry.stride + entry.window if n else 0  # behind all windows, those that are kept or not
     covered = np.cumsum(inside[:-1]) > 0
     dropped = {
         "between blocks or windows": int((~covered[:last]).sum()),
@@ -179,43 +179,43 @@ def _account(capture: Capture, entry: Windowed, kept: np.ndarray, attack: np.nda
 
 
 def _shared(captures: list[Capture], entry: Windowed) -> list[str]:
-    """A warning if captures hold the same windows, frame by frame: they stem from one recording, and are no two."""
-    found: dict[tuple[str, str], int] = {}
-    keys, owners = [], []
-    rng = np.random.default_rng(0)  # any numbers will do: only whether sums are equal is looked at
-    by_position = rng.integers(0, 2**63, entry.window, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-    for number, capture in enumerate(captures):
-        n = max((len(capture) - entry.window) // entry.stride + 1, 0)
-        key = np.ascontiguousarray(capture.payload).view(np.uint64)[:, 0]
-        key = (key ^ (key >> np.uint64(31))) * np.uint64(0x9E3779B97F4A7C15) + capture.id * np.uint64(
-            0xC2B2AE3D27D4EB4F
-        )
-        key = key ^ (key >> np.uint64(29)) ^ capture.dlc
-        sums = (
-            [
-                (key[start : start + n * entry.stride : entry.stride][:n] * by_position[start])
-                for start in range(entry.window)
-            ]
-            if n
-            else []
-        )
-        keys.append(np.sum(sums, axis=0, dtype=np.uint64) if n else np.array([], np.uint64))
-        owners.append(np.full(n, number))
-    every, owner = np.concatenate(keys), np.concatenate(owners)
+    """A warning if captures hold the same windows, frame by frame: they stem from one recording, and are no two.
+
+    Windows are told apart by a hash of their ids and payloads. Those that were shifted against each other, by frames
+    that were injected before, are not found: there is at least so much in common.
+    """
+    # Any odd numbers will do: only whether sums are equal is looked at.
+    weight = 2 * generator(0, "windows").integers(0, 2**63, entry.window, dtype=np.uint64) + np.uint64(1)
+    hashes = [_hashes(capture, entry, weight) for capture in captures]
+    every, owner = np.concatenate(hashes), np.repeat(np.arange(len(hashes)), [len(some) for some in hashes])
     order = np.lexsort((owner, every))
     every, owner = every[order], owner[order]
-    next_to = np.flatnonzero((every[1:] == every[:-1]) & (owner[1:] != owner[:-1]))
-    for one, other in zip(owner[next_to].tolist(), owner[next_to + 1].tolist(), strict=True):
-        pair = captures[one].name, captures[other].name
-        found[pair] = found.get(pair, 0) + 1
-    if not found:
+    same = np.flatnonzero((every[1:] == every[:-1]) & (owner[1:] != owner[:-1]))
+    if not len(same):
         return []
-    told = [f"{one} and {other} ({count:,})" for (one, other), count in list(found.items())[:_PAIRS]]
-    more = f" and {len(found) - _PAIRS} more pairs" if len(found) > _PAIRS else ""
-    return [
-        f"captures hold the same windows, frame by frame: {', '.join(told)}{more}: they stem from one recording, and "
-        "what is measured on them is measured on one"
+    pairs, counts = np.unique(np.stack([owner[same], owner[same + 1]], axis=1), axis=0, return_counts=True)
+    told = [
+        f"{captures[one].name} and {captures[other].name} ({counted(count, 'window')})"
+        for (one, other), count in zip(pairs[:_PAIRS].tolist(), counts.tolist(), strict=False)
     ]
+    more = f" and {len(pairs) - _PAIRS} more pairs" if len(pairs) > _PAIRS else ""
+    return [
+        f"captures share at least some windows, frame by frame: {', '.join(told)}{more}: they stem from one recording, "
+        "and what is measured on them is no independent evidence"
+    ]
+
+
+def _hashes(capture: Capture, entry: Windowed, weight: np.ndarray) -> np.ndarray:
+    """[windows] uint64: equal for windows with the same ids and payloads in the same order."""
+    n = max((len(capture) - entry.window) // entry.stride + 1, 0)
+    frame = np.ascontiguousarray(capture.payload).view(np.uint64)[:, 0]
+    for column in (capture.id, capture.dlc):  # mixed by multiplication and shift, as in Fibonacci hashing
+        frame = (frame ^ (frame >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15) + column
+    frame ^= frame >> np.uint64(31)
+    sums = np.zeros(n, np.uint64)
+    for position in range(entry.window if n else 0):
+        sums += weight[position] * frame[position :: entry.stride][:n]
+    return sums
 
 
 def _strangers(unknown: dict[str, float], learnt: list[Capture]) -> list[str]:

@@ -46,7 +46,7 @@ def take_in(
     relations = relations_of(name, entry, Path(raw_dir))
     check_files(name, entry, Path(raw_dir))
     cohort, accounts = source_of(entry).load(name, entry, Path(raw_dir), Path(cache_dir))
-    for line in account_lines(accounts):
+    for line in account_lines(accounts, cohort.people):
         tell(line)
     found = {"samples": len(cohort), "positives": int(cohort.label.sum())}
     if entry.expected and found != entry.expected.model_dump():
@@ -58,31 +58,38 @@ def take_in(
     return replace(cohort, relations=relations), accounts
 
 
-def account_lines(accounts: list[Account]) -> list[str]:
+def account_lines(accounts: list[Account], people: bool = True) -> list[str]:
     """The accounts in words, e.g. `ICU stays: 140 read, 100 kept; dropped: 40 not the patient's first`.
 
-    How many were read is left out where another count is withheld: it would give that one back.
+    Of people, how many were read is left out where another count is withheld: it would give that one back.
     """
-    lines = []
+    lines, told = [], _told(people)
     for account in accounts:
         counts = [count for count in (account.kept, *account.dropped.values()) if count]
-        read = "" if min(counts, default=MIN_CELL) < MIN_CELL else f"{shown(account.read)} read, "
-        line = f"{account.rows}: {read}{shown(account.kept)} kept"
-        dropped = [f"{shown(count)} {reason}" for reason, count in account.dropped.items() if count]
+        withheld = people and min(counts, default=MIN_CELL) < MIN_CELL
+        line = f"{account.rows}: {'' if withheld else f'{told(account.read)} read, '}{told(account.kept)} kept"
+        dropped = [f"{told(count)} {reason}" for reason, count in account.dropped.items() if count]
         line += f"; dropped: {', '.join(dropped)}" if dropped else ""
         lines.append(f"{line}; note: {account.note}" if account.note else line)
     return lines
 
 
+def _told(people: bool) -> Callable[[int], str]:
+    """How a count is told: small ones of people are not."""
+    return shown if people else "{:,}".format
+
+
 def summary_line(cohort: Cohort) -> str:
     """Size, groups, prevalence, shape and missingness of a cohort in one line.
 
-    Groups are told in tens, or to be as many as samples: the rest are further samples of the same patients.
+    Groups of people are told in tens, or to be as many as samples: the rest are further samples of the same patients.
     """
-    positive = shown_share(int(cohort.label.sum()), len(cohort))
+    positives = int(cohort.label.sum())
+    positive = shown_share(positives, len(cohort)) if cohort.people else f"{positives / len(cohort):.1%}"
     n_groups = len(np.unique(cohort.group_id))
-    n_groups = n_groups if n_groups < MIN_CELL else int(tens(n_groups, len(cohort)))
-    samples, groups = counted(len(cohort), "sample"), f"{shown(n_groups)} groups"
+    if cohort.people and n_groups >= MIN_CELL:
+        n_groups = int(tens(n_groups, len(cohort)))
+    samples, groups = counted(len(cohort), "sample"), f"{_told(cohort.people)(n_groups)} groups"
     steps, features = counted(cohort.n_steps, "step"), counted(len(cohort.features), "feature")
     return (
         f"{cohort.name}: {samples}, {groups}, {positive} positive, {steps} × {features}, "
@@ -91,14 +98,17 @@ def summary_line(cohort: Cohort) -> str:
 
 
 def warnings(cohort: Cohort) -> list[str]:
-    """What a user must know before a study of `cohort`: its own warnings, and one if a label has too few patients."""
+    """What a user must know before a study of `cohort`: its own warnings, and one if a label has too few patients.
+
+    Nothing is withheld of a cohort of no people, however few its groups.
+    """
     from pipeline.cohorts.splits import N_FOLDS, ROLES
 
     needed = ceil(MIN_CELL * N_FOLDS / ROLES["test"])
     patients = {label: len(np.unique(cohort.group_id[cohort.label == label])) for label in (0, 1)}
     rarer = min(patients, key=patients.get)
     told = [f"warning: {cohort.name}: {text}" for text in cohort.warnings]
-    if patients[rarer] >= needed:
+    if patients[rarer] >= needed or not cohort.people:
         return told
     return [
         *told,
@@ -115,7 +125,8 @@ def missingness_lines(cohort: Cohort) -> list[str]:
     missing = np.isnan(cohort.values)
     rows = [("feature", "unit", "not measured", "never measured")]
     for feature, cells, samples in zip(cohort.features, missing.sum((0, 1)), missing.all(1).sum(0), strict=True):
-        shares = shown_share(cells, len(cohort) * cohort.n_steps), shown_share(samples, len(cohort))
+        share = shown_share if cohort.people else lambda count, total: f"{count / total:.1%}"
+        shares = share(cells, len(cohort) * cohort.n_steps), share(samples, len(cohort))
         rows.append((feature.name, feature.unit, *shares))
     if cohort.n_steps == 1:  # there the two shares are the same
         rows = [row[:3] for row in rows]

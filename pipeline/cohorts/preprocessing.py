@@ -32,7 +32,8 @@ class Preprocessor(nn.Module):
 
     A number is (x − centre) / scale. A category becomes one 0/1 column per value. Where nothing was measured stands the
     last measurement before (`imputation` last), and 0 where there is none before or `imputation` is mean: 0 is the
-    centre of a number, and no category. C columns of values come out of D features, and beside them C columns of the
+    centre of a number, and no category. Of a feature that says `fill: none` nothing is carried on: its missing values
+    are 0. C columns of values come out of D features, and beside them C columns of the
     mask, 1 = missing (`mask` missing) or 1 = measured (measured); with `mask` none there are no such columns.
 
     `scaler` standard takes mean and standard deviation of the training data; robust takes the median, and the
@@ -47,6 +48,7 @@ class Preprocessor(nn.Module):
     ----------
     source : [C] the feature that each column stems from
     category : [C] the category a column stands for, −1 for a number
+    carried : [C] bool, whether the last measurement stands for a missing one; follows from the features, not the fit
     mean, scale : [C] centre and scale (0 and 1 for categories); the mean is NaN where training has no value, or the
         category never; the scale is infinite where training has one value only
     """
@@ -55,10 +57,12 @@ class Preprocessor(nn.Module):
         self, features: tuple[Feature, ...], mask: str = "missing", imputation: str = "last", scaler: str = "standard"
     ):
         super().__init__()
-        self.mask, self._imputation, self._scaler = mask, imputation, scaler
+        self.mask, self._scaler = mask, scaler
         columns = columns_of(features)
         self.register_buffer("source", torch.tensor([position for position, _ in columns]))
         self.register_buffer("category", torch.tensor([category for _, category in columns]))
+        carried = [imputation == "last" and features[position].fill == "last" for position, _ in columns]
+        self.register_buffer("carried", torch.tensor(carried), persistent=False)
         self.register_buffer("mean", torch.zeros(len(columns)))
         self.register_buffer("scale", torch.ones(len(columns)))
 
@@ -98,8 +102,9 @@ class Preprocessor(nn.Module):
             x = x.masked_fill(never[:, :, None] & (self.source == self.source[column]), torch.nan)
         missing = torch.isnan(x)
         # Step by step: a cumulative maximum over the positions of the measurements costs several times as much.
-        for step in range(1, x.shape[1] if self._imputation == "last" else 1):
-            x[:, step] = torch.where(missing[:, step], x[:, step - 1], x[:, step])
+        filled = missing if self.carried.all() else missing & self.carried
+        for step in range(1, x.shape[1] if self.carried.any() else 1):
+            x[:, step] = torch.where(filled[:, step], x[:, step - 1], x[:, step])
         numbers = (x - self.mean) / self.scale
         values = torch.where(self.category < 0, numbers, (x == self.category).to(x.dtype))
         values = values.nan_to_num(nan=0.0)

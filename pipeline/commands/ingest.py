@@ -43,9 +43,10 @@ def run(args: argparse.Namespace) -> None:
         raise
     print(summary_line(cohort), *warnings(cohort), "", *missingness_lines(cohort), sep="\n", flush=True)
     try:
-        rehearse(cohort)
+        told = rehearse(cohort)
     except UserError as error:
-        print(f"\nwarning: a study of all samples would stop: {error}")
+        told = [f"a study of all samples would stop: {error}"]
+    print(*(f"\nwarning: {text}" for text in told), sep="", end="\n" if told else "")
 
 
 def _texts(faults: "Faults") -> list[str]:
@@ -58,21 +59,21 @@ def _texts(faults: "Faults") -> list[str]:
     return lines
 
 
-def rehearse(cohort: "Cohort") -> None:
+def rehearse(cohort: "Cohort") -> list[str]:
     """What every study does with a cohort, in a folder that is gone afterwards: its files, its split, poison of nobody.
 
-    Raises `UserError` where a study would.
+    Returns what its split is to be warned of. Raises `UserError` where a study would.
     """
     from tempfile import TemporaryDirectory
 
     from pipeline.cohorts import splits
     from pipeline.cohorts.cohort import read_cohort, read_parquet, windows_table, write_cohort, write_parquet
 
-    fold = splits.assign_folds(cohort.group_id, cohort.label)
-    splits.deal(fold, cohort.label, None, cohort.name)
+    split = splits.split_of(cohort, splits.folds_of(cohort), None)
     with TemporaryDirectory() as folder:
         write_cohort(cohort, Path(folder) / cohort.name)
         again = read_cohort(Path(folder) / cohort.name)
         poison = Path(folder) / "poison.parquet"
         write_parquet(windows_table(again.sample_id[:0], again.values[:0], again.features), poison)
         read_parquet(poison)
+    return splits.without_kinds(cohort, split)

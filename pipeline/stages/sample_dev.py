@@ -28,17 +28,17 @@ def run(args: argparse.Namespace) -> None:
     entry = parse_entry(args.dataset, json.loads(args.entry), "catalog")
     cohort, _ = take_in(args.dataset, entry, args.raw_dir, args.cache_dir, tell=print)
     if args.n_samples != "all" and int(args.n_samples) < len(cohort):
-        cohort = cohort.subset(splits.choose_samples(cohort.group_id, cohort.label, int(args.n_samples)))
-    fold = splits.assign_folds(cohort.group_id, cohort.label)
-    splits.deal(fold, cohort.label, None, args.dataset)
+        cohort = cohort.subset(splits.chosen_of(cohort, int(args.n_samples)))
+    fold = splits.folds_of(cohort)
+    split = splits.split_of(cohort, fold, None)
     write_cohort(cohort, args.out)
     write_json(
         args.splits,
         {
             **args.made_by,
             "dataset": args.dataset,
-            "roles": splits.ROLES,
-            "folds": [cohort.sample_id[fold == number].tolist() for number in range(splits.N_FOLDS)],
+            **splits.in_file(cohort, fold),
         },
     )
-    print(summary_line(cohort), *warnings(cohort), sep="\n")
+    lacking = [f"warning: {text}" for text in splits.without_kinds(cohort, split)]
+    print(summary_line(cohort), *warnings(cohort), *lacking, sep="\n")

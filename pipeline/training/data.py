@@ -8,20 +8,21 @@ import numpy as np
 
 from pipeline.cohorts.cohort import Cohort
 from pipeline.cohorts.overlay import ADDED, CLEAN, Overlay
-from pipeline.cohorts.splits import Split, deal
+from pipeline.cohorts.splits import PUBLISHED, Split, split_of
 from pipeline.errors import UserError
 from pipeline.files import read_json
 
 
 def read_split(path: Path, cohort: Cohort, seed: int, scheme: str) -> Split:
     """The split of `cohort` for `seed` under the study's `split` scheme ("fixed" or "per_seed")."""
-    folds = read_json(path)["folds"]
-    number = {sample: fold for fold, samples in enumerate(folds) for sample in samples}
+    said = read_json(path)
+    number = {sample: fold for fold, samples in enumerate(said["folds"]) for sample in samples}
+    number |= dict.fromkeys(said.get("test", ()), PUBLISHED)
     try:
         fold = np.array([number[sample] for sample in cohort.sample_id.tolist()])
     except KeyError:
         raise UserError(f"{path}: not the folds of this cohort, a sample is in none; run sample_dev again") from None
-    return deal(fold, cohort.label, seed if scheme == "per_seed" else None, cohort.name)
+    return split_of(cohort, fold, seed if scheme == "per_seed" else None)
 
 
 def cohort_stamp(path: Path) -> dict[str, str | None]:

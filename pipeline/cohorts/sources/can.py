@@ -156,14 +156,10 @@ def _once(captures: list[Capture], files: list[tuple[Path, str]]) -> tuple[list[
                 "equal captures to have equal labels"
             )
         copies.append((number, original_one))
-    accounts = [
-        Account(
-            f"frames of {captures[copy].name}",
-            len(captures[copy]),
-            {f"those of {captures[of].name}": len(captures[copy])},
-        )
-        for copy, of in sorted(copies)
-    ]
+    accounts = []
+    for copy, of in sorted(copies):
+        read = len(captures[copy])
+        accounts.append(Account(f"frames of {captures[copy].name}", read, {f"those of {captures[of].name}": read}))
     return sorted(first.values()), accounts
 
 
@@ -179,6 +175,6 @@ def _unlabelled(captures: list[Capture]) -> list[str]:
     if not names:
         return []
     return [
-        f"named after an attack, without a frame labelled as one: {', '.join(names)}; all their windows have label 0, so "
-        "that what is found in them counts as a false alarm"
+        f"named after an attack, without a frame labelled as one: {', '.join(names)}; all their windows have label 0, "
+        "so that what is found in them counts as a false alarm"
     ]

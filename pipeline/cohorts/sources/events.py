@@ -63,6 +63,7 @@ class Variable(Params):
     hourly: Literal[timeline.HOURLY] = Field("mean", description="how the values of an hour become one")
     units: Texts = Field((), description="spellings of the unit in the data; without them any unit will do")
     conversion: str = Field("", description="arithmetic in x from the data's unit to `unit`; range is before it")
+    fill: Literal["last", "none"] = Field("last", description="what stands for an hour without: the last one, or none")
 
 
 class Parameters(table.Parameters):
