@@ -116,7 +116,10 @@ def _items(entry: Parameters) -> list[timeline.Item]:
 
 def describe(entry: Parameters, raw_dir: Path | None) -> tuple[int, tuple[Feature, ...]]:
     static = (replace(feature, static=True) for feature in table.describe(entry, raw_dir)[1])
-    return entry.hours, (*timeline.features(_items(entry)), *static)
+    hourly = timeline.features(_items(entry))
+    if isinstance(entry.variables, dict):
+        hourly = tuple(replace(feature, fill=entry.variables[feature.name].fill) for feature in hourly)
+    return entry.hours, (*hourly, *static)
 
 
 def input_files(entry: Parameters, raw_dir: Path) -> list[Path]:
