@@ -68,8 +68,9 @@ def assign_folds(group_id: np.ndarray, label: np.ndarray, kind: np.ndarray | Non
 
     Groups are dealt in a random order (fixed: it does not depend on any run's seed), those with a positive
     sample first and large ones before small ones, each to the fold that has least of what it brings. Where positives
-    are of several kinds (`kind` as from `kinds_of`), those of the kind that lies in fewest groups come first, and a
-    group counts as of the first of its kinds in that order.
+    are of several kinds (`kind` as from `kinds_of`), those of the kind that lies in fewest groups come first, a
+    group counts as of the first of its kinds in that order, and of folds with as much of it the one with most kinds
+    takes it.
     """
     groups, position, size = np.unique(group_id, return_inverse=True, return_counts=True)
     brings = _per_kind(position, len(groups), label, kind)
@@ -83,8 +84,12 @@ def assign_folds(group_id: np.ndarray, label: np.ndarray, kind: np.ndarray | Non
     held, by_size = np.zeros((N_FOLDS, none), np.int64), np.zeros(N_FOLDS, np.int64)
     for group in order:
         by_positives = held.sum(axis=1)
-        of_kind = (by_size, by_positives, held[:, first[group]]) if first[group] < none else (by_positives, by_size)
-        fold = np.lexsort(of_kind)[0]
+        if first[group] < none:
+            # Rare kinds side by side: three folds can only bring many of them to a role if one fold has several.
+            keys = (by_size, by_positives, -(held > 0).sum(axis=1), held[:, first[group]])
+        else:
+            keys = (by_positives, by_size)
+        fold = np.lexsort(keys)[0]
         fold_of_group[group] = fold
         held[fold] += brings[group]
         by_size[fold] += size[group]
