@@ -122,7 +122,10 @@ def test_frames_a_little_out_of_order_are_put_in_order(tmp_path):
         (["1.0,1E5,000102030405060708,0"], "line 6: data_field has 9 bytes"),
         (["3.0,1G5,00,0"], "line 6: the id '1G5' is no hex number"),
         (["3.0,,00,0"], "line 6: the id '' is no hex number"),
-        (["3.0,20000000,00,0", "3.0,FFFFFFFF,00,0"], "line 6: the id 20000000 has over 29 bits .and 1 more such frames.; .*1FFFFFFF"),
+        (
+            ["3.0,20000000,00,0", "3.0,FFFFFFFF,00,0"],
+            "line 6: the id 20000000 has over 29 bits .and 1 more such frames.; .*1FFFFFFF",
+        ),
         (["3.0,123456789,00,0"], "line 6: the id '123456789' is no hex number of at most 8 digits"),
         (["0.5,1E5,00,0"], "line 6: the time goes back by 1.75 s"),
         (["soon,1E5,00,0"], "line 6: timestamp is 'soon'"),
@@ -509,15 +512,13 @@ def test_every_kind_of_attack_is_in_training_and_validation(own, rare):
     for kind in range(6):
         take, places = np.split(places, [rare if kind < 4 else 25])
         kind_of_block[take] = kind
-    kind = np.where(rng.random(blocks * length) < 0.7, np.repeat(kind_of_block, length), -1)
-    label, group = (kind >= 0).astype(np.int8), np.repeat(np.arange(blocks), length)
+    if own:  # the test set that was published
+        kind_of_block = np.append(kind_of_block, np.tile([-1, 5], 10))
+    group = np.repeat(np.arange(len(kind_of_block)), length)
+    kind = np.where(rng.random(len(group)) < 0.7, kind_of_block[group], -1)
+    label = (kind >= 0).astype(np.int8)
     strata = {"attack": np.where(label == 1, np.char.add("a", kind.astype(str)), "benign")}
-    part = None
-    if own:
-        part = np.where(group % 10 == 0, "test", "train")
-        keep = (group % 10 != 0) | (kind >= 0)
-        part[kind_of_block[group] >= 0] = "train"
-        assert keep.any()
+    part = np.where(group < blocks, "train", "test") if own else None
     cohort = Cohort(
         "cars", (Feature("x"),), np.arange(len(label)), group, label, np.zeros((len(label), 2, 1), np.float32)
     )
@@ -663,7 +664,7 @@ def test_dos_1_is_what_its_notice_says(real_captures):
     np.testing.assert_array_equal(cohort.label, label)
     blocks, _ = take_in("can_dos", entry, real_captures, Path("unused"))
     split = splits.split_of(blocks, splits.folds_of(blocks), None)
-    assert min(blocks.label[rows].sum() for rows in (split.train, split.validation, split.test)) >= 20
+    assert min(blocks.label[rows].sum() for rows in (split.train, split.validation, split.test)) >= 15
 
 
 def test_set_04_is_what_its_notice_says(real_captures):
@@ -671,7 +672,7 @@ def test_set_04_is_what_its_notice_says(real_captures):
         "set_04", read_catalog(Path("data/datasets.yaml"))["set_04"], real_captures, Path("unused")
     )
     captures = [account for account in accounts if account.rows.startswith("frames")]
-    assert len(captures) == 19 and sum(account.read for account in captures) == 4_004_939
+    assert len(captures) == 19 and sum(account.read for account in captures) == 3_975_329
     assert [account.rows for account in captures if not account.kept] == [
         "frames of train_02_with_attacks/accessory-3",
         "frames of train_02_with_attacks/accessory-4",
