@@ -204,9 +204,9 @@ def curriculum(**config) -> Curriculum:
 def test_the_ratio_and_the_hard_share_go_from_one_end_to_the_other():
     """The twin: the hardest are counted one by one."""
     ones, zeros = (np.flatnonzero(COHORT.label == label) for label in (1, 0))
-    made = curriculum(start=0.5, end=2, hard=0.6)
+    made = curriculum(start=0.25, end=1, hard=0.6)
     hardest = sorted(zeros, key=lambda row: -SCORES[row])
-    for epoch, ratio, share in ((1, 0.5, 0), (2, 1.0, 0.2), (3, 1.5, 0.4), (4, 2.0, 0.6)):
+    for epoch, ratio, share in ((1, 0.25, 0), (2, 0.5, 0.2), (3, 0.75, 0.4), (4, 1, 0.6)):
         rows, facts = made.epoch(epoch, 4)
         n = round(ratio * len(ones))
         assert len(np.unique(rows)) == len(rows) == n + len(ones) and set(ones) <= set(rows)
