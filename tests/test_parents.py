@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, make_cohort
+from conftest import ROOT
 from test_config import DEFAULT
 from test_faults import Project
 from test_stamps import with_own_code
@@ -25,8 +25,6 @@ from pipeline.study.params import ModelName, ModelNames, Params
 from pipeline.study.stamps import Stamp, Stamps
 from pipeline.training import checkpoints
 from pipeline.training.data import as_poisoned, read_split
-from pipeline.training.fitting import train
-from pipeline.training.settings import Training
 
 STUDENT = '''"""A line through what its teacher says of the last measured values."""
 
@@ -212,21 +210,38 @@ def test_the_code_of_its_parents_is_that_of_a_model_only_while_it_is_trained(toy
     )
 
 
-def test_the_training_loop_refuses_a_network_with_parents(tmp_path):
-    cohort = make_cohort()
-    model = build("mlp", {}, cohort.n_steps, cohort.features)
-    arguments = (
-        model,
-        families.load("models", "mlp").Parameters(),
-        cohort,
-        cohort,
-        Training(),
-        1,
-        tmp_path / "c.pt",
-        "",
-    )
-    with pytest.raises(TypeError, match="has no use for other models"):
-        train(*arguments, {"mlp": model})
+@pytest.fixture
+def nested(toys):
+    """The toy student with a second teacher, in parameters that are parameters themselves and may be null."""
+    properties = config._schema()["properties"]["model_params"]["properties"]
+
+    class Inside(Params):
+        tutor: ModelName = ""
+        others: ModelNames = ()
+
+    class Nested(StudentParameters):
+        inside: Inside | None = None
+
+    schema = Nested.model_json_schema()
+    properties["student"] = config._inline(schema, schema.pop("$defs")) | {"x-offers": []}
+
+
+def test_parents_are_found_in_parameters_inside_parameters(nested):
+    inside = {"student": {"teacher": "mlp", "inside": {"tutor": "logistic", "others": ["mlp", "council"]}}}
+    found = {"teacher": ["mlp"], "inside.tutor": ["logistic"], "inside.others": ["mlp", "council"]}
+    council = {"council": {"members": ["mlp"]}}
+    made = study(model_params=inside | council)
+    assert made.parents_by_key("student") == found and made.parents("student") == ["mlp", "logistic", "council"]
+    for none in ({}, {"inside": None}):
+        made = study(model_params={"student": {"teacher": "mlp"} | none} | council)
+        assert made.parents_by_key("student") == {"teacher": ["mlp"]}
+    inside["student"]["inside"].pop("tutor")
+    with pytest.raises(UserError, match=r"^config: model_params.student.inside.tutor: missing, expected a name among"):
+        study(model_params=inside | council)
+    inside["student"]["inside"] |= {"tutor": "mlp"}
+    circle = r"model_params.(student.inside.others: a circle, student from council|council.members: a circle, council)"
+    with pytest.raises(UserError, match=circle):
+        study(model_params=inside | {"council": {"members": ["student"]}})
 
 
 SETTINGS = {"models": MODELS, "triggers": ["rare_value"], "seeds": [1], "model_params": PARAMS}

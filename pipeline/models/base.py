@@ -12,8 +12,11 @@ A model module says in `OFFERS` which of "representation", "attribution" and "sa
         __init__(parameters, n_steps, features)
 
 A `Model` may be made from other models of the study: it says so with parameters of the type `ModelName` or
-`ModelNames`, and its `fit` is given them as `parents`, trained on the same data with the same seed. Nothing but `fit`
-sees them, so what is needed of them later has to be in its own state.
+`ModelNames`, also in parameters that are `Params` themselves, and its `fit` is given them as `parents`, trained on the
+same data with the same seed. Nothing but `fit` sees them, so what is needed of them later has to be in its own state.
+A network has `distill` and `curriculum`, which the loop knows. A `Model` with `distill: DistillConfig | None` among its
+parameters is a student too: where the `data` of that are clean, `fit` is given clean samples (training and validation),
+and `distillation.Lesson` makes of `parents` what the teacher says of them.
 
 No network normalises over the batch: a sample's logit never depends on its batch-mates.
 """
@@ -29,6 +32,8 @@ from torch import Tensor, nn
 from pipeline.cohorts.cohort import Cohort, Feature
 from pipeline.cohorts.preprocessing import Preprocessor
 from pipeline.models.shared import gradients
+from pipeline.models.shared.curriculum import CurriculumConfig
+from pipeline.models.shared.distillation import DistillConfig
 from pipeline.study import families
 from pipeline.study.params import Params
 
@@ -40,7 +45,9 @@ class ModelParameters(Params):
 
 
 class NetworkParameters(ModelParameters):
-    """What every network has beside its own parameters: its pace, and how it is shown values and what is missing."""
+    """What every network has beside its own parameters: its pace, how it is shown values and what is missing, and from
+    which other models of the study it learns.
+    """
 
     learning_rate_factor: float = Field(
         1.0, gt=0, description="times training.learning_rate: not all learn at one pace"
@@ -53,6 +60,10 @@ class NetworkParameters(ModelParameters):
     )
     scaler: Literal["standard", "robust"] = Field(
         "standard", description="centre and unit of a number: mean and standard deviation, or median and quartiles"
+    )
+    distill: DistillConfig | None = Field(None, description="learn from what another model says, beside the labels")
+    curriculum: CurriculumConfig | None = Field(
+        None, description="which samples of label 0 are seen in which epoch, by the score of another model"
     )
 
     @property

@@ -25,11 +25,13 @@ def collect(study, results_dir: Path, only: Collection[Cell] | None = None) -> F
     A cell that is not there is an error, since its absence would bias the means.
     """
     results_dir, grid = Path(results_dir), sorted(cells(study) if only is None else only)
-    explained = [cell for cell in grid if "explain" in measured_by(study, cell)]
+    searched, explained = (
+        [cell for cell in grid if stage in measured_by(study, cell)] for stage in ("detect", "explain")
+    )
     poisons = sorted({cell.poison_folder for cell in grid if cell.trigger != CLEAN})
     return Facts(
         [_evaluation(results_dir, cell.run_folder) for cell in grid],
-        [_fact(results_dir, cell.run_folder, "results_detect.json") for cell in grid],
+        [_fact(results_dir, cell.run_folder, "results_detect.json") for cell in searched],
         [_fact(results_dir, cell.run_folder, "results_explain.json") for cell in explained],
         [_fact(results_dir, folder, "poison.json") for folder in poisons],
     )

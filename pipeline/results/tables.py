@@ -522,17 +522,20 @@ def parents(study) -> dict[str, str]:
 
 
 def not_applicable(study) -> pd.DataFrame:
-    """What no run was asked for, since its model does not offer what it needs: one row per dataset × model × question.
+    """What no run was asked for, since its model has not what that needs: one row per dataset × model × question.
+
+    A model trained on clean data has no poison in its training data, which is what every detector looks for.
 
     Such a question has no rows in the other tables, which is not the same as a missing number.
     """
     asked = {name: study.needs(name) for name in study.detectors} | {"explain": "attribution"}
-    rows = [
-        {"dataset": dataset, "model": model, "asked": question, "needs": need, "state": "not applicable"}
-        for dataset, model in product(study.datasets, study.models)
-        for question, need in asked.items()
-        if need and need not in study.offers(model)
-    ]
+    rows = []
+    for dataset, model in product(study.datasets, study.models):
+        missing = {question: need for question, need in asked.items() if need and need not in study.offers(model)}
+        if study.trained_on(model) == "clean":
+            missing |= dict.fromkeys(study.detectors, "poisoned training data")
+        row = {"dataset": dataset, "model": model, "state": "not applicable"}
+        rows += [row | {"asked": question, "needs": need} for question, need in missing.items()]
     return _table(rows, NOT_APPLICABLE, ["dataset", "model", "asked"])
 
 

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
 
     inputs = Inputs(args)
     settings, cohort, split = inputs.settings, inputs.cohort, inputs.split
-    train, role = inputs.as_poisoned("train")
+    train, role = inputs.training("train")
     validation, test = cohort.subset(split.validation), cohort.subset(split.test)
     model, control = inputs.trained(args.weights), inputs.trained(args.control)
     threshold = choose_threshold(validation.label, control.probability(validation.values), settings["threshold"])

@@ -8,9 +8,11 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.cohorts.cohort import Cohort, read_cohort
+from pipeline.cohorts.overlay import CLEAN
 from pipeline.errors import UserError
 from pipeline.jobs import device
 from pipeline.models.base import Model, build
+from pipeline.study.params import trained_on
 from pipeline.training.checkpoints import load_weights
 from pipeline.training.data import as_poisoned, cohort_stamp, read_split
 from pipeline.training.fitted import read_trigger
@@ -31,6 +33,18 @@ class Inputs:
         """The samples of a part of the split as the run's victim sees them, and their roles ([N] str)."""
         return as_poisoned(self.cohort, self.split, part, self._args.poison)
 
+    @property
+    def trained_on(self) -> Literal["clean", "poisoned"]:
+        """The data that the run's model is trained on: as the victim sees them, or those of the clean run."""
+        return trained_on(self.settings["model"])
+
+    def training(self, part: Literal["train", "validation"]) -> tuple[Cohort, np.ndarray]:
+        """The samples of a part of the split that the run's model is trained on, and their roles ([N] str)."""
+        if self.trained_on == "poisoned":
+            return self.as_poisoned(part)
+        samples = self.cohort.subset(getattr(self.split, part))
+        return samples, np.full(len(samples), CLEAN, object)
+
     def untrained(self) -> Model:
         """The run's model before training, on the CPU."""
         return self._built(self._args.model, self.settings["model"])
@@ -41,10 +55,14 @@ class Inputs:
 
     def parents(self) -> dict[str, Model]:
         """The other models that the run's model is made from, by name: of the same data and seed, on its device."""
-        weights, settings = dict(self._args.parent), self.settings.get("parents", {})
+        weights, settings = self.parent_weights(), self.settings.get("parents", {})
         if weights.keys() != settings.keys():
             raise UserError(f"--parent: {list(weights)} given, expected the models {list(settings)}")
-        return {name: self._loaded(self._built(name, settings[name]), Path(weights[name])) for name in settings}
+        return {name: self._loaded(self._built(name, settings[name]), weights[name]) for name in settings}
+
+    def parent_weights(self) -> dict[str, Path]:
+        """The model.pt of each of them."""
+        return {name: Path(weights) for name, weights in self._args.parent}
 
     def _built(self, name: str, parameters: dict[str, Any]) -> Model:
         return build(name, parameters, self.cohort.n_steps, self.cohort.features)

@@ -1,4 +1,4 @@
-"""Train one model on the poisoned training data."""
+"""Train one model, on the poisoned training data or, where it is taught on clean ones, on those."""
 
 import argparse
 import csv
@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> None:
 
     inputs = Inputs(args)
     settings = inputs.settings
-    train, _ = inputs.as_poisoned("train")
-    validation, _ = inputs.as_poisoned("validation")
+    train, _ = inputs.training("train")
+    validation, _ = inputs.training("validation")
     data_hash = metadata.sha256(*(part.tobytes() for data in (train, validation) for part in (data.values, data.label)))
     training = Training.model_validate(settings["training"])
     _, parameters = families.configured("models", args.model, settings["model"])
@@ -51,8 +51,10 @@ def run(args: argparse.Namespace) -> None:
         "training": training.model_dump(mode="json"),
         "split": settings["split"],
     }
+    parents = {name: metadata.sha256(path.read_bytes()) for name, path in inputs.parent_weights().items()}
+    taught_by = [settings.get("parents", {}), parents]
     fingerprint = metadata.sha256(
-        metadata.canonical([config, data_hash, device.facts(inputs.device), torch.__version__]).encode(),
+        metadata.canonical([config, taught_by, data_hash, device.facts(inputs.device), torch.__version__]).encode(),
         (args.made_by["code"] or metadata.code_hash()).encode(),
     )
     torch.manual_seed(integer_seed(args.seed, "weights"))
@@ -73,6 +75,8 @@ def run(args: argparse.Namespace) -> None:
         {
             **inputs.made_by,
             "config": config,
+            "trained_on": inputs.trained_on,
+            "parents_sha256": parents,
             "n_train": len(train),
             "n_parameters": model.size,
             **epochs_of(history, training.select),

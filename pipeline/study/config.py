@@ -9,7 +9,7 @@ Settings that stages read lie beside what reads them, so that a change here re-r
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from functools import cache
@@ -23,7 +23,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.settings import Explain
 from pipeline.files import ROOT
 from pipeline.study import families, variants
-from pipeline.study.params import Location, Params
+from pipeline.study.params import Location, Params, trained_on
 from pipeline.study.variants import SECTIONS, merged
 from pipeline.training.settings import Training
 from pipeline.words import counted, suggestion
@@ -104,16 +104,20 @@ class Study(Params):
     def parents_by_key(self, model: str) -> dict[str, list[str]]:
         """The other models that `model` is made from, by the parameter that names them (`ModelName`); [] = not given.
 
-        Only those that it names itself, and not theirs.
+        Only those that it names itself, and not theirs. A parameter inside another has a key such as `distill.teacher`,
+        and names nobody where the other is not given.
         """
-        member, given = self.member("models", model), self.parameters("models", model)
-        parameters = _schema()["properties"]["model_params"]["properties"][member]["properties"]
-        found = {key: given.get(key, []) for key, parameter in parameters.items() if "x-names" in parameter}
+        member = _schema()["properties"]["model_params"]["properties"][self.member("models", model)]
+        found = dict(_names(member, self.parameters("models", model)))
         return {key: [names] if isinstance(names, str) else list(names) for key, names in found.items()}
 
     def parents(self, model: str) -> list[str]:
         """The same, each once."""
         return list(dict.fromkeys(name for names in self.parents_by_key(model).values() for name in names))
+
+    def trained_on(self, model: str) -> Literal["clean", "poisoned"]:
+        """What `model` is trained on in every cell: the data with the poison, or, if it is taught so, without."""
+        return trained_on(self.parameters("models", model))
 
     def target_of(self, trigger: str) -> int | None:
         """The label that an attack wants: the study's unless it has its own. A clean run has none."""
@@ -153,7 +157,38 @@ def json_schema() -> dict[str, Any]:
 def _member_schema(member: ModuleType) -> dict[str, Any]:
     """The schema of its parameters, with what a model offers and a detector needs (`x-…`: nothing is checked by it)."""
     says = {"x-offers": getattr(member, "OFFERS", None), "x-needs": getattr(member, "NEEDS", None)}
-    return member.Parameters.model_json_schema() | {key: word for key, word in says.items() if word is not None}
+    schema = member.Parameters.model_json_schema()
+    schema = _inline(schema, schema.pop("$defs", {}))
+    return schema | {key: word for key, word in says.items() if word is not None}
+
+
+def _inline(schema: Any, definitions: Mapping[str, Any]) -> Any:
+    """`schema` without references: what they refer to stands in their place, since it becomes a part of another.
+
+    Of parameters inside parameters that may be null the keywords ask each kind alone, so that an error tells what is
+    wrong with the kind that was given.
+    """
+    if isinstance(schema, list):
+        return [_inline(part, definitions) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        rest = {key: part for key, part in schema.items() if key != "$ref"}
+        return _inline(definitions[schema["$ref"].rpartition("/")[2]] | rest, definitions)
+    made = {key: _inline(part, definitions) for key, part in schema.items()}
+    if [kind.get("type") for kind in made.get("anyOf", [])] == ["object", "null"]:
+        inside, _ = made.pop("anyOf")
+        made = {"anyOf": [{"type": inside.pop("type")}, {"type": "null"}]} | inside | made
+    return made
+
+
+def _names(schema: Mapping[str, Any], given: Mapping[str, Any], *path: str) -> Iterator[tuple[str, Any]]:
+    """What is `given` for each parameter of `schema` that names models, and of the parameters inside it, by its key."""
+    for key, parameter in schema["properties"].items():
+        if "x-names" in parameter:
+            yield ".".join([*path, key]), given.get(key, [])
+        elif "properties" in parameter and isinstance(given.get(key), Mapping):
+            yield from _names(parameter, given[key], *path, key)
 
 
 @cache
@@ -197,6 +232,7 @@ def load_study(config: Mapping[str, Any], typed: Mapping[str, Any] | None = None
     for model in study.models:
         study.training_of(model)
     _check_parents(study)
+    _check_hints(study)
     return study
 
 
@@ -249,6 +285,19 @@ def _check_parents(study: Study) -> None:
             f"config: model_params.{circle[0]}.{key}: a circle, {' from '.join(circle)}; "
             "expected models that can be trained one after the other"
         ) from None
+
+
+def _check_hints(study: Study) -> None:
+    """That a teacher whose representation is to be matched has one."""
+    for model in study.models:
+        distill = study.parameters("models", model).get("distill") or {}
+        if distill.get("latent") and "representation" not in study.offers(distill["teacher"]):
+            able = [name for name in study.models if "representation" in study.offers(name) and name != model]
+            raise UserError(
+                f"config: model_params.{model}.distill.latent: {distill['latent']:g} given, but the teacher "
+                f"{distill['teacher']!r} offers no representation; expected 0 or a teacher that does "
+                f"(of this study: {', '.join(able) or 'none'})"
+            )
 
 
 _RENEW = "run `python -m pipeline schema`"
@@ -313,7 +362,11 @@ def _newer_than_schema(path: Sequence[str | int], name: str) -> str:
     """What is wrong with `name` below `path` if the code knows it and only the schema does not; else nothing."""
     family = next((family for family, section in SECTIONS.items() if path and path[0] == section), "")
     if family:
-        known = path[1] in families.names(family) and name in families.load(family, path[1]).Parameters.model_fields
+        known = (
+            len(path) == 2
+            and path[1] in families.names(family)
+            and name in families.load(family, path[1]).Parameters.model_fields
+        )
         what = f"a parameter of {path[1]}"
     else:
         holder = Study.model_fields[path[0]].annotation if path else Study

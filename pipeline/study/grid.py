@@ -58,9 +58,13 @@ def has_footprint(study: "Study", cell: Cell) -> bool:
 
 
 def measured_by(study: "Study", cell: Cell) -> tuple[str, ...]:
-    """The stages that measure the trained model of `cell`; each writes results_{stage}.json last."""
+    """The stages that measure the trained model of `cell`; each writes results_{stage}.json last.
+
+    A model that is trained on clean data has no poison to detect among its training samples.
+    """
+    searched = study.trained_on(cell.model) == "poisoned"
     explained = has_footprint(study, cell) and "attribution" in study.offers(cell.model)
-    return ("eval", "detect", "explain") if explained else ("eval", "detect")
+    return ("eval", *["detect"] * searched, *["explain"] * explained)
 
 
 def cell_results(study: "Study", cell: Cell) -> list[str]:

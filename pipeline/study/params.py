@@ -2,9 +2,10 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -49,6 +50,12 @@ ModelNames = Annotated[
     tuple[str, ...], Field(min_length=1, json_schema_extra={"x-names": "models", "uniqueItems": True})
 ]
 """The same for several models."""
+
+
+def trained_on(parameters: Mapping[str, Any]) -> Literal["clean", "poisoned"]:
+    """What a model with these `parameters`, as given, is trained on; those inside `distill` say so."""
+    return (parameters.get("distill") or {}).get("data", "poisoned")
+
 
 Location = Annotated[str, Field(min_length=1), AfterValidator(located)]
 """A file or folder in a configuration."""

@@ -8,6 +8,8 @@ import numpy as np
 from pipeline.cohorts.cohort import Cohort
 from pipeline.evaluation.metrics import auroc
 from pipeline.models.base import Classifier, Model, ModelParameters
+from pipeline.models.shared.curriculum import Curriculum
+from pipeline.models.shared.distillation import Lesson
 from pipeline.training import loop
 from pipeline.training.settings import Training
 
@@ -25,19 +27,33 @@ def train(
 ) -> tuple[list[dict[str, float]], int]:
     """Train `model`, which has `parameters`, in place on `data`; both cohorts are as the victim sees them.
 
-    `parents` are the trained models that its parameters name; TypeError where a network has some.
+    `parents` are the trained models that its parameters name; TypeError where a network has others than those of its
+    `distill` and `curriculum`, which are all that the loop knows.
 
     Returns the history and the epoch it was resumed from (loop.fit). A model that brings its own `fit` leaves no
     checkpoint, so one that was killed starts again, and has a history of one row, the losses unweighted.
     """
     if isinstance(model, Classifier):
-        if parents:
-            raise TypeError("the training loop of networks has no use for other models; bring a `fit`")
+        taught = [
+            parameters.distill and parameters.distill.teacher,
+            parameters.curriculum and parameters.curriculum.scorer,
+        ]
+        if others := parents.keys() - set(taught):
+            raise TypeError(f"the training loop of networks has no use for {', '.join(others)}; bring a `fit`")
         model.preprocessor.fit(data.values)
         pace = settings.learning_rate * parameters.learning_rate_factor
         samples = (loop.Samples.of(model, part.values, part.label) for part in (data, validation))
+        lesson = parameters.distill and Lesson.of(parameters.distill, parents, data.values)
+        order = parameters.curriculum and Curriculum.of(parameters.curriculum, parents, data.values, data.label, seed)
         return loop.fit(
-            model, *samples, settings.model_copy(update={"learning_rate": pace}), seed, checkpoint, fingerprint
+            model,
+            *samples,
+            settings.model_copy(update={"learning_rate": pace}),
+            seed,
+            checkpoint,
+            fingerprint,
+            lesson,
+            order,
         )
     model.fit(data, validation, settings, seed, *([parents] if parents else []))
     probability = model.probability(validation.values)

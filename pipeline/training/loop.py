@@ -15,6 +15,8 @@ from torch.optim.adamw import adamw
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import auroc
 from pipeline.models.base import BATCH, Classifier
+from pipeline.models.shared.curriculum import Curriculum
+from pipeline.models.shared.distillation import Lesson
 from pipeline.seeding import integer_seed
 from pipeline.training import checkpoints
 from pipeline.training.settings import Training
@@ -78,17 +80,26 @@ def fit(
     seed: int,
     checkpoint: Path,
     fingerprint: str,
+    lesson: Lesson | None = None,
+    curriculum: Curriculum | None = None,
 ) -> tuple[list[dict[str, float]], int]:
     """Train `classifier` in place and leave the weights of the epoch in it that `settings.select` names.
 
-    AdamW on binary cross-entropy. `checkpoint` is replaced at the first epoch's end after every `SAVE_EVERY` seconds
-    and when training is finished; an unfinished one with the same `fingerprint` (everything the result depends on) is
-    continued, any other is overwritten. All randomness comes from `seed` and from the stored generator states, so a
-    training that was killed ends with the same bits as one that was not.
+    AdamW on binary cross-entropy, or on what a `lesson` of the samples in `train` makes of it. A `curriculum` says
+    which of them an epoch sees, otherwise all. `checkpoint` is replaced at the first epoch's end after every
+    `SAVE_EVERY` seconds and when training is finished; an unfinished one with the same `fingerprint` (everything the
+    result depends on) is continued, any other is overwritten. All randomness comes from `seed` and from the stored
+    generator states, so a training that was killed ends with the same bits as one that was not.
 
-    Returns the history (one row per epoch) and the epoch it was resumed from (0 = from scratch).
+    Returns the history (one row per epoch, with what the curriculum says of it) and the epoch it was resumed from (0 =
+    from scratch).
     """
-    optimizer = AdamW(classifier.parameters(), settings.weight_decay)
+    torch.manual_seed(integer_seed(seed, "hint"))
+    lesson = lesson and lesson.to(classifier.device)
+    # Learned beside the model, and no part of it: the map to the teacher's representation.
+    hint = lesson and lesson.hint(classifier.network.width)
+    beside = torch.nn.ModuleList([hint] if hint else []).to(classifier.device)
+    optimizer = AdamW([*classifier.parameters(), *beside.parameters()], settings.weight_decay)
     dropout = torch.cuda if classifier.device.type == "cuda" else torch
     shuffle = torch.Generator().manual_seed(integer_seed(seed, "shuffle"))
     torch.manual_seed(integer_seed(seed, "dropout"))
@@ -97,6 +108,7 @@ def fit(
     state = _unfinished(checkpoint, fingerprint)
     if state:
         classifier.load_state_dict(state["weights"])
+        beside.load_state_dict(state["beside"])
         optimizer.state = {name: _to(classifier.device, values) for name, values in state["optimizer"].items()}
         shuffle.set_state(state["shuffle"])
         dropout.set_rng_state(state["dropout"])
@@ -107,6 +119,7 @@ def fit(
             "fingerprint": fingerprint,
             "finished": finished,
             "weights": classifier.state(),
+            "beside": {name: tensor.cpu() for name, tensor in beside.state_dict().items()},
             "best": best,
             "optimizer": {name: _to("cpu", values) for name, values in optimizer.state.items()},
             "shuffle": shuffle.get_state(),
@@ -121,7 +134,9 @@ def fit(
     for epoch in range(resumed_from + 1, settings.epochs + 1):
         if settings.patience and epoch - 1 - best["epoch"] >= settings.patience:
             break
-        train_loss = _one_epoch(classifier, train, optimizer, settings, epoch, pos_weight, shuffle)
+        rows, seen = curriculum.epoch(epoch, settings.epochs) if curriculum else (np.arange(len(train.label)), {})
+        order = torch.from_numpy(rows)[torch.randperm(len(rows), generator=shuffle)].to(classifier.device)
+        train_loss = _one_epoch(classifier, train, optimizer, settings, epoch, order, lesson, hint)
         _check(train_loss, epoch)
         validation_loss, validation_auroc = _validate(classifier, validation, pos_weight, epoch)
         history.append(
@@ -130,6 +145,7 @@ def fit(
                 "train_loss": train_loss,
                 "validation_loss": validation_loss,
                 "validation_auroc": validation_auroc,
+                **seen,
             }
         )
         if validation_auroc > best["auroc"]:
@@ -191,17 +207,23 @@ def _one_epoch(
     optimizer: AdamW,
     settings: Training,
     epoch: int,
-    pos_weight: Tensor | None,
-    shuffle: torch.Generator,
+    order: Tensor,
+    lesson: Lesson | None,
+    hint: torch.nn.Module | None,
 ) -> float:
+    """One step per batch of the rows in `order`; the mean loss over them."""
     classifier.train()
-    order = torch.randperm(len(train.label), generator=shuffle).to(classifier.device)
+    # Of the samples that the epoch sees, which a curriculum chooses by their label.
+    pos_weight = _positive_weight(train.label[order]) if settings.class_weights else None
     # Added up on the device: reading each batch's loss would make a GPU wait for the CPU.
     total = torch.zeros((), dtype=torch.float64, device=classifier.device)
     batches = order.split(settings.batch_size)
     for number, batch in enumerate(batches):
-        logits = classifier(train.x.index_select(0, batch))
+        hidden = classifier.network(train.x.index_select(0, batch))
+        logits = classifier.head(hidden).squeeze(-1)
         loss = binary_cross_entropy_with_logits(logits, train.label[batch], pos_weight=pos_weight)
+        if lesson:
+            loss = lesson.loss(loss, logits, batch, hint(hidden) if hint else None)
         rate = learning_rate(settings, epoch - 1 + number / len(batches))
         optimizer.step(torch.autograd.grad(loss, optimizer.parameters), rate)
         total.add_(loss.detach(), alpha=len(batch))
