@@ -44,7 +44,6 @@ class Weights(Params):
 
 
 class Parameters(base.ModelParameters, EncoderParameters):
-    layers: int = Field(2, ge=1)
     latent: int = Field(16, ge=1, description="latent numbers per node")
     learning_rate_factor: float = Field(3.0, gt=0, description="times training.learning_rate")
     loss: Weights = Field(Weights(), description="weights of the parts of the training loss, in nats per node")
