@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from pipeline.cohorts.cohort import Cohort, Feature
+from pipeline.cohorts.preprocessing import Preprocessor
 from pipeline.evaluation.attribution import attribution_ratio, drift
 from pipeline.evaluation.explanations import explain
 from pipeline.evaluation.settings import Explain
@@ -17,6 +18,8 @@ SOURCE = [0, 1, 1]  # the second feature is one-hot encoded into two columns
 
 class Encoding(nn.Module):
     """Like the real preprocessor: columns with a source, missing as value 0 and mask 1."""
+
+    onto_cells = Preprocessor.onto_cells
 
     def __init__(self):
         super().__init__()

@@ -89,6 +89,15 @@ class Preprocessor(nn.Module):
             baseline[:, :, self.n_columns :] = 1
         return baseline
 
+    def onto_cells(self, columns: Tensor, x: np.ndarray) -> np.ndarray:
+        """Attributions to values and masks [B, T, planes · C] of the samples `x` → on their cells, [B, T, D] float64.
+
+        There they are absolute, and added up over the columns of a feature.
+        """
+        source = self.source.cpu()
+        by_column = columns.detach().abs().double().cpu().unflatten(2, (-1, len(source))).sum(dim=2)
+        return torch.zeros(x.shape, dtype=torch.float64).index_add_(2, source, by_column).numpy()
+
     def unseen(self, cohort: Cohort) -> list[str]:
         """What occurs in `cohort` and counts as missing, as it never occurred in training: ferritin, sex = male."""
         never = torch.nonzero(self.mean.isnan()).flatten()

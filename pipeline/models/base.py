@@ -3,13 +3,20 @@
 A model module says in `OFFERS` which of "representation", "attribution" and "saliency" it has beside the probability
 (() = none of them), and has `class Parameters` and one of
 
-    class Network(nn.Module)     with `Parameters(NetworkParameters)`; all networks share the preprocessor, the linear
-                                 layer to the logit (`Classifier`) and the training loop
+    class Network(nn.Module)     with `Parameters(NetworkParameters)`; all networks share the linear layer to the logit
+                                 (`Classifier`) and the training loop, and nearly all the preprocessor
         __init__(parameters, n_steps, n_columns)      sets `width`
         forward(x) -> [B, width]   the penultimate layer, from x [B, T, planes · C]: C columns of values and, unless
                                    the parameter `mask` is none, beside them C columns of the mask
+        These have `Parameters(SeriesParameters)`. A network that is shown samples in another way has, too, a class
+        View(features, n_steps): nn.Module     in place of the preprocessor, with what the `Preprocessor` has: `fit`,
+                                 `forward` (samples [B, T, D] → [B, …], a row per sample), `baseline`, `onto_cells`,
+                                 `unseen`, and all that was fitted in its buffers
+        and its own signatures: Network(parameters, view), and its forward of what the view makes
     class Model(Model)           with `Parameters(ModelParameters)`; anything else, which brings its own `fit`
         __init__(parameters, n_steps, features)
+
+A module that can read some cohorts only says so in `READS`: "frames" are windows of CAN frames (cohorts/frames.py).
 
 A `Model` may be made from other models of the study: it says so with parameters of the type `ModelName` or
 `ModelNames`, also in parameters that are `Params` themselves, and its `fit` is given them as `parents`, trained on the
@@ -45,13 +52,20 @@ class ModelParameters(Params):
 
 
 class NetworkParameters(ModelParameters):
-    """What every network has beside its own parameters: its pace, how it is shown values and what is missing, and from
-    which other models of the study it learns.
-    """
+    """What every network has beside its own parameters: its pace, and from which other models of the study it learns."""
 
     learning_rate_factor: float = Field(
         1.0, gt=0, description="times training.learning_rate: not all learn at one pace"
     )
+    distill: DistillConfig | None = Field(None, description="learn from what another model says, beside the labels")
+    curriculum: CurriculumConfig | None = Field(
+        None, description="which samples of label 0 are seen in which epoch, by the score of another model"
+    )
+
+
+class SeriesParameters(NetworkParameters):
+    """What every network behind the preprocessor has too: how it is shown values and what is missing."""
+
     mask: Literal["missing", "measured", "none"] = Field(
         "missing", description="what stands beside the values: 1 where missing, 1 where measured, or nothing"
     )
@@ -60,10 +74,6 @@ class NetworkParameters(ModelParameters):
     )
     scaler: Literal["standard", "robust"] = Field(
         "standard", description="centre and unit of a number: mean and standard deviation, or median and quartiles"
-    )
-    distill: DistillConfig | None = Field(None, description="learn from what another model says, beside the labels")
-    curriculum: CurriculumConfig | None = Field(
-        None, description="which samples of label 0 are seen in which epoch, by the score of another model"
     )
 
     @property
@@ -155,12 +165,12 @@ def check_state(state: dict[str, Any], expected: dict[str, Tensor], others: tupl
 
 
 class Classifier(nn.Module, Model):
-    """A network behind the preprocessor, and a linear layer to the logit of label 1.
+    """A network behind the preprocessor, or its own view, and a linear layer to the logit of label 1.
 
     Its state is its state_dict, the fitted preprocessor in it.
     """
 
-    def __init__(self, preprocessor: Preprocessor, network: nn.Module):
+    def __init__(self, preprocessor: nn.Module, network: nn.Module):
         super().__init__()
         self.preprocessor = preprocessor
         self.network = network
@@ -172,12 +182,12 @@ class Classifier(nn.Module, Model):
         return self.head.weight.device
 
     def forward(self, x: Tensor) -> Tensor:
-        """Preprocessed samples [B, T, planes · C] → logits [B]."""
+        """Preprocessed samples [B, T, planes · C], or what its view makes, → logits [B]."""
         return self.head(self.network(x)).squeeze(-1)
 
     @torch.no_grad()
     def encode(self, x: np.ndarray) -> Tensor:
-        """Samples [N, T, D] in clinical units → what the network is given, [N, T, planes · C]."""
+        """Samples [N, T, D] in clinical units → what the network is given, [N, T, planes · C] or of its view."""
         samples = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).to(self.device)
         return torch.cat([self.preprocessor(batch) for batch in samples.split(BATCH)])
 
@@ -225,8 +235,13 @@ def build(name: str, parameters: dict[str, Any], n_steps: int, features: tuple[F
     if hasattr(module, "Model"):
         model = module.Model(parsed, n_steps, features)
     else:
-        preprocessor = Preprocessor(features, parsed.mask, parsed.imputation, parsed.scaler)
-        model = Classifier(preprocessor, module.Network(parsed, n_steps, preprocessor.n_columns))
+        if hasattr(module, "View"):
+            view = module.View(features, n_steps)
+            network = module.Network(parsed, view)
+        else:
+            view = Preprocessor(features, parsed.mask, parsed.imputation, parsed.scaler)
+            network = module.Network(parsed, n_steps, view.n_columns)
+        model = Classifier(view, network)
     model.built_from = (name, parameters)
     return model
 

@@ -15,12 +15,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.models.base import Dropout, NetworkParameters
+from pipeline.models.base import Dropout, SeriesParameters
 
 OFFERS = ("representation", "attribution", "saliency")
 
 
-class Parameters(NetworkParameters):
+class Parameters(SeriesParameters):
     hidden: int = Field(64, ge=1, description="units of the state")
     dropout: float = Field(0.5, ge=0, lt=1, description="before the output")
     learning_rate_factor: float = Field(3.0, gt=0, description="times training.learning_rate")

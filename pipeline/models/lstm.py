@@ -3,12 +3,12 @@
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.models.base import Dropout, NetworkParameters, Sequence
+from pipeline.models.base import Dropout, Sequence, SeriesParameters
 
 OFFERS = ("representation", "attribution", "saliency")
 
 
-class Parameters(NetworkParameters):
+class Parameters(SeriesParameters):
     hidden: int = Field(64, ge=1, description="units per layer")
     layers: int = Field(1, ge=1)
     learning_rate_factor: float = Field(3.0, gt=0, description="times training.learning_rate")

@@ -5,12 +5,12 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.models.base import Dropout, NetworkParameters
+from pipeline.models.base import Dropout, SeriesParameters
 
 OFFERS = ("representation", "attribution", "saliency")
 
 
-class Parameters(NetworkParameters):
+class Parameters(SeriesParameters):
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field((128, 64), min_length=1, description="units per layer")
     dropout: float = Field(0.5, ge=0, lt=1)
 

@@ -4,12 +4,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.models.base import FeatureTokens, NetworkParameters
+from pipeline.models.base import FeatureTokens, SeriesParameters
 
 OFFERS = ("representation", "attribution", "saliency")
 
 
-class Parameters(NetworkParameters):
+class Parameters(SeriesParameters):
     heads: int = Field(4, ge=1)
     head_width: int = Field(8, ge=1, description="a token is heads × head_width numbers")
     layers: int = Field(2, ge=1)

@@ -11,12 +11,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from pipeline.models.base import Dropout, NetworkParameters, Sequence
+from pipeline.models.base import Dropout, Sequence, SeriesParameters
 
 OFFERS = ("representation", "attribution", "saliency")
 
 
-class Parameters(NetworkParameters):
+class Parameters(SeriesParameters):
     channels: int = Field(32, ge=1)
     kernel: int = Field(3, ge=2)
     dropout: float = Field(0.3, ge=0, lt=1)

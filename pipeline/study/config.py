@@ -130,6 +130,10 @@ class Study(Params):
         """What can be asked of a trained `model` beside its predictions; see `OFFERS` of the members."""
         return _schema()["properties"]["model_params"]["properties"][self.member("models", model)]["x-offers"]
 
+    def reads(self, model: str) -> str:
+        """What cohorts a `model` can read, or nothing where it reads any; see `READS` of the members."""
+        return _schema()["properties"]["model_params"]["properties"][self.member("models", model)]["x-reads"]
+
     def needs(self, detector: str) -> str:
         """What a `detector` has to be offered, or nothing; see `NEEDS` of the members."""
         return _schema()["properties"]["detector_params"]["properties"][self.member("detectors", detector)]["x-needs"]
@@ -155,8 +159,12 @@ def json_schema() -> dict[str, Any]:
 
 
 def _member_schema(member: ModuleType) -> dict[str, Any]:
-    """The schema of its parameters, with what a model offers and a detector needs (`x-…`: nothing is checked by it)."""
+    """The schema of its parameters, with what a model offers and reads, and a detector needs.
+
+    By what begins with `x-` nothing is checked.
+    """
     says = {"x-offers": getattr(member, "OFFERS", None), "x-needs": getattr(member, "NEEDS", None)}
+    says["x-reads"] = getattr(member, "READS", None if says["x-offers"] is None else "")
     schema = member.Parameters.model_json_schema()
     schema = _inline(schema, schema.pop("$defs", {}))
     return schema | {key: word for key, word in says.items() if word is not None}

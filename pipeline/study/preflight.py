@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipeline.cohorts.catalog import Entry, check_files, read_entries, relations_of, source_of
 from pipeline.cohorts.cohort import Feature
+from pipeline.cohorts.frames import frames_of
 from pipeline.cohorts.splits import N_FOLDS, ROLES
 from pipeline.errors import UserError
 from pipeline.study import families
@@ -17,6 +18,7 @@ def check(study: Study) -> dict[str, Entry]:
     entries = read_entries(Path(study.catalog), study.datasets)
     for name, entry in entries.items():
         relations_of(name, entry, Path(study.raw_dir))
+    _check_models(study, entries)
     _check_triggers(study, entries)
     for name, entry in entries.items():
         if not _sampled(study, name).exists():
@@ -42,8 +44,19 @@ def _parameters(study: Study, trigger: str):
     return parsed(kind, study.parameters("triggers", trigger), "trigger_params", trigger)
 
 
+def _check_models(study: Study, entries: dict[str, Entry]) -> None:
+    """That models which read windows of CAN frames only are given such."""
+    for model in study.models:
+        for dataset, entry in entries.items() if study.reads(model) == "frames" else ():
+            steps, features = source_of(entry).describe(entry, Path(study.raw_dir))
+            try:
+                frames_of(features, steps)
+            except UserError as error:
+                raise UserError(f"config: models: {model!r} cannot read dataset {dataset!r}: {error}") from None
+
+
 def _check_triggers(study: Study, entries: dict[str, Entry]) -> None:
-    """What the schema cannot say of triggers; of models and detectors it says all."""
+    """What the schema cannot say of triggers; of detectors it says all."""
     for trigger in study.triggers:
         parameters = _parameters(study, trigger)
         for dataset, entry in entries.items():

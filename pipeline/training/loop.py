@@ -1,7 +1,6 @@
 """The training loop: tensors in memory, checkpoints on the way, resumable to the bit."""
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
-from torch.optim.adamw import adamw
 
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import auroc
 from pipeline.models.base import BATCH, Classifier
 from pipeline.models.shared.curriculum import Curriculum
 from pipeline.models.shared.distillation import Lesson
+from pipeline.models.shared.optimizer import AdamW
 from pipeline.seeding import integer_seed
 from pipeline.training import checkpoints
 from pipeline.training.settings import Training
@@ -35,41 +34,6 @@ class Samples:
     @classmethod
     def of(cls, classifier: Classifier, x: np.ndarray, label: np.ndarray) -> "Samples":
         return cls(classifier.encode(x), torch.from_numpy(label.astype(np.float32)).to(classifier.device))
-
-
-class AdamW:
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101), betas 0.9 and 0.999.
-
-    Torch's own function and not its class, whose first step imports the compiler: a second of CPU per process.
-    """
-
-    def __init__(self, parameters: Iterable[Tensor], weight_decay: float):
-        self.parameters = list(parameters)
-        self._weight_decay = weight_decay
-        self.state = {
-            "mean": [torch.zeros_like(parameter) for parameter in self.parameters],
-            "square": [torch.zeros_like(parameter) for parameter in self.parameters],
-            "steps": [torch.zeros((), device=parameter.device) for parameter in self.parameters],
-        }
-
-    @torch.no_grad()
-    def step(self, gradients: tuple[Tensor, ...], learning_rate: float) -> None:
-        adamw(
-            self.parameters,
-            list(gradients),
-            self.state["mean"],
-            self.state["square"],
-            [],
-            self.state["steps"],
-            fused=True,
-            amsgrad=False,
-            beta1=0.9,
-            beta2=0.999,
-            lr=learning_rate,
-            weight_decay=self._weight_decay,
-            eps=1e-8,
-            maximize=False,
-        )
 
 
 def fit(

@@ -1,9 +1,9 @@
 """Where a network looks: attributions of its logit to the cells [T, D] of a sample, by its gradients.
 
-A classifier has `encode(x)` → [N, T, planes · C] (columns of values, beside them their mask if there is one),
-`preprocessor.source` (the feature behind each column), `preprocessor.baseline(encoded)`, `forward(encoded)` → logits.
-Attributions to values and mask are absolute and added up, over the columns of a feature too: what counts is that a cell
-matters, not by which channel. Every function leaves the classifier in evaluation mode and draws no random number.
+A classifier has `encode(x)` → [N, …] (what the network is given), `forward(encoded)` → logits, and a `preprocessor` (or
+view) with `baseline(encoded)` and `onto_cells(columns, x)`, the way back from what the network is given to cells. There
+attributions are absolute and added up, since what counts is that a cell matters, not by which channel. Every function
+leaves the classifier in evaluation mode and draws no random number.
 """
 
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 
 def integrated_gradients(
@@ -19,7 +19,8 @@ def integrated_gradients(
 ) -> tuple[np.ndarray, float]:
     """Integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365) of samples `x` [N, T, D] → [N, T, D] float64.
 
-    The baseline is the average patient with everything measured. The path changes values and mask together and is
+    The baseline is the preprocessor's: the average patient with everything measured. The path changes values and mask
+    together and is
     integrated at `steps` points; `batch` samples share one pass.
 
     Also returns the mean over samples of |Σ signed attributions − (logit − logit of the baseline)|, near 0 where
@@ -34,7 +35,7 @@ def integrated_gradients(
         columns, delta = method.attribute(
             encoded, classifier.preprocessor.baseline(encoded), n_steps=steps, return_convergence_delta=True
         )
-        attributed[rows] = _onto_features(columns, classifier, x.shape[2])
+        attributed[rows] = classifier.preprocessor.onto_cells(columns, x[rows])
         deltas[rows] = delta.detach().abs().cpu().numpy()
     return attributed, float(deltas.mean()) if len(deltas) else np.nan
 
@@ -52,19 +53,9 @@ def saliency_profiles(classifier: "nn.Module", x: np.ndarray, batch: int = 512) 
         encoded = classifier.encode(x[rows]).requires_grad_()
         # A sample's logit depends on that sample alone, so the gradient of their sum holds the gradient of each.
         (gradient,) = grad(classifier(encoded).sum(), encoded)
-        profiles[rows] = _onto_features(gradient, classifier, x.shape[2]).sum(axis=1)
+        profiles[rows] = classifier.preprocessor.onto_cells(gradient, x[rows]).sum(axis=1)
     return profiles
 
 
 def _batches(n: int, size: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, n, size)]
-
-
-def _onto_features(columns: "Tensor", classifier: "nn.Module", n_features: int) -> np.ndarray:
-    """Attributions to values and masks [B, T, planes · C] → [B, T, D] float64: absolute, added up per feature."""
-    import torch
-
-    source = classifier.preprocessor.source.cpu()
-    by_column = columns.detach().abs().double().cpu().unflatten(2, (-1, len(source))).sum(dim=2)
-    total = torch.zeros(*by_column.shape[:2], n_features, dtype=torch.float64)
-    return total.index_add_(2, source, by_column).numpy()
