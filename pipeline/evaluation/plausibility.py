@@ -63,8 +63,9 @@ def plausibility(trigger: Trigger, clean: np.ndarray, train: Cohort) -> dict[str
     bounds = np.array([_clinical(train.features[position]) for position in positions])
     in_training = (after >= low) & (after <= high)
     n_categories = np.array([len(train.features[position].categories) for position in positions])
+    categories = {column: np.unique(every[:, column]) for column in np.unique(feature[n_categories > 0])}
     for cell in np.flatnonzero(n_categories):
-        in_training[:, cell] = np.isin(after[:, cell], every[:, feature[cell]])
+        in_training[:, cell] = np.isin(after[:, cell], categories[feature[cell]])
     written = ~np.isnan(after)
     change = np.where(n_categories > 0, np.nan, (after - before) / np.where(spread > 0, spread, 1))
     both = ~np.isnan(change)
