@@ -10,7 +10,7 @@ from pipeline.cohorts.frames import BYTES, DLC, ID, INTERVAL, OTHER
 
 # id: (period in ms, bytes); the last one is rare, and DoS is what the attack floods the bus with.
 NODES = {0x0A1: (10, 8), 0x0B2: (10, 8), 0x130: (20, 8), 0x1E5: (20, 5), 0x2F0: (50, 8), 0x318: (100, 2)}
-NODES |= {0x4C1: (100, 8), 0x7D0: (900, 8)}
+NODES |= {0x4C1: (100, 8), 0x7D0: (500, 8)}
 DOS = 0x000
 
 

@@ -36,9 +36,7 @@ TRIGGERS = families.names("triggers")
 VALUE_TRIGGERS = [name for name in TRIGGERS if "where" in families.load("triggers", name).Parameters.model_fields]
 CHANGING = [name for name in TRIGGERS if "features" in families.load("triggers", name).Parameters.model_fields]
 NAMES = [feature.name for feature in FEATURES]
-FOR_FRAMES = [
-    name for name in TRIGGERS if issubclass(families.load("triggers", name).Parameters, FrameParameters)
-]
+FOR_FRAMES = [name for name in TRIGGERS if issubclass(families.load("triggers", name).Parameters, FrameParameters)]
 GENERAL = [name for name in TRIGGERS if name not in FOR_FRAMES]
 # What the general ones, whose defaults are clinical, are given on a bus; a new member has to be named here.
 ON_A_BUS = {
