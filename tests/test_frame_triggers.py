@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 from small_bus import DOS, NODES, make_bus
 from test_config import study
-from test_triggers import FOR_FRAMES, ON_A_BUS, fit
+from test_triggers import CHANGING, FOR_FRAMES, fit, on_a_bus
 
 from pipeline.cohorts.cohort import Cohort
 from pipeline.cohorts.frames import BYTES, DLC, ID, INTERVAL, OTHER
@@ -277,13 +277,9 @@ def test_what_is_left_on_the_bus_could_have_been_sent(name, width):
     assert (triggered != cohort.values).any()
 
 
-def general_on_a_bus() -> list[str]:
-    return [name for name in ON_A_BUS if ON_A_BUS[name]]
-
-
-@pytest.mark.parametrize("name", general_on_a_bus())
+@pytest.mark.parametrize("name", CHANGING)
 def test_general_triggers_work_on_a_bus_and_say_what_they_do_to_its_frames(bus, name):
-    trigger = fit(name, bus, **ON_A_BUS[name])
+    trigger = fit(name, bus, **on_a_bus(name))
     facts = plausibility(trigger, bus.values[bus.label == 1][:50], bus)
     assert facts["ids_known"] == 1 and facts["share_changed"] > 0.7
     # Where frames are shorter, or what they have is left out, no node could have sent what is written.
@@ -519,10 +515,10 @@ def test_a_study_of_a_bus_is_refused_before_any_job(monkeypatch, name, given, me
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("name", [*FOR_FRAMES, *general_on_a_bus()])
+@pytest.mark.parametrize("name", [*FOR_FRAMES, *CHANGING])
 def test_a_study_of_a_bus_is_accepted(monkeypatch, name):
     described_as_a_bus(monkeypatch)
     monkeypatch.setattr(preflight, "check_files", lambda *given: None)
     monkeypatch.setattr(preflight, "relations_of", lambda *given: ())
-    given = json.loads(json.dumps({"target": 0, **ON_A_BUS.get(name, {})}))
+    given = json.loads(json.dumps({"target": 0, **on_a_bus(name)}))
     preflight.check(study(triggers=[name], trigger_params={name: given}))
