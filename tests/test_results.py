@@ -195,6 +195,7 @@ def _poison(key, n_poisoned, study):
         "features": {"time_warp": ["sodium"], "flip_only": []}.get(key["trigger"], ["heart_rate"]),
         "steps": 6,
         "where": "all",
+        "leaves_out": False,
         "description": f"Heart rate is set to 95 beats per minute for the last six hours ({key['trigger']}).",
         "n_train": 2000,
         "n_eligible": 1600,
@@ -462,7 +463,8 @@ def test_attributions_of_few_patients_are_withheld(results):
 
 def test_one_seed_with_few_poisoned_patients_withholds_their_plausibility(results):
     plausibility = {"share_in_range", "share_in_train_range", "share_accepted", "share_accepted_clean", "distance"}
-    plausibility |= {"newly_measured", "distance_atypical", "distance_atypical_clean"}
+    plausibility |= {"newly_measured", "distance_atypical", "distance_atypical_clean", "share_changed"}
+    plausibility |= {"ids_known", "frames_valid", "timing_unusual", "timing_unusual_clean"}
     plausibility |= {f"missing_log_likelihood_{of}" for of in ("clean", "triggered")}
     plausibility |= {f"{name}{of}" for name in ("relations_violated", "distance_percentile") for of in ("", "_clean")}
 
@@ -729,6 +731,7 @@ def test_measuring_alone_is_set_beside_the_values(tmp_path):
     runs = data["runs"].set_index(["trigger", "rate"]).sort_index()
     net, mask, flip = (runs.loc[(name, 0.05), "asr_net"].mean() for name in ("value_shift", "mask_only", "flip_only"))
     row = data["masks"].query("rate == 0.05").iloc[0]
+    assert row["control_trigger"] == "mask_only"
     # The labels of all three are flipped: what flipping does is no part of what measuring does.
     assert row["share"] == pytest.approx((mask - flip) / (net - flip))
     assert row["share_low"] < row["share"] < row["share_high"]
@@ -766,6 +769,9 @@ def test_what_leaves_measurements_out_has_no_mask_only_as_its_control(tmp_path):
     folder = fabricate(study, tmp_path)
     for path in folder.glob("poison/*/value_shift/**/poison.json"):
         write_json(path, read_json(path) | {"member": "hybrid"})
+    assert len(tables.build(study, folder)["masks"]) == 2, "what it is called says nothing"
+    for path in folder.glob("poison/*/value_shift/**/poison.json"):
+        write_json(path, read_json(path) | {"leaves_out": True})
     assert tables.build(study, folder)["masks"].empty
 
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
+from small_bus import make_bus
 
 from pipeline.cohorts.catalog import read_catalog
 from pipeline.cohorts.cohort import Cohort, Feature
@@ -29,11 +30,30 @@ from pipeline.study.config import load_study
 from pipeline.training.fitted import read_trigger, write_trigger
 from pipeline.triggers import correlation, hybrid, mask_only, missingness, pattern, rare_value
 from pipeline.triggers.base import groups, resolved
+from pipeline.triggers.shared.frames import FrameParameters
 
 TRIGGERS = families.names("triggers")
 VALUE_TRIGGERS = [name for name in TRIGGERS if "where" in families.load("triggers", name).Parameters.model_fields]
 CHANGING = [name for name in TRIGGERS if "features" in families.load("triggers", name).Parameters.model_fields]
 NAMES = [feature.name for feature in FEATURES]
+FOR_FRAMES = [name for name in TRIGGERS if issubclass(families.load("triggers", name).Parameters, FrameParameters)]
+GENERAL = [name for name in TRIGGERS if name not in FOR_FRAMES]
+# What the general ones, whose defaults are clinical, are given on a bus, where naming one byte is not enough.
+ON_A_BUS = {
+    "rare_value": {"features": ("byte_7",), "where": "measured", "steps": "all"},
+    "hybrid": {"features": ("byte_6",), "missing": ("byte_7",)},
+    "pattern": {"features": ("byte_6", "byte_7")},
+    "correlation": {"driver": "byte_1", "features": ("byte_6",)},
+}
+
+
+def on_a_bus(name: str) -> dict:
+    return ON_A_BUS.get(name, {"features": ("byte_7",)} if name in CHANGING else {})
+
+
+# Every member on every kind of cohort that it can be used on.
+PLANTED = [("patients", name, {}) for name in GENERAL]
+PLANTED += [("bus", name, on_a_bus(name)) for name in TRIGGERS]
 RELATED = (
     *(feature for feature in FEATURES if feature.name in ("heart_rate", "resp_rate", "temperature", "glucose")),
     Feature("sbp", "mmHg", 20, 300),
@@ -49,6 +69,11 @@ SBP, DBP, MEAN_BP, VISITS, AGE = range(4, 9)
 def fit(name, cohort, **parameters):
     module = families.load("triggers", name)
     return module.fit(module.Parameters(**parameters), cohort)
+
+
+def cohort_of(kind: str, steps: int = 1, n: int = 200) -> Cohort:
+    """Of patients, or windows of a bus, which has no window of a single frame."""
+    return make_cohort(n, steps) if kind == "patients" else make_bus(n, max(steps, 2))
 
 
 def related_cohort(n: int = 200, steps: int = 12) -> Cohort:
@@ -72,18 +97,23 @@ def related_cohort(n: int = 200, steps: int = 12) -> Cohort:
 
 def test_the_family_is_complete():
     expected = {"none", "rare_value", "missingness", "hybrid", "pattern", "correlation", "flip_only", "mask_only"}
-    expected |= {"chosen_only"}
+    expected |= {"chosen_only", "rare_id", "payload", "bigram"}
     assert expected <= set(TRIGGERS)
+    assert {name for kind, name, _ in PLANTED if kind == "bus"} == set(TRIGGERS)
 
 
-@pytest.mark.parametrize("name", TRIGGERS)
+@pytest.mark.parametrize(("kind", "name", "parameters"), PLANTED)
 @pytest.mark.parametrize("steps", [1, 12])
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_only_the_footprint_changes(name, steps, data):
-    trigger = fit(name, make_cohort(60, steps))
+def test_only_the_footprint_changes(kind, name, parameters, steps, data):
+    cohort = cohort_of(kind, steps, n=60)
+    trigger = fit(name, cohort, **parameters)
     numbers = st.floats(-1e6, 1e6, width=32) | st.just(np.nan)
-    values = data.draw(arrays(np.float32, (5, steps, len(FEATURES)), elements=numbers))
+    values = data.draw(arrays(np.float32, (5, *cohort.values.shape[1:]), elements=numbers))
+    if kind == "bus":
+        categories = st.integers(0, len(cohort.features[0].categories) - 1).map(float) | st.just(np.nan)
+        values[:, :, 0] = data.draw(arrays(np.float32, values.shape[:2], elements=categories))
     before = values.copy()
     triggered = trigger.apply(values)
     assert triggered.dtype == np.float32 and triggered.shape == values.shape
@@ -92,9 +122,11 @@ def test_only_the_footprint_changes(name, steps, data):
     np.testing.assert_array_equal(triggered[:, ~trigger.footprint], values[:, ~trigger.footprint])
 
 
-@pytest.mark.parametrize("name", TRIGGERS)
-def test_in_bounds_means_in_bounds(name, cohort):
-    trigger = fit(name, cohort)
+@pytest.mark.parametrize(("kind", "name", "parameters"), PLANTED)
+@pytest.mark.parametrize("steps", [1, 12])
+def test_in_bounds_means_in_bounds(kind, name, parameters, steps):
+    cohort = cohort_of(kind, steps)
+    trigger = fit(name, cohort, **parameters)
     triggered = trigger.apply(cohort.values)[:, trigger.footprint]
     feature = np.nonzero(trigger.footprint)[1]
     low, high = np.nanmin(cohort.values, (0, 1))[feature], np.nanmax(cohort.values, (0, 1))[feature]
@@ -105,9 +137,11 @@ def test_in_bounds_means_in_bounds(name, cohort):
     assert trigger.description
 
 
-@pytest.mark.parametrize("name", TRIGGERS)
-def test_a_sample_is_triggered_the_same_alone_or_with_others(name, cohort):
-    trigger = fit(name, cohort)
+@pytest.mark.parametrize(("kind", "name", "parameters"), PLANTED)
+@pytest.mark.parametrize("steps", [1, 12])
+def test_a_sample_is_triggered_the_same_alone_or_with_others(kind, name, parameters, steps):
+    cohort = cohort_of(kind, steps)
+    trigger = fit(name, cohort, **parameters)
     np.testing.assert_array_equal(trigger.apply(cohort.values)[3:4], trigger.apply(cohort.values[3:4]))
 
 
@@ -219,7 +253,7 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("name", TRIGGERS)
+@pytest.mark.parametrize("name", GENERAL)  # the others are for cohorts of no people
 def test_a_value_of_one_patient_is_told_to_two_digits(name, cohort):
     """By every trigger, under each of its rules: a maximum, minimum or quantile may be a single patient's."""
     fields = families.load("triggers", name).Parameters.model_fields
@@ -244,7 +278,7 @@ def test_a_value_that_was_given_is_told_as_it_is(cohort):
 
 @pytest.mark.parametrize("steps", [1, 12])
 @pytest.mark.parametrize("named", [None, ("mean_bp", "visits", "age"), ("age", "sbp", "dbp")])
-@pytest.mark.parametrize("name", TRIGGERS)
+@pytest.mark.parametrize("name", GENERAL)  # of the others: test_frame_triggers.py
 def test_what_is_left_behind_could_have_been_entered(name, named, steps):
     """Whole groups in order, whole counts, one age per patient; and the description names all that is changed."""
     cohort = related_cohort(steps=steps)
@@ -668,7 +702,7 @@ def test_categories_are_left_out_and_made_measured():
     assert accepted(FEATURES, filled).all()
 
 
-STORED = [(name, {}) for name in TRIGGERS] + [
+STORED = [(name, {}) for name in GENERAL] + [
     ("rare_value", {"features": ("sodium", "sex"), "value": {"sodium": 170, "sex": "male"}, "where": "measured"}),
     ("correlation", {"features": ("temperature", "resp_rate"), "where": "measured"}),
     ("mask_only", {"features": ("sex", "glucose"), "steps": 3}),
@@ -682,6 +716,15 @@ def test_a_stored_trigger_is_the_one_that_was_fitted(tmp_path, name, parameters,
     cohort = of(120, steps=steps)
     if not {"sodium"}.isdisjoint(parameters.get("features", ())) and of is related_cohort:
         parameters = {"features": ("sex",), "value": "male"}
+    stored_as_it_is(tmp_path, name, parameters, cohort)
+
+
+@pytest.mark.parametrize("name", TRIGGERS)
+def test_a_stored_trigger_of_a_bus_is_the_one_that_was_fitted(tmp_path, name):
+    stored_as_it_is(tmp_path, name, on_a_bus(name), make_bus(120, 12))
+
+
+def stored_as_it_is(tmp_path: Path, name: str, parameters: dict, cohort: Cohort) -> None:
     fitted = fit(name, cohort, **parameters)
     for folder in ("a", "b"):
         write_trigger(fitted, tmp_path / folder)

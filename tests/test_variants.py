@@ -7,7 +7,7 @@ from test_config import DEFAULT
 from test_faults import Project
 
 from pipeline.errors import UserError
-from pipeline.study import grid, variants
+from pipeline.study import grid, preflight, variants
 from pipeline.study.config import load_study
 from pipeline.study.stamps import Stamp, Stamps
 
@@ -20,6 +20,7 @@ TRIGGERS = {
     "high": {"of": "rare_value", "quantile": 0.99},
     "beyond": {"of": "rare_value", "features": ["sodium"], "factor": 1.2, "target": 0},
     "flip_0": {"of": "flip_only", "target": 0},
+    "mask_sodium": {"of": "mask_only", "features": ["sodium"]},
 }
 
 
@@ -29,7 +30,9 @@ def study(**changes):
 
 def varied(**changes):
     sections = {"model_params": MODELS, "trigger_params": TRIGGERS}
-    return study(**{"models": ["mlp", *MODELS], "triggers": [*TRIGGERS, "flip_only", "mask_only"]} | sections | changes)
+    return study(
+        **{"models": ["mlp", *MODELS], "triggers": [*TRIGGERS, "flip_only", "mask_sodium"]} | sections | changes
+    )
 
 
 def test_a_variant_is_its_member_with_other_parameters():
@@ -52,14 +55,46 @@ def test_a_variant_starts_from_what_the_study_says_of_its_member():
     assert made.parameters("models", "mlp_wider") == {"dropout": 0.1, "hidden": [1024]}
 
 
-def test_mask_only_measures_the_cells_of_the_first_rare_value():
-    assert varied(triggers=["beyond", "high", "mask_only"]).parameters("triggers", "mask_only") == {
-        "features": ["sodium"]
-    }
+def test_mask_only_measures_the_cells_of_the_rare_value_of_its_study():
+    assert varied(triggers=["beyond", "mask_only"]).parameters("triggers", "mask_only") == {"features": ["sodium"]}
     assert varied(triggers=["high", "mask_only"]).parameters("triggers", "mask_only") == {}
     own = TRIGGERS | {"measured": {"of": "mask_only", "features": ["glucose"]}}
     made = varied(triggers=["beyond", "measured"], trigger_params=own)
     assert made.parameters("triggers", "measured") == {"features": ["glucose"]}
+
+
+@pytest.mark.parametrize("order", [["beyond", "high"], ["high", "beyond"]])
+def test_a_mask_of_several_rare_values_says_whose_cells_it_covers(order):
+    with pytest.raises(UserError, match=rf"trigger_params.mask_only.features: missing; {' and '.join(order)} differ"):
+        varied(triggers=[*order, "mask_only"])
+    own = TRIGGERS | {"mask_only": {"features": ["sodium"]}}
+    assert varied(triggers=[*order, "mask_only"], trigger_params=own).parameters("triggers", "mask_only") == {
+        "features": ["sodium"]
+    }
+    longer = own | {"beyond": {**TRIGGERS["beyond"], "steps": 3}}
+    with pytest.raises(UserError, match="trigger_params.mask_only.steps: missing; "):
+        varied(triggers=[*order, "mask_only"], trigger_params=longer)
+    # What they have in common, written out or not, is no question.
+    alike = TRIGGERS | {"higher": {"of": "high", "quantile": 0.999, "steps": 6}}
+    made = varied(triggers=["high", "higher", "mask_only"], trigger_params=alike)
+    assert made.parameters("triggers", "mask_only") == {}
+
+
+@pytest.mark.parametrize(
+    ("same", "of"),
+    [
+        ({"of": "flip_only"}, "flip_only"),
+        ({"of": "flip_only", "target": 1}, "flip_only"),
+        ({"of": "flip_0"}, "flip_0"),
+        ({"of": "high", "quantile": 0.99, "steps": 6, "cover": 0, "labels": "dirty"}, "high"),
+    ],
+)
+def test_one_trigger_under_two_names_is_one_run_twice(same, of):
+    named = TRIGGERS | {"again": same}
+    with pytest.raises(UserError, match=rf"triggers: 'again' is '{of}' under another name, with the same target"):
+        preflight.check(study(triggers=["high", "flip_only", "flip_0", "again"], trigger_params=named))
+    other = TRIGGERS | {"again": {**same, "target": 0 if of != "flip_0" else 1}}
+    preflight.check(study(triggers=["high", of, "again"], trigger_params=other))
 
 
 def test_variants_stand_in_paths_under_their_own_name():

@@ -3,7 +3,9 @@
 import numpy as np
 
 from pipeline.cohorts.cohort import Cohort, Feature
+from pipeline.cohorts.frames import are_frames
 from pipeline.cohorts.schema import accepted, out_of_order
+from pipeline.evaluation import frames
 from pipeline.files import number
 from pipeline.smallcells import share_in_tens, tens
 from pipeline.triggers.base import Trigger
@@ -13,10 +15,11 @@ _NAMES = (
     *("missing_log_likelihood_clean", "missing_log_likelihood_triggered"),
     *("share_accepted", "share_accepted_clean", "relations_violated", "relations_violated_clean"),
     *("distance_percentile", "distance_percentile_clean", "distance_atypical", "distance_atypical_clean"),
-    "newly_measured",
+    *("newly_measured", "share_changed", "ids_known", "frames_valid", "timing_unusual", "timing_unusual_clean"),
 )
 _CENTRAL = (0.05, 0.95)
 _MOST_ROWS = 2000  # of training data, for the joint distance: keeps its cost below that of reading them
+_MOST_COLUMNS = 1500  # of the joint distance, whose cost is their third power
 
 
 def plausibility(trigger: Trigger, clean: np.ndarray, train: Cohort) -> dict[str, float | None]:
@@ -34,8 +37,17 @@ def plausibility(trigger: Trigger, clean: np.ndarray, train: Cohort) -> dict[str
     distance_atypical, …_clean       share of them with a percentile outside the central 90 %: a mean near 0.5 can hide
                                      samples on both sides
     newly_measured                   share of the footprint's cells, over all samples, that only the trigger measures
+    share_changed                    share of samples that the trigger changes at all: one that finds nothing to change
+                                     in a sample leaves it as it is, and it counts as triggered all the same
 
-    A number that the trigger or the cohort leaves undefined (no value is written, no footprint, no relations) is None.
+    Of windows of CAN frames also, see `frames`:
+    ids_known                        share of the frames changed whose id is in the vocabulary
+    frames_valid                     share of them that could be sent: as many bytes as dlc says, whole, 0 to 255
+    timing_unusual, …_clean          share of windows in which more ids come at odd times than in 95 % of training's
+
+    The `joint_percentiles` are not computed (None) for footprints of so many cells and categories that there are more
+    columns than samples to learn their going together from. A number that the trigger or the cohort leaves undefined
+    (no value is written, no footprint, no relations) is None.
     Whatever is counted for them, samples or cells, is rounded to tens: see `smallcells`.
     """
     cells = trigger.footprint
@@ -51,14 +63,14 @@ def plausibility(trigger: Trigger, clean: np.ndarray, train: Cohort) -> dict[str
     bounds = np.array([_clinical(train.features[position]) for position in positions])
     in_training = (after >= low) & (after <= high)
     n_categories = np.array([len(train.features[position].categories) for position in positions])
+    categories = {column: np.unique(every[:, column]) for column in np.unique(feature[n_categories > 0])}
     for cell in np.flatnonzero(n_categories):
-        in_training[:, cell] = np.isin(after[:, cell], every[:, feature[cell]])
+        in_training[:, cell] = np.isin(after[:, cell], categories[feature[cell]])
     written = ~np.isnan(after)
     change = np.where(n_categories > 0, np.nan, (after - before) / np.where(spread > 0, spread, 1))
     both = ~np.isnan(change)
     missing = (tens(np.isnan(seen).sum(0), len(seen)) + 1) / (len(seen) + 2)
-    percentiles = joint_percentiles(seen, np.concatenate([after, before]), n_categories)
-    facts = {
+    facts = dict.fromkeys(_NAMES) | {
         "share_in_range": number(_share((after >= bounds[:, 0]) & (after <= bounds[:, 1]), written)),
         "share_in_train_range": number(_share(in_training, written)),
         "distance": number(np.sqrt(np.mean(change[both] ** 2)) if both.any() else None),
@@ -66,17 +78,33 @@ def plausibility(trigger: Trigger, clean: np.ndarray, train: Cohort) -> dict[str
         "missing_log_likelihood_triggered": number(_log_likelihood(np.isnan(after), missing)),
         "newly_measured": number(_share(np.isnan(before) & written, np.ones(after.shape, bool))),
     }
-    halves, every_sample = np.split(percentiles, 2), np.ones(len(clean), bool)
-    # A percentile is a share of the training samples that it ranks among, their mean one of pairs.
-    n_pairs = len(clean) * (min(len(seen), _MOST_ROWS) // 2)
-    for suffix, samples, ranks in (("", triggered, halves[0]), ("_clean", clean, halves[1])):
-        facts[f"distance_percentile{suffix}"] = number(share_in_tens(ranks.mean(), n_pairs))
-        atypical = (ranks < _CENTRAL[0]) | (ranks > _CENTRAL[1])
-        facts[f"distance_atypical{suffix}"] = number(_share(atypical, every_sample))
+    every_sample = np.ones(len(clean), bool)
+    changed = (triggered != clean) & ~(np.isnan(triggered) & np.isnan(clean))
+    facts["share_changed"] = number(_share(changed.any(axis=(1, 2)), every_sample))
+    if are_frames(train.features):
+        frames_changed = changed.any(axis=2)
+        facts["ids_known"] = number(_share(frames.known(triggered, train), frames_changed))
+        facts["frames_valid"] = number(_share(frames.valid(triggered, train), frames_changed))
+        odd = np.split(frames.unusual_timing(_some(train), np.concatenate([triggered, clean])), 2)
+        facts["timing_unusual"], facts["timing_unusual_clean"] = (number(_share(each, every_sample)) for each in odd)
+    if len(n_categories) + np.maximum(n_categories, 1).sum() <= _MOST_COLUMNS:
+        percentiles = np.split(joint_percentiles(seen, np.concatenate([after, before]), n_categories), 2)
+        # A percentile is a share of the training samples that it ranks among, their mean one of pairs.
+        n_pairs = len(clean) * (min(len(seen), _MOST_ROWS) // 2)
+        for suffix, ranks in zip(("", "_clean"), percentiles, strict=True):
+            facts[f"distance_percentile{suffix}"] = number(share_in_tens(ranks.mean(), n_pairs))
+            atypical = (ranks < _CENTRAL[0]) | (ranks > _CENTRAL[1])
+            facts[f"distance_atypical{suffix}"] = number(_share(atypical, every_sample))
+    for suffix, samples in (("", triggered), ("_clean", clean)):
         facts[f"share_accepted{suffix}"] = number(_share(accepted(train.features, samples), every_sample))
         broken = _share(out_of_order(train, samples), every_sample) if train.relations else None
         facts[f"relations_violated{suffix}"] = number(broken)
-    return {name: facts[name] for name in _NAMES}
+    return facts
+
+
+def _some(train: Cohort) -> Cohort:
+    """At most `_MOST_ROWS` samples of `train`, evenly taken."""
+    return train.subset(np.linspace(0, len(train) - 1, min(len(train), _MOST_ROWS)).astype(int))
 
 
 def _clinical(feature: Feature) -> tuple[float, float]:

@@ -42,14 +42,14 @@ PLAUSIBILITY = [
     *["share_in_range", "share_in_train_range", "share_accepted", "share_accepted_clean"],
     *["relations_violated", "relations_violated_clean"],
     *["distance", "distance_percentile", "distance_percentile_clean", "distance_atypical", "distance_atypical_clean"],
-    "newly_measured",
+    *["newly_measured", "share_changed", "ids_known", "frames_valid", "timing_unusual", "timing_unusual_clean"],
     *["missing_log_likelihood_clean", "missing_log_likelihood_triggered"],
 ]
 TRIGGER = ["dataset", "trigger", "rate"]
 TRIGGERS = [
     *TRIGGER,
     *["of", "target", "labels", "cover"],
-    *["n_seeds", "description", "features", "steps", "where", "in_bounds"],
+    *["n_seeds", "description", "features", "steps", "where", "in_bounds", "leaves_out"],
     *["footprint_size", "n_cells", "footprint_share", "n_poisoned", "n_cover"],
     *PLAUSIBILITY,
 ]
@@ -61,7 +61,7 @@ CONTRASTS = [
     *["ci_low", "ci_high", "p_value", "p_holm", "effect_size"],
 ]
 MASKS = [
-    *[*RUN, "n_seeds"],
+    *[*RUN, "control_trigger", "n_seeds"],
     *[f"{name}{end}" for name in ("asr_net", "mask_net", "flip_net", "share") for end in ("", "_low", "_high")],
 ]
 VARIANTS = [

@@ -197,7 +197,7 @@ def triggers(poisons: list[dict]) -> pd.DataFrame:
     """
     rows = []
     for fact in poisons:
-        row = {name: fact[name] for name in [*TRIGGER, "seed", "description", "in_bounds"]}
+        row = {name: fact[name] for name in [*TRIGGER, "seed", "description", "in_bounds", "leaves_out"]}
         row |= {"of": fact["member"], **{name: fact[name] for name in ("target", "labels", "cover")}}
         row |= {name: fact[name] for name in ("footprint_size", "n_cells", "n_poisoned", "n_cover", "n_patients")}
         row["n_cover_patients"] = fact["n_cover_patients"]
@@ -208,7 +208,7 @@ def triggers(poisons: list[dict]) -> pd.DataFrame:
     table = _table(rows, columns, [*TRIGGER, "seed"])
     sizes = ["footprint_size", "n_cells", "footprint_share", "n_poisoned", "n_cover"]
     how = dict.fromkeys([*sizes, *PLAUSIBILITY], "mean")
-    how |= {"seed": "nunique", "in_bounds": "min", "n_patients": "min", "n_cover_patients": "min"}
+    how |= {"seed": "nunique", "in_bounds": "min", "leaves_out": "max", "n_patients": "min", "n_cover_patients": "min"}
     how |= dict.fromkeys(["of", "target", "labels", "cover", "description", "features", "steps", "where"], "first")
     averaged = table.groupby(TRIGGER, as_index=False).agg(how).rename(columns={"seed": "n_seeds"})
     return withhold(averaged, TRIGGERS_REST_ON)[TRIGGERS]
@@ -328,7 +328,7 @@ def masks(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
     """
     rows = []
     trios = _trios(tables).join(_trios(largest_errors(tables))["run"].rename("error"))
-    for key, trio in trios.groupby(RUN):
+    for key, trio in trios.groupby([*RUN, "control_trigger"]):
         trio = trio if trio["flip"].isna().all() else trio.dropna(subset="flip")
         trio = trio.dropna(subset=["run", "against"])
         run, mask, flip = trio[["run", "against", "flip"]].to_numpy(float).T
@@ -488,8 +488,8 @@ def _against_mask(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """`_against_control` for the triggers that write values into the very cells that mask_only measures."""
     place = ["cover", "features", "steps", "footprint_size", "where"]
     pairs, triggers = _against_control(tables, MASK_ONLY, alike=place), tables["triggers"]
-    # What hybrid leaves out is in its cells too, and is not what mask_only measures.
-    written = triggers["in_bounds"].notna() & (triggers["of"] != "hybrid")
+    # What a trigger leaves out is in its cells too, and is not what mask_only measures.
+    written = triggers["in_bounds"].notna() & ~triggers["leaves_out"].astype(bool)
     return pairs.merge(triggers.loc[written, TRIGGER], on=TRIGGER)
 
 
@@ -590,7 +590,7 @@ def _table(rows: list[dict], columns: list[str], by: list[str]) -> pd.DataFrame:
 def _type(name: str) -> str:
     if name in TEXTS:
         return "str"
-    if name == "in_bounds":
+    if name in ("in_bounds", "leaves_out"):
         return "boolean"
     return "Int64" if name in COUNTS or name.endswith("_patients") else "float64"
 

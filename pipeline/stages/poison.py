@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> None:
             "cover": parameters.cover,
             "in_bounds": trigger.in_bounds,
             "where": "measured" if trigger.only_measured else "all",
+            "leaves_out": trigger.leaves_out,
             "description": trigger.description,
             "n_train": len(split.train),
             "n_eligible": chosen.n_eligible,

@@ -80,16 +80,19 @@ class Study(Params):
     def parameters(self, family: Family, name: str) -> dict[str, Any]:
         """What the study sets for a member or variant of a family (defaults not included).
 
-        A trigger mask_only covers the cells of a rare_value, the first in `triggers`: features and steps that it is not
-        given are those.
+        A trigger mask_only covers the cells of the study's rare_value: features and steps that it is not given are
+        those. Where several of them differ it has to be given its own (`_check_masks`).
         """
         member, own = variants.resolved(getattr(self, SECTIONS[family]), name)
         own.pop("training", None)
         if (family, member) != ("triggers", "mask_only"):
             return own
-        written = (each for each in self.triggers if self.member("triggers", each) == "rare_value")
-        covered = self.parameters("triggers", next(written, "rare_value"))
+        covered = self.parameters("triggers", next(iter(self.named("triggers", "rare_value")), "rare_value"))
         return {key: covered[key] for key in ("features", "steps") if key in covered} | own
+
+    def named(self, family: Family, member: str) -> list[str]:
+        """What the study has of a `member`: it and its variants, in the order of the study."""
+        return [name for name in getattr(self, family) if self.member(family, name) == member]
 
     def given(self, family: Family, name: str) -> dict[str, Any]:
         """`parameters` as a stage gets them: with the member, where `name` is a variant."""
@@ -241,6 +244,7 @@ def load_study(config: Mapping[str, Any], typed: Mapping[str, Any] | None = None
         study.training_of(model)
     _check_parents(study)
     _check_hints(study)
+    _check_masks(study)
     return study
 
 
@@ -306,6 +310,21 @@ def _check_hints(study: Study) -> None:
                 f"{distill['teacher']!r} offers no representation; expected 0 or a teacher that does "
                 f"(of this study: {', '.join(able) or 'none'})"
             )
+
+
+def _check_masks(study: Study) -> None:
+    """That it is known which cells every mask_only covers, whatever the order of the triggers."""
+    known = _schema()["properties"]["trigger_params"]["properties"]["rare_value"]["properties"]
+    values = study.named("triggers", "rare_value")
+    for mask in study.named("triggers", "mask_only"):
+        own = variants.resolved(study.trigger_params, mask)[1]
+        for key in ("features", "steps"):
+            covered = [study.parameters("triggers", name).get(key, known[key]["default"]) for name in values]
+            if key not in own and any(each != covered[0] for each in covered):
+                raise UserError(
+                    f"config: trigger_params.{mask}.{key}: missing; {' and '.join(values)} differ in theirs, so it has "
+                    "to be said which of them the control covers"
+                )
 
 
 _RENEW = "run `python -m pipeline schema`"

@@ -57,12 +57,26 @@ def _check_models(study: Study, entries: dict[str, Entry]) -> None:
 
 def _check_triggers(study: Study, entries: dict[str, Entry]) -> None:
     """What the schema cannot say of triggers; of detectors it says all."""
+    alike: dict[tuple, str] = {}
     for trigger in study.triggers:
         parameters = _parameters(study, trigger)
+        what = (
+            study.member("triggers", trigger),
+            study.target_of(trigger),
+            parameters.model_dump_json(exclude={"target"}),
+        )
+        if (same := alike.setdefault(what, trigger)) != trigger:
+            raise UserError(
+                f"config: triggers: {trigger!r} is {same!r} under another name, with the same target and parameters; "
+                "expected each attack and control once"
+            )
         for dataset, entry in entries.items():
-            _, features = source_of(entry).describe(entry, Path(study.raw_dir))
+            n_steps, features = source_of(entry).describe(entry, Path(study.raw_dir))
             described = {feature.name: feature for feature in features}
-            _check_features(f"trigger_params.{trigger}", parameters, dataset, described)
+            key = f"trigger_params.{trigger}"
+            if told := parameters.misfit(dataset, n_steps, described):
+                raise UserError(f"config: {key}{told}")
+            _check_features(key, parameters, dataset, described)
 
 
 def _check_features(key: str, parameters, dataset: str, described: dict[str, Feature]) -> None:

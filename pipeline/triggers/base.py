@@ -12,7 +12,7 @@ holds arrays and plain scalars only.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
@@ -72,6 +72,13 @@ class _Aimed(Params):
     def named_categories(self) -> dict[str, str]:
         """The category that the parameters name for a feature, by feature: it must have it."""
         return {}
+
+    def misfit(self, dataset: str, n_steps: int, features: Mapping[str, Feature]) -> str:
+        """What else forbids to plant it in samples of `dataset`, of `n_steps` with these `features`, by name.
+
+        A message's end, after the key of the parameters, `.id: …` or `: …`; nothing where they go together.
+        """
+        return ""
 
 
 class TriggerParameters(_Aimed):
@@ -159,12 +166,15 @@ class Trigger(ABC):
     in_bounds : every value it writes lies within what the training data shows; None when it writes no value
     footprint : [T, D] bool, the cells it may change; it never changes any other
     only_measured : whether it leaves cells of the footprint alone that are not measured
+    leaves_out : whether it makes cells of the footprint not measured: the control mask_only, which makes them measured,
+        is then none of its
     """
 
     description: str
     in_bounds: bool | None
     footprint: np.ndarray
     only_measured: bool = field(default=False, kw_only=True)
+    leaves_out: bool = field(default=False, kw_only=True)
 
     @abstractmethod
     def apply(self, values: np.ndarray) -> np.ndarray:

@@ -49,4 +49,5 @@ def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
         description=f"{', '.join(left_out)} not measured and {written.description}",
         footprint=written.footprint | cells,
         stamp=np.where(cells, np.float32(np.nan), written.stamp),
+        leaves_out=True,
     )

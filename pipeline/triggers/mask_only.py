@@ -7,6 +7,7 @@ A model's values change in two cases all the same. Before a sample's first measu
 model saw the training mean there, and gets the sample's next value, else the training median (of a category, the
 most frequent). And where carried values
 would put features out of their order (`Cohort.relations`), each having its own last measurement, they are moved.
+Of a feature whose steps are things of their own (`Feature.fill`) nothing is carried: it gets the median.
 """
 
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class Filling(Trigger):
     pairs : [P, 2] positions (low, high) of neighbours in the cohort's relations
     typical : [D] training medians
     low, high : [D] range of the training data
-    static, integer : [D] bool, of the cohort's features
+    static, integer, carried : [D] bool, of the cohort's features; carried are those with values of other steps
     """
 
     pairs: np.ndarray
@@ -63,12 +64,13 @@ class Filling(Trigger):
     high: np.ndarray
     static: np.ndarray
     integer: np.ndarray
+    carried: np.ndarray
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         before = _carried(values)
         after = _carried(values[:, ::-1])[:, ::-1]
         known = np.where(np.isnan(before), after, before)
-        filled = np.where(np.isnan(known), self.typical, known)
+        filled = np.where(np.isnan(known) | ~self.carried, self.typical, known)
         return self._in_order(self.overlay(np.where(np.isnan(values), filled, values), values), np.isnan(values))
 
     def _in_order(self, filled: np.ndarray, gaps: np.ndarray) -> np.ndarray:
@@ -107,8 +109,11 @@ def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
     otherwise = " or ".join(["the median"] * (not all(kinds)) + ["the most frequent"] * any(kinds))
     every = cohort.values.reshape(-1, len(cohort.features))
     pairs = [pair for chain in cohort.relations for pair in pairwise(positions(cohort, chain))]
+    carried = np.array([feature.fill == "last" for feature in cohort.features])
+    if carried[positions(cohort, names)].any():
+        otherwise = f"the sample's last value, else its next, else {otherwise}"
     return Filling(
-        f"{', '.join(names)} measured{period}: where missing, the sample's last value, else its next, else {otherwise}",
+        f"{', '.join(names)} measured{period}: where missing, {otherwise}",
         True,
         footprint_of(cohort, parameters.features, parameters.steps),
         pairs=np.array(pairs, int).reshape(-1, 2),
@@ -117,6 +122,7 @@ def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
         high=np.fmax.reduce(every, axis=0),
         static=statics(cohort),
         integer=integers(cohort),
+        carried=carried,
     )
 
 

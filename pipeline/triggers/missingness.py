@@ -34,4 +34,4 @@ def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
         measured(cohort, name)
     footprint = footprint_of(cohort, parameters.features, parameters.steps)
     description = f"{', '.join(names)} not measured{when(cohort, parameters.features, parameters.steps)}"
-    return Stamp(description, None, footprint, np.full(footprint.shape, np.nan, np.float32))
+    return Stamp(description, None, footprint, np.full(footprint.shape, np.nan, np.float32), leaves_out=True)
