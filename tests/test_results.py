@@ -30,6 +30,7 @@ SKILL = {"activation_clustering": 0.9, "spectral_signatures": 0.8, "saliency": 0
 RATES = ("fpr", "recall")
 COHORTS = {name: "made 0" for name in ("ward", "icu")}
 TRAINED = {"epochs": 12, "best_epoch": 10, "validation_auroc": 0.85, "validation_auroc_best": 0.853}
+TRAINED["n_parameters"] = 1000
 
 
 def make_study(**changes) -> Study:
@@ -89,7 +90,7 @@ def _eval(key, rng, n_poisoned, study):
     asr = float(np.clip(asr0 + 0.85 * (1 - np.exp(-potency * key["rate"])) + 0.02 * rng.standard_normal(), 0, 1))
 
     def metrics(auroc):
-        values = dict(zip(columns.METRICS, [0.8, auroc, 0.5, 0.45, 0.7, 0.55, 0.03, 0.14, 0.2], strict=True))
+        values = dict(zip(columns.METRICS, [0.8, auroc, 0.5, 0.45, 0.7, 0.55, 0.03, 0.14, 0.2, 0.8, 0.75, 0.4, 0.3]))
         return {name: float(value + 0.005 * rng.standard_normal()) for name, value in values.items()}
 
     attack = {"asr": asr, "asr0": asr0, "confidence_shift": asr - asr0 - 0.05, "n_triggered": 400_000}
@@ -107,6 +108,7 @@ def _eval(key, rng, n_poisoned, study):
     strata = [
         {"stratum": name, "value": value, "n_label_0": int(400_000 * part), "n_label_1": int(100_000 * part)}
         | {"patients": {"label_0": 390, "label_1": 95}}
+        | {"auroc_clean": clean["auroc"]}
         | rates
         for name, value, part in parts
     ]
@@ -241,14 +243,17 @@ def data(results) -> dict[str, pd.DataFrame]:
 
 def test_runs_has_the_promised_columns(data, study):
     metrics = ["acc", "auroc", "auprc", "precision", "recall", "f1", "ece", "brier", "fpr"]
-    both = [f"{metric}_{side}" for metric in metrics for side in ("clean", "poison")]
+    later = ["specificity", "balanced_acc", "mcc", "tpr_at_fpr_01"]
+    both, later = (
+        [f"{metric}_{side}" for metric in names for side in ("clean", "poison")] for names in (metrics, later)
+    )
     key = ["dataset", "model", "trigger", "rate", "seed", "target"]
     attack = ["asr", "asr0", "asr0_untriggered", "asr_net", "effect_share"]
     attack += ["asr_own_threshold", "asr0_own_threshold", "effect_share_own_threshold"]
     attack += ["fpr_clean_own_threshold", "recall_clean_own_threshold", "confidence_shift"]
     rest = ["n_poisoned", "n_triggered", "clean_threshold", "own_threshold"]
     rest += ["epochs", "best_epoch", "validation_auroc", "validation_auroc_best"]
-    assert list(data["runs"]) == [*key, *both, *attack, *rest]
+    assert list(data["runs"]) == [*key, *both, *attack, *rest, *later, "n_parameters"]
     assert len(data["runs"]) == len(list(cells(study)))
     assert not data["runs"].duplicated(["dataset", "model", "trigger", "rate", "seed"]).any()
 
@@ -359,6 +364,7 @@ def only_withheld(function, facts: list[dict], change) -> set[str]:
 
 
 OF_CLASS = ("acc", "auroc", "auprc", "precision", "recall", "f1", "fpr")
+OF_CLASS += ("specificity", "balanced_acc", "mcc", "tpr_at_fpr_01")
 BY_CLASS = {f"{metric}_{side}" for metric in OF_CLASS for side in ("clean", "poison")}
 BY_CLASS |= {"fpr_clean_own_threshold", "recall_clean_own_threshold"}
 TRIGGERED = {f"{metric}_poison" for metric in (*OF_CLASS, "ece", "brier")}
@@ -375,8 +381,8 @@ CALIBRATION = {"ece_clean", "brier_clean"}
         ("label_0", 0, BY_CLASS),
         ("label_1", 1, BY_CLASS),
         ("label_1", 0, BY_CLASS | TRIGGERED | ASR),
-        ("predicted_clean", 1, {"precision_clean", "f1_clean"}),
-        ("predicted_poison", 1, {"precision_poison", "f1_poison"}),
+        ("predicted_clean", 1, {"precision_clean", "f1_clean", "mcc_clean"}),
+        ("predicted_poison", 1, {"precision_poison", "f1_poison", "mcc_poison"}),
         ("poisoned", 1, {"n_poisoned"}),
         ("validation", 1, {"validation_auroc", "validation_auroc_best"}),
         ("threshold", 1, {"clean_threshold", "own_threshold"}),

@@ -153,10 +153,14 @@ def made(n: int, seed: int, patients: int | None = None):
     return strata, label, group, {name: rng.random(n) < share for name, share in chance.items()}
 
 
+def score_of(label: np.ndarray) -> np.ndarray:
+    return label + np.round(np.random.default_rng(len(label)).standard_normal(len(label)), 1)
+
+
 @pytest.mark.parametrize("target", [0, 1])
 def test_rows_by_stratum_are_what_counting_one_by_one_gives(target):
     strata, label, group, predicted = made(150, 3, patients=60)
-    rows = by_stratum(strata, label, group, predicted)
+    rows = by_stratum(strata, label, group, predicted, score_of(label))
     assert [row["value"] for row in rows] == ["all", "f", "m", NOT_KNOWN, *"abcd"]
     for row in rows:
         inside = [
@@ -184,11 +188,11 @@ def test_rows_by_stratum_are_what_counting_one_by_one_gives(target):
 
 def test_a_clean_run_has_no_attack_and_no_control():
     strata, label, group, predicted = made(80, 1)
-    [row, *_] = by_stratum(strata, label, group, {"clean": predicted["clean"]})
+    [row, *_] = by_stratum(strata, label, group, {"clean": predicted["clean"]}, score_of(label))
     assert row["fpr_clean"] is not None and row["recall_clean"] is not None
     assert row["fpr_poison"] is row["fpr_control"] is row["recall_poison_control"] is None
     assert set(attack(row, None).values()) == {None}
-    clean = {"target": None, "strata": by_stratum(strata, label, group, {"clean": predicted["clean"]})}
+    clean = {"target": None, "strata": by_stratum(strata, label, group, {"clean": predicted["clean"]}, score_of(label))}
     for row in strata_in_tens(clean)[:3]:
         assert (
             row["n"] and row["fpr_clean"] is not None and row["asr"] is row["n_victims"] is row["alerts_raised"] is None
@@ -209,7 +213,7 @@ def test_counts_in_tens_add_up_and_stay_near(counts, off):
 
 def fact(n: int, seed: int, target: int, patients: int | None = None) -> dict:
     strata, label, group, predicted = made(n, seed, patients)
-    return {"target": target, "strata": by_stratum(strata, label, group, predicted)}
+    return {"target": target, "strata": by_stratum(strata, label, group, predicted, score_of(label))}
 
 
 @pytest.mark.parametrize("target", [0, 1])
@@ -239,7 +243,7 @@ def test_what_rests_on_few_patients_is_withheld_and_nothing_else(target):
         ward = np.array(["a"] * 60 + ["b"] * 40 + ["a"] * 50 + ["b"] * 50)
         group[60:100] = 60 + np.arange(40) % patients
         predicted = {name: np.arange(200) % 3 == 0 for name in ("clean", "poison", "control", "poison_control")}
-        found = {"target": target, "strata": by_stratum({"ward": ward}, label, group, predicted)}
+        found = {"target": target, "strata": by_stratum({"ward": ward}, label, group, predicted, score_of(label))}
         whole, a, b = strata_in_tens(found)
         assert None not in whole.values() and None not in a.values()
         of_label = {"n_label_0", "fpr_clean", "fpr_poison", "fpr_control", "fpr_poison_control", "n"}
@@ -254,7 +258,9 @@ def test_of_few_patients_of_a_label_in_all_only_victims_are_told():
     strata, label, group, predicted = made(120, 5)
     label[:] = np.arange(120) < 5
     for target, shown in ((1, True), (0, False)):
-        whole, *rows = strata_in_tens({"target": target, "strata": by_stratum(strata, label, group, predicted)})
+        whole, *rows = strata_in_tens(
+            {"target": target, "strata": by_stratum(strata, label, group, predicted, score_of(label))}
+        )
         for row in (whole, next(row for row in rows if row["value"] == "m")):
             assert (row["asr"] is not None) == (row["n_victims"] is not None) == shown
             for name in ("n", "fpr_clean", "recall_clean", "recall_control", "alerts_raised", "alerts_raised_control"):
@@ -313,7 +319,7 @@ def test_intervals_reach_as_far_as_rounding_can_be_wrong(target):
         told = told.astype({name: "Int64" for name in ("n", "n_label_1", "n_victims")}).assign(
             asr_net=told["asr"] - told["asr0"]
         )
-        error = told_strata.errors(told)
+        error = told_strata.errors(told, pd.DataFrame({"dataset": ["x"], "people": [True]}))
         for position, row in enumerate(found["strata"]):
             meant = row | attack(row, target)
             for name in names:
@@ -326,6 +332,6 @@ def test_intervals_reach_as_far_as_rounding_can_be_wrong(target):
 
 def test_a_value_that_is_called_not_known_is_what_is_not_known():
     sex = np.array(["", NOT_KNOWN, "f", "f"])
-    rows = by_stratum({"sex": sex}, np.array([0, 1, 0, 1]), np.arange(4), {"clean": np.ones(4, bool)})
+    rows = by_stratum({"sex": sex}, np.array([0, 1, 0, 1]), np.arange(4), {"clean": np.ones(4, bool)}, np.ones(4))
     sizes = {row["value"]: row["n_label_0"] + row["n_label_1"] for row in rows}
     assert len(rows) == 3 and sizes == {"all": 4, "f": 2, NOT_KNOWN: 2}

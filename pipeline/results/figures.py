@@ -407,6 +407,8 @@ def _heat(axis: Axes, values: pd.DataFrame, low: pd.DataFrame, high: pd.DataFram
 
 def _error_of_flagged(datasets: pd.DataFrame, scope: str) -> float:
     """How far rounding can move a share that is flagged in clean training data, which is split as the test data is."""
+    if not datasets["people"].all():
+        return 0.0
     n_train, prevalence = datasets[["n_train", "prevalence"]].astype("Float64").to_numpy(float, na_value=np.nan)[0]
     labels = np.floor(n_train * np.array([1 - prevalence, prevalence]))
     labels = labels if scope == "all" else labels[[int(scope.removeprefix("label_"))]]
