@@ -90,7 +90,8 @@ def _eval(key, rng, n_poisoned, study):
     asr = float(np.clip(asr0 + 0.85 * (1 - np.exp(-potency * key["rate"])) + 0.02 * rng.standard_normal(), 0, 1))
 
     def metrics(auroc):
-        values = dict(zip(columns.METRICS, [0.8, auroc, 0.5, 0.45, 0.7, 0.55, 0.03, 0.14, 0.2, 0.8, 0.75, 0.4, 0.3]))
+        about = [0.8, auroc, 0.5, 0.45, 0.7, 0.55, 0.03, 0.14, 0.2, 0.8, 0.75, 0.4, 0.3]
+        values = dict(zip(columns.METRICS, about, strict=True))
         return {name: float(value + 0.005 * rng.standard_normal()) for name, value in values.items()}
 
     attack = {"asr": asr, "asr0": asr0, "confidence_shift": asr - asr0 - 0.05, "n_triggered": 400_000}

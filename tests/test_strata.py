@@ -248,7 +248,7 @@ def test_what_rests_on_few_patients_is_withheld_and_nothing_else(target):
         assert None not in whole.values() and None not in a.values()
         of_label = {"n_label_0", "fpr_clean", "fpr_poison", "fpr_control", "fpr_poison_control", "n"}
         of_label |= {name.replace("fpr", "recall") for name in of_label if "poison" not in name} | {"n_label_1"}
-        of_label |= {"alerts_raised", "alerts_raised_control"}
+        of_label |= {"alerts_raised", "alerts_raised_control", "auroc_clean"}
         of_label |= {"asr", "asr0", "n_victims", "recall_poison", "recall_poison_control"} if target == 1 else set()
         assert {name for name, number in b.items() if number is None} == (of_label if few else set())
         assert a["n_label_0"] == (100 if few else 60), "who is withheld is within the others"
