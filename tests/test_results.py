@@ -845,7 +845,11 @@ def test_figures_and_tables_of_odd_studies(changes, tmp_path):
     for name in figures.FIGURES:
         assert "<svg" not in figures.figure_html(figures.draw(name, data, "ward"), name)  # embedded, not inline
     found = read_findings(data["findings"])
-    page = answers.headline_html(found) + pages.findings_html(found) + pages.contrasts_html(data["contrasts"])
+    page = (
+        answers.headline_html(answers.headline(found))
+        + pages.findings_html(found)
+        + pages.contrasts_html(data["contrasts"])
+    )
     page += pages.summary_html(data["summary"]) + pages.triggers_html(data["triggers"])
     assert "nan" not in page.lower()
     if len(study.seeds) == 1:
@@ -873,7 +877,11 @@ def test_tables_of_the_runs_that_are_there(study, results, keep):
     for name in figures.FIGURES:
         figures.figure_html(figures.draw(name, data, "ward"), name)
     found = read_findings(data["findings"])
-    page = answers.headline_html(found) + pages.findings_html(found) + pages.contrasts_html(data["contrasts"])
+    page = (
+        answers.headline_html(answers.headline(found))
+        + pages.findings_html(found)
+        + pages.contrasts_html(data["contrasts"])
+    )
     page += pages.summary_html(data["summary"]) + pages.triggers_html(data["triggers"])
     assert "nan" not in page.lower()
 

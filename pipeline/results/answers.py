@@ -101,8 +101,8 @@ def survival(table: pd.DataFrame, attacks: Collection[str]) -> list[tuple[str, s
         ]
         share = ends[0] if len(left) == 1 else f"between {ends[0]} and {ends[1]}"
         text.append(
-            f"Distilled on {data} data: of {counted(len(sure), 'attack')} with a sure effect in the teacher, {alive} have "
-            f"one in the student too; the student kept {share} of the teacher's ASR − ASR₀."
+            f"Distilled on {data} data: of {counted(len(sure), 'attack')} with a sure effect in the teacher, {alive} "
+            f"have one in the student too; the student kept {share} of the teacher's ASR − ASR₀."
         )
     return [("Does it survive distillation?", " ".join(text))] if text else []
 

@@ -257,12 +257,10 @@ def survival(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
         axis.set_ylabel("attack success rate")
     data = dict(zip(pairs["student"], pairs["data"], strict=True))
     keys = [Line2D([], [], ls="", label=f"{name}, teacher", **looks[name]) for name in teachers]
-    keys += [
-        Line2D([], [], ls="", label=f"{name}, distilled on {kind} data", **looks[name]) for name, kind in data.items()
-    ]
-    return _legend(
-        figure, [*keys, Line2D([], [], color="black", ls="", marker="_", ms=9, label="ASR₀ of the same model")]
-    )
+    titles = {name: f"{name}, distilled on {kind} data" for name, kind in data.items()}
+    keys += [Line2D([], [], ls="", label=title, **looks[name]) for name, title in titles.items()]
+    dash = Line2D([], [], color="black", ls="", marker="_", ms=9, label="ASR₀ of the same model")
+    return _legend(figure, [*keys, dash])
 
 
 FIGURES: dict[str, Callable[[dict[str, pd.DataFrame], str], Figure]] = {
