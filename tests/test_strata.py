@@ -186,6 +186,46 @@ def test_rows_by_stratum_are_what_counting_one_by_one_gives(target):
             assert found[name] == pytest.approx(1000 * net / len(inside))
 
 
+def pairs_in_order(score: np.ndarray, positives: list[int], negatives: list[int]) -> float | None:
+    if not positives or not negatives:
+        return None
+    above = [(score[i] > score[j]) + (score[i] == score[j]) / 2 for i in positives for j in negatives]
+    return float(np.mean(above))
+
+
+def test_the_auroc_of_a_value_is_of_its_pairs_and_of_a_type_of_attack_against_all_that_is_benign():
+    strata, label, group, predicted = made(150, 4)
+    score = score_of(label)
+    strata["attack"] = np.where(label == 0, "benign", np.random.default_rng(1).choice(["DoS", "fuzzing", ""], 150))
+    for row in by_stratum(strata, label, group, predicted, score):
+        texts = strata.get(row["stratum"], np.full(150, "all"))
+        inside = [i for i in range(150) if (texts[i] or NOT_KNOWN) == row["value"]]
+        of = [[i for i in inside if label[i] == one] for one in (0, 1)]
+        if row["stratum"] == "attack" and row["value"] != NOT_KNOWN:
+            of[0] = np.flatnonzero(label == 0).tolist()
+        wanted = pairs_in_order(score, of[1], of[0])
+        assert row["auroc_clean"] == (wanted if wanted is None else pytest.approx(wanted))
+        assert (wanted is None) == (row["value"] in ("benign", *([NOT_KNOWN] if row["stratum"] == "attack" else [])))
+
+
+def test_of_people_no_auroc_against_all_others_is_told():
+    """The parts would add up to the whole: what is withheld of one would be what is left."""
+    strata, label, group, predicted = made(150, 4)
+    strata = {"kind": np.where(label == 0, "none", np.where(np.arange(150) % 2, "a", "b")), "sex": strata["sex"]}
+    found = {"target": 1, "strata": by_stratum(strata, label, group, predicted, score_of(label))}
+    assert all(row["auroc_clean"] for row in found["strata"] if row["value"] in "ab")
+    told = {(row["stratum"], row["value"]): row for row in strata_in_tens(found)}
+    assert [told["kind", value]["auroc_clean"] for value in ("none", "a", "b")] == [None] * 3
+    for name in (("all", "all"), ("sex", "m")):
+        pairs = told[name]["n_label_0"] * told[name]["n_label_1"]
+        wrong = pairs * (1 - told[name]["auroc_clean"])
+        assert wrong == pytest.approx(0) or wrong >= 10 - 1e-6
+    told = {(row["stratum"], row["value"]): row for row in strata_in_tens(found | {"people": False})}
+    assert told["kind", "a"]["auroc_clean"] == next(
+        row["auroc_clean"] for row in found["strata"] if row["value"] == "a"
+    )
+
+
 def test_a_clean_run_has_no_attack_and_no_control():
     strata, label, group, predicted = made(80, 1)
     [row, *_] = by_stratum(strata, label, group, {"clean": predicted["clean"]}, score_of(label))
@@ -312,7 +352,16 @@ def test_no_count_of_few_can_be_worked_out_from_all_that_is_told(monkeypatch):
 def test_intervals_reach_as_far_as_rounding_can_be_wrong(target):
     """On 300 studies of one seed: what is told lies within `errors` of what is meant, and does differ from it."""
     off = defaultdict(list)
-    names = ("asr", "asr0", "recall_clean", "fpr_clean", "recall_control", "fpr_control", "alerts_raised")
+    names = (
+        "asr",
+        "asr0",
+        "recall_clean",
+        "fpr_clean",
+        "recall_control",
+        "fpr_control",
+        "alerts_raised",
+        "auroc_clean",
+    )
     for seed in range(300):
         found = fact(int(np.random.default_rng(seed).integers(60, 600)), seed, target)
         told = pd.DataFrame(strata_in_tens(found)).assign(target=target, **dict.fromkeys(KEY, "x"))

@@ -9,7 +9,7 @@ import pandas as pd
 from pipeline.evaluation.strata import WHOLE, in_order
 from pipeline.results.columns import ALL_AUROC, CHANCE, LABEL_AUROC, LABEL_TPR, METRICS, is_attack
 from pipeline.results.findings import Finding
-from pipeline.results.scenarios import ALL
+from pipeline.results.scenarios import ALL, NEARLY_ALL, NEARLY_NONE
 from pipeline.smallcells import MIN_CELL
 from pipeline.study.grid import CHOSEN, CLEAN, FLIPPED, MASK_ONLY
 from pipeline.study.variants import merged, resolved
@@ -62,6 +62,27 @@ CARS = Words(
         "A sample is a window of frames, and the windows of one capture are alike: a value with many windows of one "
         "capture says little of other captures. Nothing is withheld or rounded, so a value may rest on a few windows."
     ),
+)
+
+
+SCENARIOS_TEXT = (
+    "Clean models on each part of the test set, at the threshold that validation data gave: the detection rate is the "
+    "share of attack windows that are called an attack, the false-alarm rate that of benign windows. Where both are "
+    f"{NEARLY_ALL} or more in a seed, the model calls nearly all an attack there and a detection rate near 1 says "
+    f"nothing; where both are {NEARLY_NONE} or less, a false-alarm rate near 0 says nothing. The AUROC needs no "
+    "threshold: high beside such a verdict, it says that the ranking carries over and the threshold does not. Windows "
+    "of a type of attack are held against all benign windows of the test set, which come from other captures as well. "
+    "A dash means that a part has no windows of a label. Intervals are over seeds, which share the captures: they say "
+    "nothing of other captures."
+)
+DISTILLATION_TEXT = (
+    "A student learns from what its teacher says of samples. The teacher was trained on poisoned data; the student "
+    "was distilled on the same data (<em>poisoned</em>), where it meets the poison itself as well, or on data without "
+    "any (<em>clean</em>), where all it can have of the backdoor comes from the teacher's answers. ASR₀ is each "
+    "model's own: for the student that of the clean student, distilled from the clean teacher. <em>Student minus "
+    "teacher</em> is the difference of ASR − ASR₀, paired by seed: near 0 where the attack survives, and also where "
+    "there was nothing to survive. The share that survives is told only where the interval of the teacher's effect "
+    "lies above zero. The rows of <code>none</code> are the clean models: what distillation costs."
 )
 
 
