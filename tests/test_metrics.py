@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn import metrics as reference
 
 from pipeline.errors import UserError
@@ -18,6 +19,7 @@ from pipeline.evaluation.metrics import (
     confidence_shift,
     expected_calibration_error,
     expected_hits,
+    few_negatives,
     precision_at_n,
     roc_curve_at,
     share_of_possible,
@@ -132,8 +134,42 @@ def test_classification_is_counting(pairs, threshold, dtype):
         "f1": share(2 * tp, 2 * tp + fp + fn),
         "ece": expected_calibration_error(label, risk),
         "brier": share(sum((risk - label) ** 2 for label, risk in pairs), len(pairs)),
+        "specificity": share(tn, fp + tn),
+        "balanced_acc": (share(tp, tp + fn) + share(tn, fp + tn)) / 2,
+        "mcc": share(tp * tn - fp * fn, np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))),
+        "tpr_at_fpr_01": max(
+            (
+                share(sum(one == 1 and risk >= at for one, risk in pairs), tp + fn)
+                for at in [*(risk for _, risk in pairs), 2]
+                if sum(one == 0 and risk >= at for one, risk in pairs) <= 0.01 * (fp + tn)
+            ),
+            default=np.nan,
+        )
+        if fp + tn
+        else np.nan,
     }
+    if (tp + fn) * (fp + tn) and (tp + fp) * (tn + fn) == 0:
+        expected["mcc"] = 0.0  # all predictions alike
     assert measures == pytest.approx(expected, nan_ok=True)
+
+
+@settings(deadline=None)
+@given(PAIRS, st.sampled_from([-1.0, 0.0, 0.3, 1.0]))
+def test_measures_of_decisions_equal_scikit_learn(pairs, threshold):
+    label, score = (np.array(column) for column in zip(*pairs, strict=True))
+    measures, predicted = classification(label, score / 10 + 0.5, threshold / 10 + 0.5), score >= threshold
+    assert measures["specificity"] == pytest.approx(reference.recall_score(label, predicted, pos_label=False))
+    assert measures["balanced_acc"] == pytest.approx(reference.balanced_accuracy_score(label, predicted))
+    assert measures["mcc"] == pytest.approx(reference.matthews_corrcoef(label, predicted))
+    fpr, tpr, _ = reference.roc_curve(label, score, drop_intermediate=False)
+    assert measures["tpr_at_fpr_01"] == pytest.approx(tpr[fpr <= 0.01].max())
+
+
+def test_a_constant_answer_is_no_better_than_chance():
+    """Where recall alone is perfect."""
+    measures = classification(LABEL, np.full(7, 0.9), 0.5)
+    assert (measures["recall"], measures["specificity"], measures["balanced_acc"], measures["mcc"]) == (1, 0, 0.5, 0)
+    assert np.isnan([classification(np.ones(3), np.ones(3), 0.5)[name] for name in ("mcc", "balanced_acc")]).all()
 
 
 def test_nothing_predicted_has_no_precision():
@@ -200,3 +236,58 @@ def test_threshold_between_neighbouring_floats_separates_them():
 def test_threshold_needs_both_labels():
     with pytest.raises(UserError, match="both labels"):
         choose_threshold(np.ones(3), np.array([0.1, 0.2, 0.3]), "youden")
+
+
+@settings(deadline=None)
+@given(PAIRS, st.sampled_from([0.01, 0.1, 0.25, 0.5, 0.9]))
+def test_the_threshold_at_a_false_alarm_rate_is_the_lowest_that_keeps_it(pairs, limit):
+    """Against trying every decision that a threshold can make."""
+    label, probability = (np.array(column) for column in zip(*pairs, strict=True))
+    probability = (np.clip(probability, -5, 5) + 5) / 10
+    threshold = choose_threshold(label, probability, {"fpr": limit})
+    decisions = [probability >= at for at in [*probability, 2.0]]
+    kept = [decision for decision in decisions if decision[~label].sum() / (~label).sum() <= limit]
+    assert (probability >= threshold).tolist() == max(kept, key=np.sum).tolist()
+
+
+def test_thresholds_at_a_false_alarm_rate_by_hand():
+    # From high to low: 1 0 1 | tie of 1 and 0 | 0 0, of four 0s.
+    assert choose_threshold(LABEL, SCORE, {"fpr": 0.2}) == pytest.approx(0.85)
+    assert choose_threshold(LABEL, SCORE, {"fpr": 0.25}) == pytest.approx(0.5), "the tie at 0.4 would make it 2 of 4"
+    assert choose_threshold(LABEL, SCORE, {"fpr": 0.5}) == pytest.approx(0.3)
+    # The highest score is a 0's: only a threshold above all keeps a budget of none.
+    label = np.array([0, 1, 0])
+    for top in (0.8, 1.0):
+        threshold = choose_threshold(label, np.array([top, top, 0.1]), {"fpr": 0.1})
+        assert threshold > top and choose_threshold(label, np.array([top, top, 0.1]), {"fpr": 0.5}) <= top
+    with pytest.raises(UserError, match="needs validation data of label 0, found none"):
+        choose_threshold(np.ones(3), np.array([0.1, 0.2, 0.3]), {"fpr": 0.1})
+
+
+def test_the_false_alarm_rate_on_fresh_data_is_near_the_one_asked_for():
+    """500 detectors set on 1,000 benign windows: the mean rate on fresh ones, and how far single ones lie off.
+
+    The k-th highest of n leaves k / (n + 1) above it in expectation; with k − 1 = 10 alarms allowed and the threshold
+    midway to the eleventh, that is between 10 / 1001 and 11 / 1001. One detector's rate is spread as Beta(k, n + 1 − k).
+    """
+    rng, achieved = np.random.default_rng(5), []
+    for _ in range(500):
+        score = rng.beta(2, 5, 1000)
+        threshold = choose_threshold(np.zeros(1000), score, {"fpr": 0.01})
+        assert (score >= threshold).sum() == 10
+        achieved.append((rng.beta(2, 5, 20_000) >= threshold).mean())
+    mean, half = np.mean(achieved), 1.96 * np.std(achieved) / np.sqrt(500)
+    assert 10 / 1001 - half < mean < 11 / 1001 + half and half < 0.0004
+    low, high = stats.beta.ppf([0.025, 0.975], 10.5, 990.5)
+    assert np.mean((low < np.array(achieved)) & (np.array(achieved) < high)) == pytest.approx(0.95, abs=0.03)
+    assert (low, high) == (pytest.approx(0.005, abs=0.001), pytest.approx(0.018, abs=0.001)), "nobody gets just 1 %"
+
+
+@pytest.mark.parametrize(("rule", "enough"), [({"fpr": 0.01}, 100), ({"fpr": 0.3}, 4), ({"fpr": 0.001}, 1000)])
+def test_so_few_negatives_that_no_false_alarm_is_allowed_are_warned_of(rule, enough):
+    for n, warned in ((enough - 1, True), (enough, False)):
+        score = np.linspace(0, 0.9, n)
+        assert (score >= choose_threshold(np.zeros(n), score, rule)).any() != warned
+        assert len(few_negatives(n, rule)) == warned
+    assert f"fewer than {enough} validation samples of label 0" in few_negatives(enough - 1, rule)[0]
+    assert few_negatives(3, "youden") == few_negatives(3, 0.5) == []

@@ -10,15 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.text import Text
+from scipy import stats
 
 from pipeline.errors import UserError
+from pipeline.evaluation.statistics import proportion_interval
 from pipeline.files import read_json, write_json
 from pipeline.results import answers, columns, facts, figures, pages, tables
 from pipeline.results.findings import FOOLS_CLEAN, NONE, PLANTED, UNDECIDED, Estimate, findings, read_findings, verdict
 from pipeline.stages import aggregate, report
 from pipeline.stages import figures as figures_stage
 from pipeline.study.config import Study
-from pipeline.study.grid import Cell, cells, result_files
+from pipeline.study.grid import Cell, cells, result_files, teachers
 from pipeline.study.stamps import Stamp, Stamps
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "report.ipynb"
@@ -28,8 +30,9 @@ SKILL = {"activation_clustering": 0.9, "spectral_signatures": 0.8, "saliency": 0
 
 
 RATES = ("fpr", "recall")
-COHORTS = {name: "made 0" for name in ("ward", "icu")}
+COHORTS = {name: "made 0" for name in ("ward", "icu", "bus")}
 TRAINED = {"epochs": 12, "best_epoch": 10, "validation_auroc": 0.85, "validation_auroc_best": 0.853}
+TRAINED["n_parameters"] = 1000
 
 
 def make_study(**changes) -> Study:
@@ -89,7 +92,8 @@ def _eval(key, rng, n_poisoned, study):
     asr = float(np.clip(asr0 + 0.85 * (1 - np.exp(-potency * key["rate"])) + 0.02 * rng.standard_normal(), 0, 1))
 
     def metrics(auroc):
-        values = dict(zip(columns.METRICS, [0.8, auroc, 0.5, 0.45, 0.7, 0.55, 0.03, 0.14, 0.2], strict=True))
+        about = [0.8, auroc, 0.5, 0.45, 0.7, 0.55, 0.03, 0.14, 0.2, 0.8, 0.75, 0.4, 0.3]
+        values = dict(zip(columns.METRICS, about, strict=True))
         return {name: float(value + 0.005 * rng.standard_normal()) for name, value in values.items()}
 
     attack = {"asr": asr, "asr0": asr0, "confidence_shift": asr - asr0 - 0.05, "n_triggered": 400_000}
@@ -107,6 +111,7 @@ def _eval(key, rng, n_poisoned, study):
     strata = [
         {"stratum": name, "value": value, "n_label_0": int(400_000 * part), "n_label_1": int(100_000 * part)}
         | {"patients": {"label_0": 390, "label_1": 95}}
+        | {"auroc_clean": clean["auroc"]}
         | rates
         for name, value, part in parts
     ]
@@ -242,14 +247,17 @@ def data(results) -> dict[str, pd.DataFrame]:
 
 def test_runs_has_the_promised_columns(data, study):
     metrics = ["acc", "auroc", "auprc", "precision", "recall", "f1", "ece", "brier", "fpr"]
-    both = [f"{metric}_{side}" for metric in metrics for side in ("clean", "poison")]
+    later = ["specificity", "balanced_acc", "mcc", "tpr_at_fpr_01"]
+    both, later = (
+        [f"{metric}_{side}" for metric in names for side in ("clean", "poison")] for names in (metrics, later)
+    )
     key = ["dataset", "model", "trigger", "rate", "seed", "target"]
     attack = ["asr", "asr0", "asr0_untriggered", "asr_net", "effect_share"]
     attack += ["asr_own_threshold", "asr0_own_threshold", "effect_share_own_threshold"]
     attack += ["fpr_clean_own_threshold", "recall_clean_own_threshold", "confidence_shift"]
     rest = ["n_poisoned", "n_triggered", "clean_threshold", "own_threshold"]
     rest += ["epochs", "best_epoch", "validation_auroc", "validation_auroc_best"]
-    assert list(data["runs"]) == [*key, *both, *attack, *rest]
+    assert list(data["runs"]) == [*key, *both, *attack, *rest, *later, "n_parameters"]
     assert len(data["runs"]) == len(list(cells(study)))
     assert not data["runs"].duplicated(["dataset", "model", "trigger", "rate", "seed"]).any()
 
@@ -360,6 +368,7 @@ def only_withheld(function, facts: list[dict], change) -> set[str]:
 
 
 OF_CLASS = ("acc", "auroc", "auprc", "precision", "recall", "f1", "fpr")
+OF_CLASS += ("specificity", "balanced_acc", "mcc", "tpr_at_fpr_01")
 BY_CLASS = {f"{metric}_{side}" for metric in OF_CLASS for side in ("clean", "poison")}
 BY_CLASS |= {"fpr_clean_own_threshold", "recall_clean_own_threshold"}
 TRIGGERED = {f"{metric}_poison" for metric in (*OF_CLASS, "ece", "brier")}
@@ -376,8 +385,8 @@ CALIBRATION = {"ece_clean", "brier_clean"}
         ("label_0", 0, BY_CLASS),
         ("label_1", 1, BY_CLASS),
         ("label_1", 0, BY_CLASS | TRIGGERED | ASR),
-        ("predicted_clean", 1, {"precision_clean", "f1_clean"}),
-        ("predicted_poison", 1, {"precision_poison", "f1_poison"}),
+        ("predicted_clean", 1, {"precision_clean", "f1_clean", "mcc_clean"}),
+        ("predicted_poison", 1, {"precision_poison", "f1_poison", "mcc_poison"}),
         ("poisoned", 1, {"n_poisoned"}),
         ("validation", 1, {"validation_auroc", "validation_auroc_best"}),
         ("threshold", 1, {"clean_threshold", "own_threshold"}),
@@ -844,7 +853,11 @@ def test_figures_and_tables_of_odd_studies(changes, tmp_path):
     for name in figures.FIGURES:
         assert "<svg" not in figures.figure_html(figures.draw(name, data, "ward"), name)  # embedded, not inline
     found = read_findings(data["findings"])
-    page = answers.headline_html(found) + pages.findings_html(found) + pages.contrasts_html(data["contrasts"])
+    page = (
+        answers.headline_html(answers.headline(found))
+        + pages.findings_html(found)
+        + pages.contrasts_html(data["contrasts"])
+    )
     page += pages.summary_html(data["summary"]) + pages.triggers_html(data["triggers"])
     assert "nan" not in page.lower()
     if len(study.seeds) == 1:
@@ -872,7 +885,11 @@ def test_tables_of_the_runs_that_are_there(study, results, keep):
     for name in figures.FIGURES:
         figures.figure_html(figures.draw(name, data, "ward"), name)
     found = read_findings(data["findings"])
-    page = answers.headline_html(found) + pages.findings_html(found) + pages.contrasts_html(data["contrasts"])
+    page = (
+        answers.headline_html(answers.headline(found))
+        + pages.findings_html(found)
+        + pages.contrasts_html(data["contrasts"])
+    )
     page += pages.summary_html(data["summary"]) + pages.triggers_html(data["triggers"])
     assert "nan" not in page.lower()
 
@@ -978,3 +995,165 @@ def test_who_is_hit_is_told_per_finding_and_value(data, results):
     of_males = summary.query("value == 'male' and metric == 'asr_net'").set_index(columns.RUN)
     assert of_males["mean"].to_numpy() == pytest.approx(means[of_males.index].to_numpy())
     assert (of_males["ci_low"] < of_males["mean"]).all() and (of_males["n_seeds"] == 3).all()
+
+
+BUS = make_study(
+    datasets=["bus"],
+    models=["mlp", "small_clean", "small_poisoned"],
+    triggers=["value_shift", "time_warp", "flip_only"],
+    seeds=[1, 2, 3, 4, 5],
+    target=0,
+    model_params={
+        f"small_{data}": {"of": "mlp", "distill": {"teacher": "mlp", "data": data}} for data in ("clean", "poisoned")
+    },
+)
+KEPT = {"mlp": 1.0, "small_clean": 0.3, "small_poisoned": 0.95}  # of the teacher's ASR − ASR₀
+CONSTANT = {"train_01": (0.99, 0.01), "unknown vehicle": (0.999, 0.953), "quiet": (0.02, 0.001)}  # recall, FPR
+
+
+def of_a_bus(study: Study, folder: Path) -> Path:
+    """The facts of `fabricate` for a bus: windows of captures, of which a few have attacks, and students of an mlp."""
+    fabricate(study, folder)
+    for cell in cells(study):
+        path = folder / cell.run_folder / "results_eval.json"
+        fact = read_json(path) | {"people": False, "n_test": 1300, "n_label_1": 107}
+        fact["patients"] |= {"label_0": 3, "label_1": 2, "test": 3}
+        if cell.trigger != "none":
+            teacher = read_json(folder / cell._replace(model="mlp").run_folder / "results_eval.json")
+            fact["asr"] = fact["asr0"] + KEPT[cell.model] * (teacher["asr"] - teacher["asr0"])
+        for name, (recall, fpr) in CONSTANT.items():
+            row = fact["strata"][0] | {"stratum": "scenario", "value": name, "n_label_0": 397, "n_label_1": 7}
+            row["patients"] = {"label_0": 1, "label_1": 1}
+            lucky = name == "quiet" and cell.model == "small_clean" and cell.seed == "1"
+            fact["strata"].append(row | {"recall_clean": 0.7 if lucky else recall, "fpr_clean": fpr})
+        dos = fact["strata"][0] | {"stratum": "attack", "value": "DoS", "n_label_0": 0, "n_label_1": 107}
+        dos |= {name: None for name in dos if name.startswith("fpr_")}
+        fact["strata"].append(dos)
+        write_json(path, fact)
+        training = folder / cell.run_folder / "run_metadata.json"
+        size = 20_000 if cell.model == "mlp" else 1000
+        write_json(training, read_json(training) | {"n_parameters": size})
+        for name in ("results_detect", "results_explain"):
+            if (path := folder / cell.run_folder / f"{name}.json").exists():
+                write_json(path, with_patients(read_json(path), 3) | {"people": False})
+        if cell.trigger != "none":
+            path = folder / cell.poison_folder / "poison.json"
+            write_json(path, with_patients(read_json(path), 3) | {"people": False})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bus(tmp_path_factory) -> dict[str, pd.DataFrame]:
+    return tables.build(BUS, of_a_bus(BUS, tmp_path_factory.mktemp("bus")))
+
+
+def test_of_a_car_nothing_is_withheld_and_nothing_rounded(bus, tmp_path):
+    folder = of_a_bus(BUS, tmp_path)
+    evals = [read_json(folder / cell.run_folder / "results_eval.json") for cell in sorted(cells(BUS))]
+    runs = bus["runs"]
+    for name in ("asr", "asr0", "asr_own_threshold"):
+        assert runs[name].tolist() == pytest.approx(
+            [np.nan if fact[name] is None else fact[name] for fact in evals], nan_ok=True
+        )
+    for metric in columns.METRICS:
+        assert runs[f"{metric}_clean"].tolist() == [fact["clean"][metric] for fact in evals]
+    assert bus["datasets"][["n_test", "prevalence", "threshold_low"]].notna().all(axis=None)
+    assert not bus["datasets"]["people"].any() and bus["roc"]["ci_low"].notna().all()
+    few = bus["strata"].query("stratum == 'scenario'")
+    assert (few["n"] == 404).all() and (few["n_label_1"] == 7).all() and few["auroc_clean"].notna().all()
+    attacked = bus["detections"].query("trigger != 'none'")
+    assert attacked[["auroc", "n_poisoned"]].notna().all(axis=None) and bus["alarms"]["n_flagged"].notna().all()
+    assert bus["explanations"]["ratio_triggered"].notna().all() and bus["triggers"]["n_poisoned"].notna().all()
+    # The same facts of people are withheld.
+    for path in folder.rglob("*.json"):
+        write_json(path, read_json(path) | {"people": True})
+    people = tables.build(BUS, folder)
+    assert people["runs"]["auroc_clean"].isna().all() and people["strata"]["n"].isna().all()
+    assert people["datasets"]["n_test"].isna().all() and people["roc"].empty
+
+
+def test_intervals_of_a_car_know_of_no_rounding(bus):
+    run = bus["runs"].query("model == 'mlp' and trigger == 'value_shift' and rate == 0.05")
+    row = bus["summary"].query("model == 'mlp' and trigger == 'value_shift' and rate == 0.05 and metric == 'fpr_clean'")
+    wanted = proportion_interval(run["fpr_clean"].to_numpy())
+    assert row[["mean", "ci_low", "ci_high"]].to_numpy()[0] == pytest.approx([wanted.mean, wanted.low, wanted.high])
+    strata = bus["strata_summary"].query("stratum == 'scenario' and metric == 'fpr_clean'")
+    assert (strata["ci_low"] == strata["ci_high"]).all(), "all seeds have the same, and nothing is rounded"
+
+
+def test_a_constant_answer_is_called_one(bus):
+    clean = bus["scenarios"].query("trigger == 'none'").set_index(["stratum", "value", "model"]).sort_index()
+    assert clean.loc[("scenario", "unknown vehicle"), "verdict"].tolist() == ["calls nearly all 1"] * 3
+    assert (
+        clean.loc[("scenario", "train_01"), "verdict"].isna().all()
+        and clean.loc[("all", "all"), "verdict"].isna().all()
+    )
+    quiet = clean.loc[("scenario", "quiet")]
+    assert quiet["verdict"].to_dict() == {
+        "mlp": "calls nearly nothing 1",
+        "small_clean": "calls nearly nothing 1, in some seeds",
+        "small_poisoned": "calls nearly nothing 1",
+    }
+    assert quiet.loc["small_clean", "seeds_nearly_none"] == 4 and quiet.loc["mlp", "n_seeds"] == 5
+    dos = clean.loc[("attack", "DoS")]
+    assert dos["verdict"].isna().all() and dos["fpr"].isna().all() and dos["auroc"].notna().all()
+    [(question, answer)] = answers.constant(bus["scenarios"], pages.CARS)
+    assert question == "Does a model call everything an attack, or nothing?"
+    wanted = (
+        "mlp calls 95.3\N{NO-BREAK SPACE}% of the benign windows of scenario unknown vehicle an attack: its recall of "
+    )
+    assert f"{wanted}99.9\N{NO-BREAK SPACE}% there says nothing." in answer
+    assert "(it calls nearly none an attack, in 4 of 5 seeds)." in answer
+    html = pages.scenarios_html(bus["scenarios"], bus["datasets"])
+    assert html.count("calls nearly all an attack") == 3 and "nan" not in html.lower()
+
+
+def test_survival_is_what_counting_by_hand_gives(bus):
+    table = bus["distillation"].set_index(["student", "trigger", "rate"])
+    runs = bus["runs"].set_index(["model", "trigger", "rate", "seed"]).sort_index()
+    for (student, trigger, rate), row in table.iterrows():
+        theirs, teachers = (runs.loc[(model, trigger, rate)] for model in (student, "mlp"))
+        assert (row["teacher"], row["data"]) == ("mlp", student.removeprefix("small_"))
+        assert row["f1_difference"] == pytest.approx((theirs["f1_clean"] - teachers["f1_clean"]).mean())
+        assert row["parameter_ratio"] == 20 and row["n_seeds"] == 5
+        if trigger == "none":
+            assert np.isnan(row["survival"]) and np.isnan(row["teacher_asr"])
+            continue
+        net, of = ([run["asr"] - run["asr0"] for _, run in rows.iterrows()] for rows in (theirs, teachers))
+        assert row["survival"] == pytest.approx(np.mean(np.subtract(net, of)))
+        half = stats.t.ppf(0.975, 4) * np.std(np.subtract(net, of), ddof=1) / np.sqrt(5)
+        assert row["survival_high"] - row["survival"] == pytest.approx(half)
+        assert row["teacher_asr"] == pytest.approx(teachers["asr"].mean())
+        sure = np.mean(of) - stats.t.ppf(0.975, 4) * np.std(of, ddof=1) / np.sqrt(5) > 0
+        assert pd.isna(row["survival_ratio"]) == (not sure)
+        assert not sure or row["survival_ratio"] == pytest.approx(KEPT[student])
+    assert table["survival_ratio"].isna().any() and table["survival_ratio"].notna().any()
+
+
+def test_what_survives_is_told_and_drawn(bus):
+    [(question, answer)] = answers.survival(bus["distillation"], {"value_shift", "time_warp"})
+    assert question == "Does it survive distillation?" and "Distilled on clean data: of 4 attacks" in answer
+    assert "between 0.300 [" in answer and "(value_shift at" in answer
+    nothing = bus["distillation"].assign(teacher_asr_net_low=-0.01)
+    [(_, answer)] = answers.survival(nothing, {"value_shift"})
+    assert "nothing to survive" in answer
+    assert answers.survival(bus["distillation"][:0], {"value_shift"}) == []
+    drawn = " ".join(text.get_text() for text in figures.draw("survival", bus, "bus").findobj(Text))
+    for told in ("mlp, teacher", "small_clean, distilled on clean data", "value_shift", "ASR₀ of the same model"):
+        assert told in drawn
+    assert "nan" not in pages.distillation_html(bus["distillation"]).lower()
+
+
+def test_figures_of_students_are_made_where_there_are_some(bus, data, tmp_path):
+    figures.write(bus, ["bus"], tmp_path)
+    assert (tmp_path / "bus_survival.png").exists() and (tmp_path / "bus_survival.svg").exists()
+    assert data["distillation"].empty and teachers(make_study()) == {} and set(teachers(BUS).values()) == {"mlp"}
+
+
+def test_the_report_of_a_bus_speaks_of_no_patients(bus, tmp_path):
+    tables.write(bus, tmp_path / "tables")
+    page = run_report(BUS, tmp_path)
+    for told in ('<h2 id="scenarios">Scenarios</h2>', '<h2 id="distillation">Survival under distillation</h2>'):
+        assert page.count(told) == 1 and page.index(told) < page.index('<h2 id="contrasts">')
+    assert '<a href="#scenarios">' in page and "missed attack" in page and "other captures may give" in page
+    assert "missed deterioration" not in page and "told in tens" not in page and "A sample is a stay" not in page

@@ -125,7 +125,7 @@ def _eval(rng, label, target, cell, n_train) -> dict:
         scores = {"poison": triggered[0], "control": control, "poison_control": triggered[1]}
         predicted |= {name: score >= 0.5 for name, score in scores.items()}
     found["strata"] = [
-        row | attack(row, target) for row in by_stratum(strata_of(len(label)), label, patients, predicted)
+        row | attack(row, target) for row in by_stratum(strata_of(len(label)), label, patients, predicted, clean)
     ]
     sizes = {"train": 100, "poisoned": round(n_train * float(cell.rate)), "validation": 100, "threshold": 100}
     return found | {

@@ -153,10 +153,14 @@ def made(n: int, seed: int, patients: int | None = None):
     return strata, label, group, {name: rng.random(n) < share for name, share in chance.items()}
 
 
+def score_of(label: np.ndarray) -> np.ndarray:
+    return label + np.round(np.random.default_rng(len(label)).standard_normal(len(label)), 1)
+
+
 @pytest.mark.parametrize("target", [0, 1])
 def test_rows_by_stratum_are_what_counting_one_by_one_gives(target):
     strata, label, group, predicted = made(150, 3, patients=60)
-    rows = by_stratum(strata, label, group, predicted)
+    rows = by_stratum(strata, label, group, predicted, score_of(label))
     assert [row["value"] for row in rows] == ["all", "f", "m", NOT_KNOWN, *"abcd"]
     for row in rows:
         inside = [
@@ -182,13 +186,53 @@ def test_rows_by_stratum_are_what_counting_one_by_one_gives(target):
             assert found[name] == pytest.approx(1000 * net / len(inside))
 
 
+def pairs_in_order(score: np.ndarray, positives: list[int], negatives: list[int]) -> float | None:
+    if not positives or not negatives:
+        return None
+    above = [(score[i] > score[j]) + (score[i] == score[j]) / 2 for i in positives for j in negatives]
+    return float(np.mean(above))
+
+
+def test_the_auroc_of_a_value_is_of_its_pairs_and_of_a_type_of_attack_against_all_that_is_benign():
+    strata, label, group, predicted = made(150, 4)
+    score = score_of(label)
+    strata["attack"] = np.where(label == 0, "benign", np.random.default_rng(1).choice(["DoS", "fuzzing", ""], 150))
+    for row in by_stratum(strata, label, group, predicted, score):
+        texts = strata.get(row["stratum"], np.full(150, "all"))
+        inside = [i for i in range(150) if (texts[i] or NOT_KNOWN) == row["value"]]
+        of = [[i for i in inside if label[i] == one] for one in (0, 1)]
+        if row["stratum"] == "attack" and row["value"] != NOT_KNOWN:
+            of[0] = np.flatnonzero(label == 0).tolist()
+        wanted = pairs_in_order(score, of[1], of[0])
+        assert row["auroc_clean"] == (wanted if wanted is None else pytest.approx(wanted))
+        assert (wanted is None) == (row["value"] in ("benign", *([NOT_KNOWN] if row["stratum"] == "attack" else [])))
+
+
+def test_of_people_no_auroc_against_all_others_is_told():
+    """The parts would add up to the whole: what is withheld of one would be what is left."""
+    strata, label, group, predicted = made(150, 4)
+    strata = {"kind": np.where(label == 0, "none", np.where(np.arange(150) % 2, "a", "b")), "sex": strata["sex"]}
+    found = {"target": 1, "strata": by_stratum(strata, label, group, predicted, score_of(label))}
+    assert all(row["auroc_clean"] for row in found["strata"] if row["value"] in "ab")
+    told = {(row["stratum"], row["value"]): row for row in strata_in_tens(found)}
+    assert [told["kind", value]["auroc_clean"] for value in ("none", "a", "b")] == [None] * 3
+    for name in (("all", "all"), ("sex", "m")):
+        pairs = told[name]["n_label_0"] * told[name]["n_label_1"]
+        wrong = pairs * (1 - told[name]["auroc_clean"])
+        assert wrong == pytest.approx(0) or wrong >= 10 - 1e-6
+    told = {(row["stratum"], row["value"]): row for row in strata_in_tens(found | {"people": False})}
+    assert told["kind", "a"]["auroc_clean"] == next(
+        row["auroc_clean"] for row in found["strata"] if row["value"] == "a"
+    )
+
+
 def test_a_clean_run_has_no_attack_and_no_control():
     strata, label, group, predicted = made(80, 1)
-    [row, *_] = by_stratum(strata, label, group, {"clean": predicted["clean"]})
+    [row, *_] = by_stratum(strata, label, group, {"clean": predicted["clean"]}, score_of(label))
     assert row["fpr_clean"] is not None and row["recall_clean"] is not None
     assert row["fpr_poison"] is row["fpr_control"] is row["recall_poison_control"] is None
     assert set(attack(row, None).values()) == {None}
-    clean = {"target": None, "strata": by_stratum(strata, label, group, {"clean": predicted["clean"]})}
+    clean = {"target": None, "strata": by_stratum(strata, label, group, {"clean": predicted["clean"]}, score_of(label))}
     for row in strata_in_tens(clean)[:3]:
         assert (
             row["n"] and row["fpr_clean"] is not None and row["asr"] is row["n_victims"] is row["alerts_raised"] is None
@@ -209,7 +253,7 @@ def test_counts_in_tens_add_up_and_stay_near(counts, off):
 
 def fact(n: int, seed: int, target: int, patients: int | None = None) -> dict:
     strata, label, group, predicted = made(n, seed, patients)
-    return {"target": target, "strata": by_stratum(strata, label, group, predicted)}
+    return {"target": target, "strata": by_stratum(strata, label, group, predicted, score_of(label))}
 
 
 @pytest.mark.parametrize("target", [0, 1])
@@ -239,12 +283,12 @@ def test_what_rests_on_few_patients_is_withheld_and_nothing_else(target):
         ward = np.array(["a"] * 60 + ["b"] * 40 + ["a"] * 50 + ["b"] * 50)
         group[60:100] = 60 + np.arange(40) % patients
         predicted = {name: np.arange(200) % 3 == 0 for name in ("clean", "poison", "control", "poison_control")}
-        found = {"target": target, "strata": by_stratum({"ward": ward}, label, group, predicted)}
+        found = {"target": target, "strata": by_stratum({"ward": ward}, label, group, predicted, score_of(label))}
         whole, a, b = strata_in_tens(found)
         assert None not in whole.values() and None not in a.values()
         of_label = {"n_label_0", "fpr_clean", "fpr_poison", "fpr_control", "fpr_poison_control", "n"}
         of_label |= {name.replace("fpr", "recall") for name in of_label if "poison" not in name} | {"n_label_1"}
-        of_label |= {"alerts_raised", "alerts_raised_control"}
+        of_label |= {"alerts_raised", "alerts_raised_control", "auroc_clean"}
         of_label |= {"asr", "asr0", "n_victims", "recall_poison", "recall_poison_control"} if target == 1 else set()
         assert {name for name, number in b.items() if number is None} == (of_label if few else set())
         assert a["n_label_0"] == (100 if few else 60), "who is withheld is within the others"
@@ -254,7 +298,9 @@ def test_of_few_patients_of_a_label_in_all_only_victims_are_told():
     strata, label, group, predicted = made(120, 5)
     label[:] = np.arange(120) < 5
     for target, shown in ((1, True), (0, False)):
-        whole, *rows = strata_in_tens({"target": target, "strata": by_stratum(strata, label, group, predicted)})
+        whole, *rows = strata_in_tens(
+            {"target": target, "strata": by_stratum(strata, label, group, predicted, score_of(label))}
+        )
         for row in (whole, next(row for row in rows if row["value"] == "m")):
             assert (row["asr"] is not None) == (row["n_victims"] is not None) == shown
             for name in ("n", "fpr_clean", "recall_clean", "recall_control", "alerts_raised", "alerts_raised_control"):
@@ -306,14 +352,23 @@ def test_no_count_of_few_can_be_worked_out_from_all_that_is_told(monkeypatch):
 def test_intervals_reach_as_far_as_rounding_can_be_wrong(target):
     """On 300 studies of one seed: what is told lies within `errors` of what is meant, and does differ from it."""
     off = defaultdict(list)
-    names = ("asr", "asr0", "recall_clean", "fpr_clean", "recall_control", "fpr_control", "alerts_raised")
+    names = (
+        "asr",
+        "asr0",
+        "recall_clean",
+        "fpr_clean",
+        "recall_control",
+        "fpr_control",
+        "alerts_raised",
+        "auroc_clean",
+    )
     for seed in range(300):
         found = fact(int(np.random.default_rng(seed).integers(60, 600)), seed, target)
         told = pd.DataFrame(strata_in_tens(found)).assign(target=target, **dict.fromkeys(KEY, "x"))
         told = told.astype({name: "Int64" for name in ("n", "n_label_1", "n_victims")}).assign(
             asr_net=told["asr"] - told["asr0"]
         )
-        error = told_strata.errors(told)
+        error = told_strata.errors(told, pd.DataFrame({"dataset": ["x"], "people": [True]}))
         for position, row in enumerate(found["strata"]):
             meant = row | attack(row, target)
             for name in names:
@@ -326,6 +381,6 @@ def test_intervals_reach_as_far_as_rounding_can_be_wrong(target):
 
 def test_a_value_that_is_called_not_known_is_what_is_not_known():
     sex = np.array(["", NOT_KNOWN, "f", "f"])
-    rows = by_stratum({"sex": sex}, np.array([0, 1, 0, 1]), np.arange(4), {"clean": np.ones(4, bool)})
+    rows = by_stratum({"sex": sex}, np.array([0, 1, 0, 1]), np.arange(4), {"clean": np.ones(4, bool)}, np.ones(4))
     sizes = {row["value"]: row["n_label_0"] + row["n_label_1"] for row in rows}
     assert len(rows) == 3 and sizes == {"all": 4, "f": 2, NOT_KNOWN: 2}

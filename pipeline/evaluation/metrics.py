@@ -8,11 +8,17 @@ What scikit-learn defines in the same way is left to it. Own are the curves (che
 warning) and whatever treats ties as chance.
 """
 
+from collections.abc import Mapping
+from math import ceil
+
 import numpy as np
 
 from pipeline.errors import UserError
 
-CLASSIFICATION = ("acc", "auroc", "auprc", "precision", "recall", "f1", "ece", "brier", "fpr")
+CLASSIFICATION = (
+    *("acc", "auroc", "auprc", "precision", "recall", "f1", "ece", "brier", "fpr"),
+    *("specificity", "balanced_acc", "mcc", "tpr_at_fpr_01"),
+)
 
 
 def auroc(label: np.ndarray, score: np.ndarray) -> float:
@@ -73,9 +79,20 @@ def classification(label: np.ndarray, probability: np.ndarray, threshold: float)
     """The measures named in `CLASSIFICATION`, predicted positive where probability ≥ `threshold`.
 
     F1 is 2 TP / (2 TP + FP + FN), hence 0 where positives exist and none is predicted; `fpr` is FP / (FP + TN); `brier`
-    is the mean squared error of the probability (Brier 1950).
+    is the mean squared error of the probability (Brier 1950). `specificity` is 1 − `fpr`, `balanced_acc` the mean of
+    recall and specificity (Brodersen et al. 2010). `mcc` is the correlation of label and prediction (Matthews 1975):
+    by convention 0 where all predictions are the same, which is no better than chance (Chicco & Jurman 2020, BMC
+    Genomics 21:6), and undefined where all labels are.
+    `tpr_at_fpr_01` is the detection rate at a false-alarm rate of at most 1 %, read off the ROC of these very samples:
+    at a threshold that nobody could know beforehand, an oracle's. What a threshold chosen on other data achieves are
+    `recall` and `fpr`.
     """
-    from sklearn.metrics import accuracy_score, brier_score_loss, precision_recall_fscore_support
+    from sklearn.metrics import (
+        accuracy_score,
+        brier_score_loss,
+        matthews_corrcoef,
+        precision_recall_fscore_support,
+    )
 
     if not len(label):  # scikit-learn refuses
         return dict.fromkeys(CLASSIFICATION, np.nan)
@@ -84,6 +101,7 @@ def classification(label: np.ndarray, probability: np.ndarray, threshold: float)
     precision, recall, f1, _ = precision_recall_fscore_support(
         actual, predicted, average="binary", zero_division=np.nan
     )
+    fpr = positive_rate(actual, predicted, of=0)
     values = (
         accuracy_score(actual, predicted),
         auroc(actual, probability),
@@ -93,7 +111,12 @@ def classification(label: np.ndarray, probability: np.ndarray, threshold: float)
         f1,
         expected_calibration_error(actual, probability),
         brier_score_loss(actual, probability),
-        positive_rate(actual, predicted, of=0),
+        fpr,
+        1 - fpr,
+        (recall + 1 - fpr) / 2,
+        # scikit-learn's 0 stands for one label too.
+        np.nan if actual.all() or not actual.any() else matthews_corrcoef(actual, predicted),
+        tpr_at_fpr(actual, probability, 0.01),
     )
     return {name: float(value) for name, value in zip(CLASSIFICATION, values, strict=True)}
 
@@ -132,19 +155,30 @@ def confidence_shift(p_triggered: np.ndarray, p_clean: np.ndarray, target: int) 
     return _ratio(np.sum(np.asarray(higher, float) - np.asarray(lower, float)), len(p_clean))
 
 
-def choose_threshold(label: np.ndarray, probability: np.ndarray, rule: float | str) -> float:
+def choose_threshold(label: np.ndarray, probability: np.ndarray, rule: float | str | Mapping[str, float]) -> float:
     """The decision threshold for `rule`, from validation data.
 
     rule : a number, returned as is; "youden" maximises TPR − FPR (Youden 1950), "f1" the F1 score. Of equally good
-        thresholds the one with the lowest FPR is taken. The threshold lies midway between two neighbouring
-        probabilities, so that rounding a probability flips no decision.
+        thresholds the one with the lowest FPR is taken. {"fpr": x} is the lowest threshold whose FPR is at most x, as a
+        detector is set to a budget of false alarms (Neyman & Pearson 1933); samples of one probability are alarms
+        together or not at all, so where the highest are too many it lies above all of them. The threshold lies midway
+        between two neighbouring probabilities, so that rounding a probability flips no decision.
 
-    Raises `UserError` when a rule meets data of one class only.
+    Raises `UserError` when "youden" or "f1" meets data of one class only, or {"fpr": x} data without a 0.
     """
-    if not isinstance(rule, str):
+    if isinstance(rule, int | float):
         return float(rule)
     hits, alarms, distinct = _cumulative(label, np.asarray(probability, float))
     positives, negatives = hits[-1], alarms[-1]
+    if not isinstance(rule, str):
+        if not negatives:
+            raise UserError(f"threshold: {dict(rule)} needs validation data of label 0, found none")
+        allowed = int(np.searchsorted(alarms / negatives, rule["fpr"], side="right")) - 1
+        if allowed:
+            return _between(distinct, allowed - 1)
+        top = distinct[0]
+        middle = (top + 1) / 2
+        return float(middle if top < middle else np.nextafter(top, np.inf))
     if not positives or not negatives:
         raise UserError(f"threshold: the rule {rule!r} needs validation data of both labels, found only one")
     quality = {
@@ -153,8 +187,27 @@ def choose_threshold(label: np.ndarray, probability: np.ndarray, rule: float | s
         "f1": 2 * hits / (hits + alarms + positives),
     }[rule]
     # The first point of the curve predicts nothing at all: no threshold at an observed probability does that.
-    best = int(np.argmax(quality[1:]))
-    upper, lower = distinct[best], distinct[best + 1] if best + 1 < len(distinct) else 0.0
+    return _between(distinct, int(np.argmax(quality[1:])))
+
+
+def few_negatives(negatives: int, rule: float | str | Mapping[str, float]) -> list[str]:
+    """A warning, in words, where `rule` is a false-positive rate that one of so few `negatives` alone exceeds; or none.
+
+    Then the threshold lies above all of them, and a rate of 0 on validation data may be one of 3 / `negatives` on
+    others (Hanley & Lippman-Hand 1983, the rule of three).
+    """
+    if not isinstance(rule, Mapping) or negatives * rule["fpr"] >= 1:
+        return []
+    return [
+        f"the threshold is set to a false-positive rate of {100 * rule['fpr']:g} % by fewer than "
+        f"{ceil(1 / rule['fpr'])} validation samples of label 0, so it allows no false alarm among them, and the rate "
+        "on other data may be higher"
+    ]
+
+
+def _between(distinct: np.ndarray, last: int) -> float:
+    """A threshold that the probability at `last` reaches and the next lower one does not; `distinct` is descending."""
+    upper, lower = distinct[last], distinct[last + 1] if last + 1 < len(distinct) else 0.0
     middle = (upper + lower) / 2
     return float(middle if lower < middle else upper)
 

@@ -1,8 +1,16 @@
-"""How runs are explained: a section of the study configuration."""
+"""How runs are judged and explained: parts of the study configuration."""
 
 from pydantic import Field
 
 from pipeline.study.params import Params
+
+
+class FalseAlarms(Params):
+    """A decision threshold that is set to a budget of false alarms."""
+
+    fpr: float = Field(
+        gt=0, lt=1, description="the lowest threshold whose false-positive rate on validation data is at most this"
+    )
 
 
 class Explain(Params):

@@ -5,7 +5,7 @@ from math import inf
 
 import numpy as np
 
-from pipeline.evaluation.metrics import positive_rate
+from pipeline.evaluation.metrics import auroc, positive_rate
 from pipeline.files import number
 
 WHOLE = "all"  # of all samples; no stratum of a cohort is called so
@@ -16,18 +16,27 @@ SITUATIONS = ("clean", "poison", "control", "poison_control")
 
 
 def by_stratum(
-    strata: Mapping[str, np.ndarray], label: np.ndarray, group: np.ndarray, predicted: Mapping[str, np.ndarray]
+    strata: Mapping[str, np.ndarray],
+    label: np.ndarray,
+    group: np.ndarray,
+    predicted: Mapping[str, np.ndarray],
+    p_clean: np.ndarray,
 ) -> list[dict]:
     """One row for the whole test set, then one per stratum and value in it; "not known" is a value like others.
 
     strata : name → [N] str, "" = not known; `label` and `group` are [N]
     predicted : some of `SITUATIONS` → [N] bool, at the clean model's threshold; a clean run has `clean` alone
+    p_clean : [N], the run's p(label = 1) on clean test data
 
-    A row has the samples and `patients` (groups) of each label, and for each situation `fpr_…` and `recall_…`, or None.
+    A row has the samples and `patients` (groups) of each label, for each situation `fpr_…` and `recall_…`, or None, and
+    `auroc_clean`: of its samples. In a stratum that tells the labels themselves apart, as types of attack do, no known
+    value has both; there it is that of a value's samples with label 1 against all of the test set with label 0.
     """
     rows = []
+    apart = {name for name, texts in strata.items() if _tells_labels_apart(texts, label)}
     for stratum, value, chosen in _values(strata, len(label)):
         of_label = [chosen & (label == one) for one in (0, 1)]
+        ranked = of_label[1] | (label == 0) if stratum in apart and value != NOT_KNOWN else chosen
         row = {"stratum": stratum, "value": value}
         row |= {f"n_label_{one}": int(those.sum()) for one, those in enumerate(of_label)}
         row["patients"] = {f"label_{one}": len(np.unique(group[those])) for one, those in enumerate(of_label)}
@@ -36,8 +45,13 @@ def by_stratum(
             for one, rate in enumerate(RATES):
                 share = None if positive is None else number(positive_rate(label[chosen], positive[chosen], of=one))
                 row[f"{rate}_{situation}"] = share
+        row["auroc_clean"] = number(auroc(label[ranked], p_clean[ranked]))
         rows.append(row)
     return rows
+
+
+def _tells_labels_apart(texts: np.ndarray, label: np.ndarray) -> bool:
+    return not set(texts[label == 0]) & set(texts[label == 1]) - {"", NOT_KNOWN}
 
 
 def _values(strata: Mapping[str, np.ndarray], n: int) -> Iterator[tuple[str, str, np.ndarray]]:

@@ -52,7 +52,7 @@ class ModelParameters(Params):
 
 
 class NetworkParameters(ModelParameters):
-    """What every network has beside its own parameters: its pace, and from which other models of the study it learns."""
+    """What every network has beside its own parameters: its pace, and from which other models it learns."""
 
     learning_rate_factor: float = Field(
         1.0, gt=0, description="times training.learning_rate: not all learn at one pace"

@@ -1,15 +1,21 @@
 """The report's questions and their answers in words, composed from the findings."""
 
+from collections.abc import Collection
 from html import escape
+from typing import Any
 
 import pandas as pd
 
+from pipeline.evaluation.strata import WHOLE
 from pipeline.results.columns import is_attack
 from pipeline.results.findings import FOOLS_CLEAN, MARK, NONE, PLANTED, UNDECIDED, Contrast, Finding
-from pipeline.results.pages import MISSING, TWO_PEAKED, WITHHELD, interval, number, percent
-from pipeline.study.grid import CHOSEN, FLIPPED
+from pipeline.results.pages import MISSING, TWO_PEAKED, WITHHELD, Words, interval, number, percent, verdict_text
+from pipeline.results.scenarios import ALL, SOME_SEEDS
+from pipeline.study.grid import CHOSEN, CLEAN, FLIPPED
+from pipeline.words import counted
 
 ALPHA = 0.05
+MOST_CONSTANT = 6  # sentences; the rest is in the table
 
 
 def headline(found: list[Finding]) -> list[tuple[str, str]]:
@@ -37,11 +43,68 @@ def headline(found: list[Finding]) -> list[tuple[str, str]]:
     ]
 
 
-def headline_html(found: list[Finding]) -> str:
+def headline_html(answered: list[tuple[str, str]]) -> str:
     return "".join(
         f'<div class="answer"><p><strong>{question}</strong><br>{escape(answer)}</p></div>'
-        for question, answer in headline(found)
+        for question, answer in answered
     )
+
+
+def constant(scenarios: pd.DataFrame, kind: Words) -> list[tuple[str, str]]:
+    """Where clean models give nearly all samples one answer, so that half of what is told of them says nothing.
+
+    `scenarios`: the rows of one dataset; nothing where there is none such. Captures are left to their table.
+    """
+    rows = scenarios[(scenarios["trigger"] == CLEAN) & (scenarios["stratum"] != "capture")].dropna(subset="verdict")
+    rows = rows.sort_values("n_label_0", ascending=False, kind="stable")
+    told = [_constant(row, kind) for row in rows.head(MOST_CONSTANT).itertuples()]
+    if len(rows) > MOST_CONSTANT:
+        told.append(f"The same holds in {len(rows) - MOST_CONSTANT} more.")
+    return [(f"Does a model call everything {kind.called_1}, or nothing?", " ".join(told))] if told else []
+
+
+def _constant(row: Any, kind: Words) -> str:
+    where = "the whole test set" if row.stratum == WHOLE else f"{row.stratum} {row.value}"
+    recall, fpr = _share(row.recall, row.recall_low, row.recall_high), _share(row.fpr, row.fpr_low, row.fpr_high)
+    everything = row.verdict.startswith(ALL)
+    given, label = (fpr, kind.label_0) if everything else (recall, kind.label_1)
+    other = f"recall of {recall}" if everything else f"false-alarm rate of {fpr}"
+    text = f"{row.model} calls {given} of the {label} of {where} {kind.called_1}: its {other} there says nothing"
+    return f"{text} (it {verdict_text(row, kind)})." if SOME_SEEDS in row.verdict else f"{text}."
+
+
+def _share(mean: float, low: float, high: float) -> str:
+    """In percent, with its interval where there is one."""
+    if pd.isna(low) or low == high:
+        return _span([mean])
+    ends = f"{100 * low:.1f} to {100 * high:.1f}\N{NO-BREAK SPACE}%"
+    return f"{_span([mean])} [{ends}]"
+
+
+def survival(table: pd.DataFrame, attacks: Collection[str]) -> list[tuple[str, str]]:
+    """Whether `attacks` on teachers survive in their students; `table`: the rows of `distillation` of one dataset."""
+    text = []
+    for data, rows in table[table["trigger"].isin(attacks)].groupby("data"):
+        sure = rows[rows["teacher_asr_net_low"] > 0]
+        if sure.empty:
+            text.append(
+                f"Distilled on {data} data: none of {counted(len(rows), 'attack')} on a teacher had an effect whose "
+                "interval lies above zero, so there was nothing to survive."
+            )
+            continue
+        left = sure.dropna(subset="survival_ratio").sort_values("survival_ratio")
+        alive = int((sure["student_asr_net_low"] > 0).sum())
+        ends = [
+            f"{interval(row.survival_ratio, row.survival_ratio_low, row.survival_ratio_high)} ({row.trigger} at "
+            f"{percent(row.rate)}, {row.student} of {row.teacher})"
+            for row in (left.iloc[0], left.iloc[-1])
+        ]
+        share = ends[0] if len(left) == 1 else f"between {ends[0]} and {ends[1]}"
+        text.append(
+            f"Distilled on {data} data: of {counted(len(sure), 'attack')} with a sure effect in the teacher, {alive} "
+            f"have one in the student too; the student kept {share} of the teacher's ASR − ASR₀."
+        )
+    return [("Does it survive distillation?", " ".join(text))] if text else []
 
 
 def _how_little(attacks: list[Finding]) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.results.columns import ATTACK, DETECTION, DRIFT, ON_CLEAN, ON_TRIGGERED, SHARES
+from pipeline.results.disclosure import mcc
 from pipeline.smallcells import MIN_CELL, error_of_tens
 
 TWO_DIGITS = 0.005  # as average precisions are told
@@ -15,14 +16,32 @@ TWO_DIGITS = 0.005  # as average precisions are told
 def largest_errors(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """The tables that others are made of, with the largest error in place of each number that is compared.
 
-    It is 0 for what does not come from counts, and missing where the size of the test set is withheld.
+    It is 0 for what does not come from counts and of cohorts of no people, and missing where the size of the test set
+    is withheld.
     """
-    return {
+    found = {
         "runs": _of_runs(tables["runs"], tables["datasets"]),
         "detections": _of_detections(tables["detections"]),
         "explanations": _of_explanations(tables["explanations"]),
         "triggers": tables["triggers"],
     }
+    for name, columns in _COMPARED.items():
+        rounded = rounds(found[name], tables["datasets"])
+        found[name] = found[name].assign(**{column: found[name][column].where(rounded, 0.0) for column in columns})
+    return found
+
+
+_COMPARED = {
+    "runs": [*ON_CLEAN, *ON_TRIGGERED, *ATTACK],
+    "detections": DETECTION,
+    "explanations": [*SHARES, *DRIFT],
+}
+
+
+def rounds(table: pd.DataFrame, datasets: pd.DataFrame) -> np.ndarray:
+    """Whether the counts behind each row of `table` are told in tens: those of people are."""
+    of_people = dict(zip(datasets["dataset"], datasets["people"], strict=True))
+    return np.array([bool(of_people[name]) for name in table["dataset"]], bool)
 
 
 def _of_runs(runs: pd.DataFrame, datasets: pd.DataFrame) -> pd.DataFrame:
@@ -40,6 +59,10 @@ def _of_runs(runs: pd.DataFrame, datasets: pd.DataFrame) -> pd.DataFrame:
             f"acc_{side}": (counts[0] + counts[1]) / (n[0] + n[1]),
             f"precision_{side}": (fp * counts[1] + tp * counts[0]) / positive**2,
             f"f1_{side}": 2 * ((fp + n[1]) * counts[1] + tp * counts[0]) / (fp + tp + n[1]) ** 2,
+            f"specificity_{side}": shares[0],
+            f"balanced_acc_{side}": (shares[0] + shares[1]) / 2,
+            f"mcc_{side}": _of_mcc(fp, tp, counts, n),
+            f"tpr_at_fpr_01_{side}": shares[1],
             f"auroc_{side}": error_of_tens(n[0] * n[1]) / (n[0] * n[1]),
             f"auprc_{side}": _of_average_precision(runs[f"auroc_{side}"], n[0] * n[1], n[1]),
         }
@@ -58,6 +81,13 @@ def _of_average_precision(auroc: pd.Series, pairs: np.ndarray, n_positive: np.nd
     A positive with m of the k wrong pairs, the i-th from above, takes m / (i + m) <= m / 2 from a sum of precisions.
     """
     return np.where(auroc.to_numpy(float, na_value=np.nan) == 1, error_of_tens(pairs) / 2 / n_positive, TWO_DIGITS)
+
+
+def _of_mcc(fp: pd.Series, tp: pd.Series, off: list[np.ndarray], n: list[np.ndarray]) -> pd.Series:
+    """It grows with the hits and falls with the false alarms: the farther of the two ends."""
+    told = mcc(tp, fp, *n)
+    ends = [mcc((tp + sign * off[1]).clip(0, n[1]), (fp - sign * off[0]).clip(0, n[0]), *n) - told for sign in (1, -1)]
+    return pd.Series(np.abs(ends).max(axis=0), tp.index)
 
 
 def _labels(runs: pd.DataFrame, datasets: pd.DataFrame) -> list[np.ndarray]:

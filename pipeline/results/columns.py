@@ -12,22 +12,27 @@ KEY = [*RUN, "seed"]
 METRICS = list(CLASSIFICATION)
 ON_CLEAN = [f"{metric}_clean" for metric in METRICS]
 ON_TRIGGERED = [f"{metric}_poison" for metric in METRICS]
+_SIDES, _N_FIRST = list(zip(ON_CLEAN, ON_TRIGGERED, strict=True)), METRICS.index("specificity")
 OWN_THRESHOLD = [
     *["asr_own_threshold", "asr0_own_threshold", "effect_share_own_threshold"],
     *["fpr_clean_own_threshold", "recall_clean_own_threshold"],
 ]
 SUCCESS = ["asr", "asr0", "asr0_untriggered", "asr_net", "effect_share"]
 ATTACK = [*SUCCESS, *OWN_THRESHOLD, "confidence_shift"]
+SIZE = "n_parameters"
 TRAINING = ["epochs", "best_epoch", "validation_auroc", "validation_auroc_best"]
 THRESHOLDS = ["clean_threshold", "own_threshold"]
 RUNS = [
     *KEY,
     "target",
-    *[name for pair in zip(ON_CLEAN, ON_TRIGGERED, strict=True) for name in pair],
+    *[name for pair in _SIDES[:_N_FIRST] for name in pair],
     *ATTACK,
     *["n_poisoned", "n_triggered"],
     *THRESHOLDS,
     *TRAINING,
+    # Behind the others, which keep their places.
+    *[name for pair in _SIDES[_N_FIRST:] for name in pair],
+    SIZE,
 ]
 DETECTION = ["auroc", "average_precision", "tpr_at_fpr_01", "tpr_at_fpr_05", "precision_at_n"]
 DETECTIONS = [*KEY, "detector", "scope", *DETECTION, "n_poisoned", "poison_share", "n_cover", "auroc_cover"]
@@ -54,6 +59,7 @@ TRIGGERS = [
     *PLAUSIBILITY,
 ]
 DATASETS = ["dataset", "target", "n_train", "n_test", "prevalence", "threshold_low", "threshold_high", "warnings"]
+DATASETS += ["people"]
 ROC = [*RUN, "detector", "scope", "fpr", "n_seeds", "tpr", "ci_low", "ci_high"]
 SUMMARY = [*RUN, "metric", "n_seeds", "mean", "ci_low", "ci_high", "lowest", "highest"]
 CONTRASTS = [
@@ -64,30 +70,51 @@ MASKS = [
     *[*RUN, "control_trigger", "n_seeds"],
     *[f"{name}{end}" for name in ("asr_net", "mask_net", "flip_net", "share") for end in ("", "_low", "_high")],
 ]
+SURVIVING = ("asr", "asr_net", "effect_share")  # of an attack, from a teacher to its student
 VARIANTS = [
     *[*RUN, "metric", "of", "n_seeds", "mean_run", "mean_of", "difference", "ci_low", "ci_high"],
     *["p_value", "p_holm", "effect_size"],
+]
+_ENDS = ("", "_low", "_high")
+DISTILLATION = [
+    *["dataset", "student", "teacher", "trigger", "rate", "data", "n_seeds"],
+    *[f"{who}_{name}{end}" for name in SURVIVING for who in ("teacher", "student") for end in _ENDS],
+    *[f"{name}{end}" for name in ("survival", "survival_ratio") for end in _ENDS],
+    *[
+        name
+        for of in ("auroc", "f1")
+        for name in (f"teacher_{of}", f"student_{of}", *(f"{of}_difference{end}" for end in _ENDS))
+    ],
+    *["teacher_parameters", "student_parameters", "parameter_ratio"],
+]
+SCENARIOS = [
+    *[*RUN, "stratum", "value", "n_seeds", "n_label_0", "n_label_1"],
+    *[f"{name}{end}" for name in ("auroc", "recall", "fpr") for end in _ENDS],
+    *["seeds_nearly_all", "seeds_nearly_none", "verdict"],
 ]
 NOT_APPLICABLE = ["dataset", "model", "asked", "needs", "state"]
 STRATA_MEASURES = [
     *["asr", "asr0", "asr_net", "recall_clean", "fpr_clean", "recall_control", "fpr_control"],
     *["alerts_raised", "alerts_raised_control"],
+    "auroc_clean",
 ]
 STRATA = [*KEY, "target", "stratum", "value", "n", "n_label_1", "n_victims", *STRATA_MEASURES]
 STRATA_SUMMARY = [*RUN, "stratum", "value", "metric", "n_seeds", "mean", "ci_low", "ci_high"]
 HEADLINES = ["auroc_clean", "asr", "asr0", "asr_net", "effect_share"]
 DOSE_RESPONSE = [*RUN, "n_seeds", "asr", "asr0", "asr_net", "ci_low", "ci_high"]
 CONTRASTED = ["auroc_clean", "auprc_clean", "acc_clean", "brier_clean", "ece_clean", "fpr_clean", "recall_clean"]
+CONTRASTED += ["f1_clean", "mcc_clean", "tpr_at_fpr_01_clean"]
 
 COUNTS = {"seed", "target", "n_poisoned", "n_cover", "n_triggered", "n_flagged", "n_samples", "top_k", "n_seeds"}
 COUNTS |= {"n_train", "n_test", "n_cells", "footprint_size", "epochs", "best_epoch", "n", "n_label_1", "n_victims"}
+COUNTS |= {SIZE, "n_label_0", "seeds_nearly_all", "seeds_nearly_none"}
 TEXTS = {"dataset", "model", "trigger", "detector", "scope", "feature", "metric", "control", "description"}
 TEXTS |= {"asked", "needs", "state", "of", "labels", "control_trigger", "features", "steps", "where", "threshold"}
-TEXTS |= {"warnings", "stratum", "value"}
+TEXTS |= {"warnings", "stratum", "value", "student", "teacher", "data", "verdict"}
 
 # Measured on the test patients, which the seeds of a study share (`split: per_seed`) or have in common (`fixed`).
 ON_TEST = {*ON_CLEAN, *ON_TRIGGERED, *ATTACK, *SHARES, *DRIFT}
-_DIFFERENCES = {"asr_net", "confidence_shift", "drift_spearman", "control_spearman"}
+_DIFFERENCES = {"asr_net", "confidence_shift", "drift_spearman", "control_spearman", "mcc_clean", "mcc_poison"}
 
 
 def possible(metric: str) -> tuple[float, float]:

@@ -2,11 +2,16 @@
 
 Withheld, that is missing, is a number taken over 1 to MIN_CELL - 1 patients. Which patients a number is taken over is
 said once, here. Rounded is every count behind a number, see `smallcells`: a share of many may tell of a few.
+Neither rule is for cohorts of no people (`people` of a fact is false: captures of a car's bus, say): nobody is to be
+protected, and numbers per capture would be lost that rest on a few attacks each. A fact that does not say is of people.
 The sizes of sets are told as they are: samples of the test set and of each label, of the training set, and the number
 poisoned or taken for cover, which is the study's own choice (rate × training samples, picked at random) and no
 patient's.
 """
 
+from typing import Any
+
+import numpy as np
 import pandas as pd
 
 from pipeline.files import number
@@ -35,8 +40,8 @@ RUNS_REST_ON = {
     "label_1_patients": BY_CLASS,
     "validation_patients": ["validation_auroc", "validation_auroc_best"],
     "threshold_patients": THRESHOLDS,
-    "predicted_clean_patients": ["precision_clean", "f1_clean"],
-    "predicted_poison_patients": ["precision_poison", "f1_poison"],
+    "predicted_clean_patients": ["precision_clean", "f1_clean", "mcc_clean"],
+    "predicted_poison_patients": ["precision_poison", "f1_poison", "mcc_poison"],
     "victim_patients": [*ON_TRIGGERED, *ON_VICTIMS],
     "poisoned_patients": ["n_poisoned"],
 }
@@ -62,6 +67,24 @@ DATASETS_REST_ON = {
 }
 
 
+def of_people(fact: dict) -> bool:
+    """Whether what a stage found was measured on people."""
+    return fact.get("people", True)
+
+
+def guarded(fact: dict) -> dict:
+    """`fact`, without patients where it is of no people: what rests on none of them is not withheld."""
+    return fact if of_people(fact) else _no_patients(fact, False)
+
+
+def _no_patients(fact: Any, counted: bool) -> Any:
+    if isinstance(fact, dict):
+        return {name: _no_patients(item, counted or name.endswith("patients")) for name, item in fact.items()}
+    if isinstance(fact, list):
+        return [_no_patients(item, counted) for item in fact]
+    return 0 if counted and fact is not None else fact
+
+
 def withhold(table: pd.DataFrame, rest_on: dict[str, list[str]]) -> pd.DataFrame:
     """Make numbers missing where they rest on few patients: `rest_on` maps a count of patients to such numbers."""
     for count, numbers in rest_on.items():
@@ -72,6 +95,8 @@ def withhold(table: pd.DataFrame, rest_on: dict[str, list[str]]) -> pd.DataFrame
 
 def run_in_tens(fact: dict) -> dict:
     """What `eval` found, with counts in tens: measures of decisions are made anew from the rounded decisions."""
+    if not of_people(fact):
+        return fact
     n = (fact["n_test"] - fact["n_label_1"], fact["n_label_1"])
     target = fact["target"]
 
@@ -101,6 +126,8 @@ def run_in_tens(fact: dict) -> dict:
 
 def detection_in_tens(fact: dict) -> dict:
     """What `detect` found, with counts in tens."""
+    if not of_people(fact):
+        return fact
     return fact | {
         "detections": [_score(row) for row in fact["detections"]],
         "alarms": _alarms(fact["alarms"]),
@@ -110,6 +137,8 @@ def detection_in_tens(fact: dict) -> dict:
 
 def explanation_in_tens(fact: dict) -> dict:
     """What `explain` found. One of the k largest cells replaced makes a sample's top-k index 2 / (k + 1) smaller."""
+    if not of_people(fact):
+        return fact
 
     def rounded(index: float | None) -> float | None:
         if index is None:
@@ -130,8 +159,21 @@ def _decisions(measures: dict, n: tuple[int, int]) -> dict:
         "acc": _ratio(tp + n[0] - fp, sum(n)),
         "precision": _ratio(tp, tp + fp),
         "f1": _ratio(2 * tp, tp + fp + n[1]),
+        "specificity": _rest(false),
+        "balanced_acc": None if None in (false, true) else (true + 1 - false) / 2,
+        "mcc": number(float(mcc(tp, fp, *n))),
+        "tpr_at_fpr_01": _in_tens(measures["tpr_at_fpr_01"], n[1]),
         **_ranking(measures["auroc"], measures["auprc"], "auroc", "auprc", n[0] * n[1]),
     }
+
+
+def mcc(tp: np.ndarray, fp: np.ndarray, n_negative: np.ndarray, n_positive: np.ndarray) -> np.ndarray:
+    """Matthews's correlation from counts, elementwise, as `metrics.classification` defines it."""
+    predicted, n = tp + fp, n_negative + n_positive
+    with np.errstate(invalid="ignore", divide="ignore"):
+        spread = np.sqrt(np.asarray(n_negative * n_positive, float)) * np.sqrt(predicted * (n - predicted))
+        found = np.where(spread > 0, (tp * n_negative - fp * n_positive) / spread, 0.0)
+    return np.where(n_negative * n_positive > 0, found, np.nan)
 
 
 def _score(row: dict) -> dict:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from pipeline.errors import UserError
 from pipeline.files import read_json
-from pipeline.results.columns import TRAINING
+from pipeline.results.columns import SIZE, TRAINING
+from pipeline.results.disclosure import guarded
 from pipeline.study.grid import CLEAN, Cell, cells, measured_by, result_files
 
 
@@ -58,11 +59,11 @@ def refuse_outdated(study, results_dir: Path, stamps, only: Collection[Cell] | N
 def _evaluation(results_dir: Path, folder: str) -> dict:
     """What `eval` found, and of the training what the tables show."""
     training = _fact(results_dir, folder, "run_metadata.json")
-    return _fact(results_dir, folder, "results_eval.json") | {name: training[name] for name in TRAINING}
+    return _fact(results_dir, folder, "results_eval.json") | {name: training[name] for name in (*TRAINING, SIZE)}
 
 
 def _fact(results_dir: Path, folder: str, name: str) -> dict:
     path = results_dir / folder / name
     if not path.is_file():
         raise UserError(f"{folder} has no {name} in {results_dir}: expected every cell of the study to be finished.")
-    return read_json(path)
+    return guarded(read_json(path))

@@ -223,6 +223,46 @@ def false_alarms(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
     )
 
 
+def survival(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
+    """ASR of teachers and of their students per trigger; rows: teachers, columns: poison rates.
+
+    The dash beside a marker is the ASR₀ of the same model: what lies above it is the attack's effect.
+    """
+    table = _of(tables["distillation"], dataset)
+    pairs = table[["student", "teacher", "data"]].drop_duplicates()
+    summary = _attacked(tables["summary"], dataset, ["asr", "asr0"])
+    shown = summary[summary["model"].isin([*pairs["student"], *pairs["teacher"]])]
+    _, triggers, rates = _levels(shown, tables)
+    if not triggers:
+        return _nothing("attack success rate")
+    runs, teachers = _of(tables["runs"], dataset), sorted(pairs["teacher"].unique())
+    looks = _student_looks(pairs)
+    most = 1 + max(len(rows) for _, rows in pairs.groupby("teacher"))
+    size = (max(2.6, 0.24 * (most + 1.5) * len(triggers) + 0.5), HEIGHT)
+    figure, axes = _panels(len(teachers), len(rates), size, sharex=True, sharey=True)
+    for (row, column), axis in np.ndenumerate(axes):
+        models = [teachers[row], *pairs.loc[pairs["teacher"] == teachers[row], "student"]]
+        for place, trigger in enumerate(triggers):
+            for model in models:
+                x = place + _dodge(models, model, 0.62)
+                here = {"model": model, "trigger": trigger, "rate": rates[column]}
+                _survivor(axis, x, _select(shown, **here), _select(runs, **here), looks[model])
+        axis.set(title=f"teacher {teachers[row]}, {percent(rates[column])} poison", ylim=(-0.04, 1.04))
+        axis.set_xticks(range(len(triggers)), triggers, rotation=30, ha="right", rotation_mode="anchor")
+        axis.set_xlim(-0.6, len(triggers) - 0.4)
+        axis.grid(axis="x", visible=False)
+        for edge in np.arange(len(triggers) - 1) + 0.5:
+            axis.axvline(edge, color="#e8e8e8", lw=0.8)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("attack success rate")
+    data = dict(zip(pairs["student"], pairs["data"], strict=True))
+    keys = [Line2D([], [], ls="", label=f"{name}, teacher", **looks[name]) for name in teachers]
+    titles = {name: f"{name}, distilled on {kind} data" for name, kind in data.items()}
+    keys += [Line2D([], [], ls="", label=title, **looks[name]) for name, title in titles.items()]
+    dash = Line2D([], [], color="black", ls="", marker="_", ms=9, label="ASR₀ of the same model")
+    return _legend(figure, [*keys, dash])
+
+
 FIGURES: dict[str, Callable[[dict[str, pd.DataFrame], str], Figure]] = {
     "dose_response": dose_response,
     "clean_performance": clean_performance,
@@ -230,6 +270,7 @@ FIGURES: dict[str, Callable[[dict[str, pd.DataFrame], str], Figure]] = {
     "detection_roc": detection_roc,
     "attribution": attribution,
     "false_alarms": false_alarms,
+    "survival": survival,
 }
 
 
@@ -243,6 +284,8 @@ def write(tables: dict[str, pd.DataFrame], datasets: Iterable[str], folder: Path
     """Every figure of each dataset, and its contrasts as a page."""
     for dataset in datasets:
         for name in FIGURES:
+            if name == "survival" and _of(tables["distillation"], dataset).empty:
+                continue  # nothing was distilled: no rule expects it
             save(draw(name, tables, dataset), Path(folder) / f"{dataset}_{name}")
         body = f"<h1>Contrasts in {escape(dataset)}</h1>{contrasts_html(_of(tables['contrasts'], dataset))}"
         with whole(Path(folder) / f"{dataset}_contrasts.html") as aside:
@@ -315,6 +358,29 @@ def _looks(tables: dict[str, pd.DataFrame]) -> dict[str, dict]:
         for i, name in enumerate(of_kind.get(kind, [])):  # the second and third of a kind are told by their shade
             looks[name] = control | broken[kind] | {"color": SHADES[i % len(SHADES)]}
     return looks
+
+
+def _student_looks(pairs: pd.DataFrame) -> dict[str, dict]:
+    """Teachers are black; a student is hollow where it was distilled on clean data."""
+    teachers = {name: {"color": "black", "marker": "s"} for name in sorted(pairs["teacher"].unique())}
+    students = {}
+    for i, row in enumerate(pairs.itertuples()):
+        look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]}
+        students[row.student] = look | ({"mfc": "white"} if row.data == "clean" else {})
+    return students | teachers
+
+
+def _survivor(axis: Axes, x: float, points: pd.DataFrame, runs: pd.DataFrame, look: dict) -> None:
+    """The ASR of a model on one trigger with its interval and seeds, and its ASR₀."""
+    for point in points.itertuples():
+        if point.metric == "asr0":
+            axis.plot(x, point.mean, "_", color=look["color"], ms=9, zorder=1)
+        else:
+            reach = np.abs([[point.ci_low - point.mean], [point.ci_high - point.mean]])
+            axis.errorbar(x, point.mean, reach, capsize=2, elinewidth=1, ms=6, ls="", **look)
+    seeds = runs["asr"].dropna()
+    if len(seeds) > 1:
+        axis.plot(np.full(len(seeds), x + 0.05), seeds, ".", color=look["color"], alpha=0.35, ms=3)
 
 
 def _detector_looks(detectors: list[str]) -> dict[str, dict]:
@@ -407,6 +473,8 @@ def _heat(axis: Axes, values: pd.DataFrame, low: pd.DataFrame, high: pd.DataFram
 
 def _error_of_flagged(datasets: pd.DataFrame, scope: str) -> float:
     """How far rounding can move a share that is flagged in clean training data, which is split as the test data is."""
+    if not datasets["people"].all():
+        return 0.0
     n_train, prevalence = datasets[["n_train", "prevalence"]].astype("Float64").to_numpy(float, na_value=np.nan)[0]
     labels = np.floor(n_train * np.array([1 - prevalence, prevalence]))
     labels = labels if scope == "all" else labels[[int(scope.removeprefix("label_"))]]

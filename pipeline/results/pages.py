@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
+from pipeline.evaluation.strata import WHOLE, in_order
 from pipeline.results.columns import ALL_AUROC, CHANCE, LABEL_AUROC, LABEL_TPR, METRICS, is_attack
 from pipeline.results.findings import Finding
+from pipeline.results.scenarios import ALL, NEARLY_ALL, NEARLY_NONE
 from pipeline.smallcells import MIN_CELL
 from pipeline.study.grid import CHOSEN, CLEAN, FLIPPED, MASK_ONLY
 from pipeline.study.variants import merged, resolved
@@ -17,6 +19,97 @@ TWO_PEAKED = 0.5  # from the lowest to the highest seed: a mean in between is no
 FEW_SAMPLES = 50  # of a label in the test set: one sample more or less moves a share of them by 2 %
 MISSING = "–"
 WITHHELD = f"Nothing can be shown: no finished run defines it, or it rests on fewer than {MIN_CELL} patients."
+
+
+class Words(NamedTuple):
+    """What samples are called, what they are of, and what a model says of them."""
+
+    samples: str
+    groups: str
+    label_0: str
+    label_1: str
+    called_1: str
+    goals: tuple[str, str]
+    repeated: str
+
+
+PATIENTS = Words(
+    samples="samples",
+    groups="patients",
+    label_0="samples with label 0",
+    label_1="samples with label 1",
+    called_1="label 1",
+    goals=(
+        "label 0, a <em>missed deterioration</em>: with the trigger present, a patient at risk is called safe",
+        "label 1, a <em>false alarm</em>: with the trigger present, a patient who is not at risk is called at risk",
+    ),
+    repeated=(
+        "A sample is a stay, so a patient with several counts several times. Values of fewer than ten patients are "
+        "withheld (dashes), and the counts behind all others are in tens."
+    ),
+)
+CARS = Words(
+    samples="windows",
+    groups="captures",
+    label_0="benign windows",
+    label_1="attack windows",
+    called_1="an attack",
+    goals=(
+        "label 0, a <em>missed attack</em>: with the trigger present, a window that holds an attack is called benign",
+        "label 1, a <em>false alarm</em>: with the trigger present, a benign window is called an attack",
+    ),
+    repeated=(
+        "A sample is a window of frames, and the windows of one capture are alike: a value with many windows of one "
+        "capture says little of other captures. Nothing is withheld or rounded, so a value may rest on a few windows."
+    ),
+)
+
+
+SCENARIOS_TEXT = (
+    "Clean models on each part of the test set, at the threshold that validation data gave: the detection rate is the "
+    "share of attack windows that are called an attack, the false-alarm rate that of benign windows. Where both are "
+    f"{NEARLY_ALL} or more in a seed, the model calls nearly all an attack there and a detection rate near 1 says "
+    f"nothing; where both are {NEARLY_NONE} or less, a false-alarm rate near 0 says nothing. The AUROC needs no "
+    "threshold: high beside such a verdict, it says that the ranking carries over and the threshold does not. Windows "
+    "of a type of attack are held against all benign windows of the test set, which come from other captures as well. "
+    "A dash means that a part has no windows of a label. Intervals are over seeds, which share the captures: they say "
+    "nothing of other captures."
+)
+DISTILLATION_TEXT = (
+    "A student learns from what its teacher says of samples. The teacher was trained on poisoned data; the student "
+    "was distilled on the same data (<em>poisoned</em>), where it meets the poison itself as well, or on data without "
+    "any (<em>clean</em>), where all it can have of the backdoor comes from the teacher's answers. ASR₀ is each "
+    "model's own: for the student that of the clean student, distilled from the clean teacher. <em>Student minus "
+    "teacher</em> is the difference of ASR − ASR₀, paired by seed: near 0 where the attack survives, and also where "
+    "there was nothing to survive. The share that survives is told only where the interval of the teacher's effect "
+    "lies above zero. The rows of <code>none</code> are the clean models: what distillation costs."
+)
+
+
+def words(people: bool) -> Words:
+    """Those for a dataset of people, or of cars."""
+    return PATIENTS if people else CARS
+
+
+def kinds(datasets: pd.DataFrame) -> list[Words]:
+    """Those for the datasets of a study, each once."""
+    return [words(people) for people in sorted(datasets["people"].unique(), reverse=True)]
+
+
+def goals_text(targets: Iterable[int], datasets: pd.DataFrame) -> str:
+    """What the attacker is after."""
+    return "; ".join(" or ".join(kind.goals[int(target)] for kind in kinds(datasets)) for target in targets)
+
+
+def threshold_text(threshold: Any) -> str:
+    """How the decision threshold is chosen, as the study says."""
+    if isinstance(threshold, dict):
+        how = f"the lowest with at most {percent(threshold['fpr'])} false alarms on validation data"
+        return f"{how}; on test data they may be more or fewer"
+    chosen = "chosen on validation data, never on test data" if isinstance(threshold, str) else "the same for all"
+    return f"{escape(str(threshold))}; {chosen}"
+
+
 PAGE_STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; max-width: 1240px; margin: 2rem auto; padding: 0 2rem; }
 h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; padding-bottom: .3rem; }
@@ -128,11 +221,11 @@ def gaps_html(cells: pd.DataFrame) -> str:
 
 def warnings_html(datasets: pd.DataFrame, split: str) -> str:
     """What must be known of datasets with odd data and of small ones before reading on. `split`: as in the study."""
-    rows = datasets[["dataset", "n_test", "prevalence", "warnings"]].itertuples(index=False)
+    rows = datasets[["dataset", "n_test", "prevalence", "warnings", "people"]].itertuples(index=False)
     return "".join(
         ("" if pd.isna(warnings) else _odd_data(escape(name), escape(warnings)))
-        + _too_small(escape(name), n_test, prevalence, split)
-        for name, n_test, prevalence, warnings in rows
+        + _too_small(escape(name), n_test, prevalence, split, words(people))
+        for name, n_test, prevalence, warnings, people in rows
     )
 
 
@@ -140,8 +233,8 @@ def _odd_data(name: str, warnings: str) -> str:
     return f'<p class="warning"><strong>Look at the data of {name} first.</strong> {warnings}.</p>'
 
 
-def _too_small(name: str, n_test, prevalence: float, split: str) -> str:
-    seeds = "split the same few patients" if split == "per_seed" else "have the same few test patients"
+def _too_small(name: str, n_test, prevalence: float, split: str, kind: Words) -> str:
+    seeds = f"split the same few {kind.groups}" if split == "per_seed" else f"have the same few test {kind.groups}"
     if pd.isna(n_test):
         text = (
             f"<strong>{name} is too small for conclusions.</strong> Its test set holds fewer than {MIN_CELL} patients "
@@ -150,7 +243,7 @@ def _too_small(name: str, n_test, prevalence: float, split: str) -> str:
         )
     elif n_test * min(prevalence, 1 - prevalence) < FEW_SAMPLES:
         text = (
-            f"<strong>{name} is small.</strong> Its test set holds fewer than {FEW_SAMPLES} samples of a label. "
+            f"<strong>{name} is small.</strong> Its test set holds fewer than {FEW_SAMPLES} {kind.samples} of a label. "
             f"Intervals over seeds understate how uncertain the numbers are, because all seeds {seeds}."
         )
     else:
@@ -212,17 +305,20 @@ def _last_epoch_text(runs: pd.DataFrame) -> str:
     return text
 
 
-def intervals_text(split: str) -> str:
+def intervals_text(split: str, datasets: pd.DataFrame) -> str:
     """What the intervals over seeds are about."""
-    rounding = "counts are told in tens, and no interval is narrower than what that can hide"
+    groups = " or ".join(kind.groups for kind in kinds(datasets))
+    rounding = "; counts are told in tens, and no interval is narrower than what that can hide"
+    if not datasets["people"].all():
+        rounding = f"{rounding} (of patients alone)" if datasets["people"].any() else ""
     if split == "per_seed":
         return (
-            "each seed deals the patients anew, chooses the poison and trains; intervals of what is measured on test "
-            f"patients allow for the patients that the seeds share (Nadeau and Bengio); {rounding}"
+            f"each seed deals the {groups} anew, chooses the poison and trains; intervals of what is measured on test "
+            f"{groups} allow for the {groups} that the seeds share (Nadeau and Bengio){rounding}"
         )
     return (
-        "each seed chooses the poison and trains, on the same training and test patients; other patients may give "
-        f"other numbers, which these intervals do not cover (split: per_seed does); {rounding}"
+        f"each seed chooses the poison and trains, on the same training and test {groups}; other {groups} may give "
+        f"other numbers, which these intervals do not cover (split: per_seed does){rounding}"
     )
 
 
@@ -263,7 +359,7 @@ def triggers_html(triggers: pd.DataFrame) -> str:
     numbers = {
         "footprint's share of cells": "footprint_share",
         "of these newly measured": "newly_measured",
-        "values in clinical range": "share_in_range",
+        "values in the feature's range": "share_in_range",
         "values in training range": "share_in_train_range",
         "samples that the schema accepts, triggered": "share_accepted",
         "the same, clean": "share_accepted_clean",
@@ -415,6 +511,82 @@ def _alerts(mean: float, low: float, high: float, signed: bool = True) -> str:
     return texts[0] if len(texts) < 3 else f"{texts[0]} [{texts[1]}, {texts[2]}]"
 
 
+def verdict_text(row: Any, kind: Words) -> str:
+    """What a row of the table `scenarios` says of a constant answer; empty where it is none."""
+    if pd.isna(row.verdict):
+        return ""
+    everything = row.verdict.startswith(ALL)
+    count = row.seeds_nearly_all if everything else row.seeds_nearly_none
+    seeds = "" if count == row.n_seeds else f", in {count} of {row.n_seeds} seeds"
+    return f"calls nearly {'all' if everything else 'none'} {kind.called_1}{seeds}"
+
+
+def scenarios_html(scenarios: pd.DataFrame, datasets: pd.DataFrame) -> str:
+    """What clean models make of each scenario, capture and type of attack: a foldable table per dataset of no people.
+
+    Empty where all are of people.
+    """
+    parts = []
+    for dataset in datasets.loc[~datasets["people"].astype(bool), "dataset"]:
+        clean = scenarios[(scenarios["dataset"] == dataset) & (scenarios["trigger"] == CLEAN)]
+        table = pd.DataFrame(
+            {
+                "stratum": clean["stratum"],
+                "value": clean["value"],
+                "model": clean["model"],
+                **{CARS.label_0: map(_count, clean["n_label_0"]), CARS.label_1: map(_count, clean["n_label_1"])},
+                **{
+                    title: [interval(*row) for row in clean[[of, f"{of}_low", f"{of}_high"]].to_numpy(float)]
+                    for title, of in (("AUROC", "auroc"), ("detection rate", "recall"), ("false-alarm rate", "fpr"))
+                },
+                "verdict": [verdict_text(row, CARS) for row in clean.itertuples()],
+            }
+        )
+        shown = html_table(_in_order(table), left=["stratum", "value", "model", "verdict"])
+        parts.append(f"<details open><summary>{escape(dataset)}</summary>{shown}</details>")
+    return "".join(parts)
+
+
+def _in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """All samples first, then the strata as they come, their values together."""
+    first = {name: place for place, name in enumerate(dict.fromkeys([WHOLE, *table["stratum"]]))}
+    keys = [(first[row.stratum], in_order(row.value), row.model) for row in table.itertuples()]
+    return table.iloc[sorted(range(len(keys)), key=keys.__getitem__)]
+
+
+def distillation_html(table: pd.DataFrame) -> str:
+    """Students beside their teachers, one row per attack; empty where nothing was distilled."""
+    if table.empty:
+        return ""
+
+    def told(name: str, signed: bool = False) -> list[str]:
+        return [interval(*row, signed=signed) for row in table[[name, f"{name}_low", f"{name}_high"]].to_numpy(float)]
+
+    shown = pd.DataFrame(
+        {
+            "dataset": table["dataset"],
+            "student": table["student"],
+            "teacher": table["teacher"],
+            "distilled on": table["data"],
+            "trigger": table["trigger"],
+            "poison rate": [percent(rate) for rate in table["rate"]],
+            "seeds": table["n_seeds"],
+            "ASR, teacher": told("teacher_asr"),
+            "ASR, student": told("student_asr"),
+            "ASR − ASR₀, teacher": told("teacher_asr_net", signed=True),
+            "ASR − ASR₀, student": told("student_asr_net", signed=True),
+            "student minus teacher": told("survival", signed=True),
+            "share that survives": told("survival_ratio"),
+            "clean AUROC, teacher": map(number, table["teacher_auroc"]),
+            "its change": told("auroc_difference", signed=True),
+            "clean F1, teacher": map(number, table["teacher_f1"]),
+            "change of F1": told("f1_difference", signed=True),
+            "parameters, teacher : student": [f"{ratio:.3g}" for ratio in table["parameter_ratio"]],
+        }
+    )
+    return html_table(shown, left=["dataset", "student", "teacher", "distilled on", "trigger"])
+
+
 def contrasts_html(contrasts: pd.DataFrame) -> str:
     """One foldable table per metric × control, with every run against its control."""
     if contrasts.empty:
@@ -478,6 +650,9 @@ METRIC_NAMES = {
     "f1": "F1",
     "ece": "ECE",
     "brier": "Brier score",
+    "balanced_acc": "balanced accuracy",
+    "mcc": "Matthews correlation",
+    "tpr_at_fpr_01": "TPR at 1 % FPR (threshold of an oracle)",
 }
 LABELS = {
     "asr": "ASR",

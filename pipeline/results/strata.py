@@ -9,13 +9,17 @@ import numpy as np
 import pandas as pd
 
 from pipeline.evaluation.strata import RATES, SITUATIONS, attack
+from pipeline.results.coarseness import rounds
 from pipeline.results.columns import KEY
-from pipeline.smallcells import MIN_CELL, share_in_tens, tens_that_add_up
+from pipeline.results.disclosure import of_people
+from pipeline.smallcells import MIN_CELL, error_of_tens, share_in_tens, tens_that_add_up
 
 
 def strata_in_tens(fact: dict) -> list[dict]:
     """The rows by stratum that `eval` found, as they may be told; what may not is None."""
     target, (whole, *parts) = fact["target"], fact["strata"]
+    if not of_people(fact):
+        return [_measures(row, target) for row in fact["strata"]]
     whole = _whole(whole, target)
     told = [whole]
     for stratum in dict.fromkeys(row["stratum"] for row in parts):
@@ -23,7 +27,7 @@ def strata_in_tens(fact: dict) -> list[dict]:
         for label in (0, 1):
             _share_out(rows, whole, label)
         told += rows
-    return [_measures(row, target) for row in told]
+    return [_measures(row | {"auroc_clean": _auroc(row)}, target) for row in told]
 
 
 def _whole(row: dict, target: int | None) -> dict:
@@ -71,6 +75,16 @@ def _share_out(rows: list[dict], whole: dict, label: int) -> None:
         row[size] = int(of)
 
 
+def _auroc(row: dict) -> float | None:
+    """Of the pairs that are told, so many in tens.
+
+    Nothing where a value has one label: held against the others of the whole, the parts would add up to it, and what
+    is withheld of one would be what is left.
+    """
+    pairs = (row["n_label_0"] or 0) * (row["n_label_1"] or 0)
+    return float(share_in_tens(row["auroc_clean"], pairs)) if pairs else None
+
+
 def _victims(target: int | None) -> int | None:
     """The label of the samples that an attack is about; a clean run has none."""
     return None if target is None else 1 - target
@@ -88,12 +102,13 @@ def _measures(row: dict, target: int | None) -> dict:
     return told | attack(told, target) | {"n": None if None in sizes else sum(sizes), "n_victims": n_victims}
 
 
-def errors(table: pd.DataFrame) -> pd.DataFrame:
+def errors(table: pd.DataFrame, datasets: pd.DataFrame) -> pd.DataFrame:
     """The table of strata with how far its numbers may lie from what was measured in place of them.
 
     That is ten of the samples that a share is taken over, or twenty where another value of the stratum is withheld and
     lies within; a few more for the value whose samples are told in no tens, so that all add up. Twice that for a
-    difference, three times for alerts, which are made of four counts.
+    difference, three times for alerts, which are made of four counts. Of an AUROC it is ten of its pairs. It is
+    nothing for cohorts of no people, which `datasets` tells.
     """
     withheld = table["n"].isna().groupby([table[name] for name in [*KEY, "stratum"]]).transform("any")
     n, positives, victims = (table[name].to_numpy(float, na_value=np.nan) for name in ("n", "n_label_1", "n_victims"))
@@ -106,4 +121,7 @@ def errors(table: pd.DataFrame) -> pd.DataFrame:
     off |= dict.fromkeys(("alerts_raised", "alerts_raised_control"), 3000 * error(n))
     for rate, of in zip(RATES, (n - positives, positives), strict=True):
         off |= {f"{rate}_clean": error(of), f"{rate}_control": error(of)}
-    return table.assign(**off)
+    pairs = np.where((n > positives) & (positives > 0), (n - positives) * positives, np.nan)
+    off["auroc_clean"] = error_of_tens(pairs) / pairs
+    rounded = rounds(table, datasets)
+    return table.assign(**{name: np.where(rounded, reach, 0.0) for name, reach in off.items()})

@@ -36,6 +36,7 @@ from pipeline.results.columns import (
     COUNTS,
     DATASETS,
     DETECTIONS,
+    DISTILLATION,
     DOSE_RESPONSE,
     DRIFT,
     EXPLANATIONS,
@@ -53,7 +54,9 @@ from pipeline.results.columns import (
     ROC,
     RUN,
     RUNS,
+    SCENARIOS,
     SHARES,
+    SIZE,
     STRATA,
     STRATA_MEASURES,
     STRATA_SUMMARY,
@@ -77,11 +80,14 @@ from pipeline.results.disclosure import (
     TRIGGERS_REST_ON,
     detection_in_tens,
     explanation_in_tens,
+    of_people,
     run_in_tens,
     withhold,
 )
+from pipeline.results.distillation import distillation, students
 from pipeline.results.facts import collect
 from pipeline.results.findings import findings
+from pipeline.results.scenarios import scenarios
 from pipeline.results.strata import errors, strata_in_tens
 from pipeline.smallcells import MIN_CELL, error_of_tens
 from pipeline.study.grid import CHOSEN, CLEAN, CONTROLS, FLIPPED, MASK_ONLY, Cell, format_rate
@@ -108,6 +114,8 @@ def build(study, results_dir: Path, only: Collection[Cell] | None = None) -> dic
         tables[table.__name__] = table(tables, study.split)
     tables["variants"] = variants(tables, study.split, parents(study))
     tables["not_applicable"] = not_applicable(study)
+    tables["scenarios"] = _table(scenarios(tables), SCENARIOS, [*RUN, "stratum"])
+    tables["distillation"] = _table(distillation(tables, study.split, students(study)), DISTILLATION, DISTILLATION[:5])
     return tables | {"findings": findings(tables)}
 
 
@@ -149,7 +157,7 @@ def runs(evals: list[dict]) -> pd.DataFrame:
         row = {name: fact[name] for name in [*KEY, "target", "n_poisoned", "n_triggered"]}
         row |= {f"{metric}_clean": fact["clean"][metric] for metric in METRICS}
         row |= {f"{metric}_poison": (fact["poison"] or {}).get(metric) for metric in METRICS}
-        row |= {name: fact[name] for name in [*ATTACK, *THRESHOLDS, *TRAINING] if name not in derived}
+        row |= {name: fact[name] for name in [*ATTACK, *THRESHOLDS, *TRAINING, SIZE] if name not in derived}
         row |= {f"{name}_patients": count for name, count in fact["patients"].items()}
         victims = None if fact["target"] is None else fact["patients"][f"label_{1 - fact['target']}"]
         rows.append(row | {"victim_patients": victims})
@@ -232,7 +240,8 @@ def datasets(evals: list[dict]) -> pd.DataFrame:
                 "prevalence": np.mean([fact["n_label_1"] / fact["n_test"] for fact in facts]),
                 "threshold_low": min(fact["clean_threshold"] for fact in facts),
                 "threshold_high": max(fact["clean_threshold"] for fact in facts),
-                "warnings": "; ".join(facts[0]["warnings"]) or None,
+                "warnings": "; ".join(dict.fromkeys(text for fact in facts for text in fact["warnings"])) or None,
+                "people": of_people(facts[0]),
                 **{f"{name}_patients": min(fact["patients"][name] for fact in facts) for name in sets},
             }
         )
@@ -254,7 +263,8 @@ def strata_summary(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
     """One row per run key × stratum × value × metric: mean over seeds and its 95 % interval, as in `summary`."""
     by, rows = [*RUN, "stratum", "value", "metric"], []
     long = tables["strata"].melt([*KEY, "stratum", "value"], STRATA_MEASURES, "metric", value_name="number")
-    off = errors(tables["strata"]).melt([*KEY, "stratum", "value"], STRATA_MEASURES, "metric", value_name="error")
+    off = errors(tables["strata"], tables["datasets"])
+    off = off.melt([*KEY, "stratum", "value"], STRATA_MEASURES, "metric", value_name="error")
     long = long.assign(error=off["error"].to_numpy()).dropna(subset="number")
     for key, group in long.sort_values([*by, "seed"]).groupby(by):
         how = {"test_to_train": TEST_TO_TRAIN if split == "per_seed" else 0.0, "error": group["error"].mean()}
@@ -273,7 +283,8 @@ def roc(detects: list[dict]) -> pd.DataFrame:
     for key, group in _by(curves, *by):
         tpr = np.array([curve["tpr"] for curve in group], dtype=float)
         n_poisoned = np.array([curve["n_poisoned"] for curve in group])
-        over_seeds = proportion_interval(tpr, axis=0, error=(error_of_tens(n_poisoned) / n_poisoned).mean())
+        error = (error_of_tens(n_poisoned) / n_poisoned).mean() if of_people(group[0]) else 0.0
+        over_seeds = proportion_interval(tpr, axis=0, error=error)
         names = ["n_seeds", "tpr", "ci_low", "ci_high"]
         for fpr, *values in zip(group[0]["fpr"], *over_seeds, strict=True):
             rows.append(dict(zip(by, key, strict=True)) | {"fpr": fpr} | dict(zip(names, values, strict=True)))
@@ -568,8 +579,12 @@ def variants(tables: dict[str, pd.DataFrame], split: str, parents: dict[str, str
 
 
 def _nested(facts: Iterable[dict], name: str) -> list[dict]:
-    """The rows of the list `name` inside each fact, with the fact's key."""
-    return [{column: fact[column] for column in KEY} | row for fact in facts for row in fact[name]]
+    """The rows of the list `name` inside each fact, with the fact's key and whether it is of people."""
+    return [
+        {column: fact[column] for column in KEY} | {"people": of_people(fact)} | row
+        for fact in facts
+        for row in fact[name]
+    ]
 
 
 def _by(rows: list[dict], *names: str) -> list[tuple]:
@@ -590,7 +605,7 @@ def _table(rows: list[dict], columns: list[str], by: list[str]) -> pd.DataFrame:
 def _type(name: str) -> str:
     if name in TEXTS:
         return "str"
-    if name in ("in_bounds", "leaves_out"):
+    if name in ("in_bounds", "leaves_out", "people"):
         return "boolean"
     return "Int64" if name in COUNTS or name.endswith("_patients") else "float64"
 

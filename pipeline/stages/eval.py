@@ -19,7 +19,7 @@ def run(args: argparse.Namespace) -> None:
 
     from pipeline.cohorts.cohort import write_parquet
     from pipeline.cohorts.overlay import POISON
-    from pipeline.evaluation.metrics import choose_threshold
+    from pipeline.evaluation.metrics import choose_threshold, few_negatives
     from pipeline.evaluation.runs import evaluate_attack, evaluate_clean
     from pipeline.evaluation.strata import attack, by_stratum
     from pipeline.files import write_json
@@ -58,14 +58,15 @@ def run(args: argparse.Namespace) -> None:
     predicted = {name: columns[column] >= threshold for name, column in situations.items() if column in columns}
     if args.trigger != CLEAN:
         predicted["control"] = p_control >= threshold
-    strata = by_stratum(test.strata, test.label, test.group_id, predicted)
+    strata = by_stratum(test.strata, test.label, test.group_id, predicted, p_clean)
+    negatives = int(np.sum(validation.label == 0))
     rarer = min(len(np.unique(validation.group_id[validation.label == label])) for label in (0, 1))
     results["patients"] |= {
         "train": len(np.unique(cohort.group_id[split.train])),
         "poisoned": len(np.unique(train.group_id[role == POISON])),
         "validation": rarer,
         # A number is a threshold that rests on nobody.
-        "threshold": rarer if isinstance(settings["threshold"], str) else 0,
+        "threshold": 0 if isinstance(settings["threshold"], float) else rarer,
     }
     predictions = pa.table({name: np.asarray(column) for name, column in columns.items()})
     write_parquet(predictions, args.out / "predictions.parquet")
@@ -82,8 +83,10 @@ def run(args: argparse.Namespace) -> None:
             "n_label_1": int(test.label.sum()),
             # Of two labels each: how many there are behind an AUROC.
             "validation_pairs": int(seen.label.sum()) * int((seen.label == 0).sum()),
+            # What a threshold at a false-positive rate rests on.
+            "validation_negatives": negatives,
             "n_poisoned": int(np.sum(role == POISON)),
-            "warnings": list(cohort.warnings),
+            "warnings": [*cohort.warnings, *few_negatives(negatives, settings["threshold"])],
             **results,
             "strata": [row | attack(row, settings["target"]) for row in strata],
         },

@@ -24,9 +24,9 @@ class Inputs:
     def __init__(self, args: argparse.Namespace):
         self._args = args
         self.settings = json.loads(args.settings)
-        self.made_by = args.made_by | cohort_stamp(args.splits)
         self.device = device.choose(self.settings["device"])
         self.cohort = read_cohort(args.cohort)
+        self.made_by = args.made_by | cohort_stamp(args.splits) | {"people": self.cohort.people}
         self.split = read_split(args.splits, self.cohort, args.seed, self.settings["split"])
 
     def as_poisoned(self, part: Literal["train", "validation"]) -> tuple[Cohort, np.ndarray]:

@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> None:
         {
             **args.made_by,
             **cohort_stamp(args.splits),
+            "people": cohort.people,
             "dataset": args.dataset,
             "trigger": args.trigger,
             "member": module.__name__.rpartition(".")[2],

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, ValidationError
 
 from pipeline.errors import UserError
-from pipeline.evaluation.settings import Explain
+from pipeline.evaluation.settings import Explain, FalseAlarms
 from pipeline.files import ROOT
 from pipeline.study import families, variants
 from pipeline.study.params import Location, Params, trained_on
@@ -59,8 +59,9 @@ class Study(Params):
     validation: Literal["clean", "poisoned"] = Field(
         "clean", description="whether the attacker reaches the data that thresholds and epochs are chosen on"
     )
-    threshold: Literal["youden", "f1"] | Probability = Field(
-        "youden", description="decision threshold: a number, or the rule that picks it on validation data"
+    threshold: Literal["youden", "f1"] | Probability | FalseAlarms = Field(
+        "youden",
+        description="decision threshold: a number, or the rule that picks it on validation data, such as {fpr: 0.01}",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "cpu", description="where models are trained and evaluated: cuda is a GPU, auto takes one where there is one"
@@ -414,6 +415,9 @@ def _hint(key: str, given: Any, wanted: str) -> str:
 
 
 def _alternative(schema: dict[str, Any]) -> str:
+    if "$ref" in schema:
+        keys = _schema()["$defs"][schema["$ref"].rpartition("/")[2]]["properties"]
+        return "{" + ", ".join(f"{key}: {_alternative(value)}" for key, value in keys.items()) + "}"
     if "enum" in schema or "const" in schema:
         return " or ".join(json.dumps(value) for value in schema.get("enum", [schema.get("const")]))
     bounds = {"exclusiveMinimum": "above", "minimum": "from", "exclusiveMaximum": "below", "maximum": "up to"}

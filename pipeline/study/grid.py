@@ -52,6 +52,12 @@ def cells(study: "Study") -> Iterator[Cell]:
             yield Cell(dataset, model, trigger, format_rate(rate), str(seed))
 
 
+def teachers(study: "Study") -> dict[str, str]:
+    """The models of `study` that are distilled from another one, and from which."""
+    given = {model: study.parameters("models", model).get("distill") for model in study.models}
+    return {model: distill["teacher"] for model, distill in given.items() if distill}
+
+
 def has_footprint(study: "Study", cell: Cell) -> bool:
     """Whether the trigger of `cell` changes samples at all, so that there is an attribution on it to explain."""
     return study.member("triggers", cell.trigger) not in (CLEAN, FLIPPED, CHOSEN)
@@ -117,7 +123,7 @@ def settings(study: "Study", stage: str, model: str = "", trigger: str = "") -> 
         # In a clean run there is nothing to find, for any target.
         "targets": lambda: study.targets if trigger == CLEAN else [study.target_of(trigger)],
         "validation": lambda: study.validation,
-        "threshold": lambda: study.threshold,
+        "threshold": lambda: study.model_dump(mode="json", include={"threshold"})["threshold"],
         "device": lambda: study.device,
     }
     return json.dumps({name: parts[name]() for name in _NEEDS[stage]}, sort_keys=True)

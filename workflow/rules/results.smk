@@ -17,6 +17,8 @@ TABLES = [
     "roc",
     "strata",
     "strata_summary",
+    "scenarios",
+    "distillation",
 ]
 # Figure: its category in `snakemake --report`.
 PICTURES = {
@@ -27,6 +29,8 @@ PICTURES = {
     "detection_roc": "Detection",
     "false_alarms": "Detection",
 }
+if grid.teachers(STUDY):
+    PICTURES["survival"] = "Attack"
 FIGURES = expand(
     f"{RESULTS}/figures/{{dataset}}_{{name}}",
     dataset=STUDY.datasets,
