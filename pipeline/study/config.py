@@ -153,7 +153,19 @@ def json_schema() -> dict[str, Any]:
 def _member_schema(member: ModuleType) -> dict[str, Any]:
     """The schema of its parameters, with what a model offers and a detector needs (`x-…`: nothing is checked by it)."""
     says = {"x-offers": getattr(member, "OFFERS", None), "x-needs": getattr(member, "NEEDS", None)}
-    return member.Parameters.model_json_schema() | {key: word for key, word in says.items() if word is not None}
+    schema = member.Parameters.model_json_schema()
+    return _inlined(schema, schema.pop("$defs", {})) | {key: word for key, word in says.items() if word is not None}
+
+
+def _inlined(schema: Any, named: Mapping[str, Any]) -> Any:
+    """`schema` with what it refers to, of `named`, in its place: a part of a larger schema has no $defs of its own."""
+    if isinstance(schema, list):
+        return [_inlined(part, named) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        schema = named[schema["$ref"].rpartition("/")[2]] | {key: part for key, part in schema.items() if key != "$ref"}
+    return {key: _inlined(part, named) for key, part in schema.items()}
 
 
 @cache
