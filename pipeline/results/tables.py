@@ -24,6 +24,7 @@ from pipeline.evaluation.statistics import (
 )
 from pipeline.evaluation.strata import in_order
 from pipeline.files import damaged, whole, write_json
+from pipeline.results import fusion
 from pipeline.results.coarseness import largest_errors
 from pipeline.results.columns import (
     ALARMS,
@@ -108,6 +109,7 @@ def build(study, results_dir: Path, only: Collection[Cell] | None = None) -> dic
         tables[table.__name__] = table(tables, study.split)
     tables["variants"] = variants(tables, study.split, parents(study))
     tables["not_applicable"] = not_applicable(study)
+    tables["fusion"] = fusion.table(study, facts.evals)
     return tables | {"findings": findings(tables)}
 
 
