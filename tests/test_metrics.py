@@ -268,7 +268,7 @@ def test_the_false_alarm_rate_on_fresh_data_is_near_the_one_asked_for():
     """500 detectors set on 1,000 benign windows: the mean rate on fresh ones, and how far single ones lie off.
 
     The k-th highest of n leaves k / (n + 1) above it in expectation; with k − 1 = 10 alarms allowed and the threshold
-    midway to the eleventh, that is between 10 / 1001 and 11 / 1001. One detector's rate is spread as Beta(k, n + 1 − k).
+    midway to the eleventh, that is between 10 / 1001 and 11 / 1001. One rate is spread as Beta(k, n + 1 − k).
     """
     rng, achieved = np.random.default_rng(5), []
     for _ in range(500):

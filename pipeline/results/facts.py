@@ -59,7 +59,8 @@ def refuse_outdated(study, results_dir: Path, stamps, only: Collection[Cell] | N
 def _evaluation(results_dir: Path, folder: str) -> dict:
     """What `eval` found, and of the training what the tables show."""
     training = _fact(results_dir, folder, "run_metadata.json")
-    return _fact(results_dir, folder, "results_eval.json") | {name: training[name] for name in (*TRAINING, SIZE)}
+    told = {name: training[name] for name in (*TRAINING, SIZE)} | {"model_facts": training["model_facts"]}
+    return _fact(results_dir, folder, "results_eval.json") | told
 
 
 def _fact(results_dir: Path, folder: str, name: str) -> dict:

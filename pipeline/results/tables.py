@@ -24,6 +24,7 @@ from pipeline.evaluation.statistics import (
 )
 from pipeline.evaluation.strata import in_order
 from pipeline.files import damaged, whole, write_json
+from pipeline.results import fusion
 from pipeline.results.coarseness import largest_errors
 from pipeline.results.columns import (
     ALARMS,
@@ -116,6 +117,7 @@ def build(study, results_dir: Path, only: Collection[Cell] | None = None) -> dic
     tables["not_applicable"] = not_applicable(study)
     tables["scenarios"] = _table(scenarios(tables), SCENARIOS, [*RUN, "stratum"])
     tables["distillation"] = _table(distillation(tables, study.split, students(study)), DISTILLATION, DISTILLATION[:5])
+    tables["fusion"] = fusion.table(study, facts.evals)
     return tables | {"findings": findings(tables)}
 
 

@@ -13,6 +13,7 @@ TABLES = [
     "masks",
     "variants",
     "not_applicable",
+    "fusion",
     "findings",
     "roc",
     "strata",
