@@ -12,6 +12,7 @@ from pipeline.cohorts.splits import ROLES
 from pipeline.evaluation.statistics import mean_interval, proportion_interval
 from pipeline.files import number
 from pipeline.results.columns import RUN
+from pipeline.results.disclosure import of_people
 from pipeline.results.pages import MISSING, html_table, interval, percent
 from pipeline.results.pages import number as shown
 from pipeline.smallcells import MIN_CELL, error_of_tens, share_in_tens
@@ -36,12 +37,13 @@ def table(study, evals: list[dict]) -> pd.DataFrame:
     Means over seeds of the AUROC with 95 % intervals, and paired by seed the differences to `better_member`, the one of
     the higher mean, and to the best constant α. A member is picked and compared on the same samples, so the difference
     is a little too small. `alpha` is the mean weight of the first member. AUROCs are shares of pairs in tens, and
-    missing where they rest on fewer than ten patients.
+    missing where they rest on fewer than ten patients; of cars they are exact.
     """
     fused = [fact for fact in evals if study.member("models", fact["model"]) == MEMBER]
     by_run: dict[tuple, list[dict]] = {}
     for fact in sorted(fused, key=lambda fact: [fact[name] for name in (*RUN, "seed")]):
-        by_run.setdefault(tuple(fact[name] for name in RUN), []).append(fact["model_facts"])
+        told = fact["model_facts"] | {"people": of_people(fact)}
+        by_run.setdefault(tuple(fact[name] for name in RUN), []).append(told)
     shared = _HALF if study.split == "per_seed" else 0.0
     rows = [dict(zip(RUN, key, strict=True)) | row for key, facts in by_run.items() for row in _rows(facts, shared)]
     found = pd.DataFrame([[row.get(name) for name in COLUMNS] for row in rows], columns=COLUMNS, dtype=object)
@@ -58,7 +60,7 @@ def _rows(facts: list[dict], shared: float) -> list[dict]:
     }
     better = max(members, key=members.get) if members else None
     pairs = np.array([fact["pairs"] for fact in facts], float)
-    error = float((error_of_tens(pairs) / pairs).mean())
+    error = float((error_of_tens(pairs) / pairs).mean()) if facts[0]["people"] else 0.0
     rows = []
     for (kind, name), aurocs in values.items():
         over = proportion_interval(aurocs, test_to_train=shared, error=error)
@@ -79,16 +81,22 @@ def _empty(values: np.ndarray) -> bool:
 
 
 def _auroc(fact: dict, kind: str, name: str) -> float | None:
-    if min(fact["groups"].values()) < MIN_CELL:
+    if _withheld(fact):
         return None
     exact = fact["auroc"] if kind == MODEL else fact[f"{kind}s"][name]
+    if not fact["people"]:
+        return exact
     return number(float(share_in_tens(exact, fact["pairs"])))
+
+
+def _withheld(fact: dict) -> bool:
+    return fact["people"] and min(fact["groups"].values()) < MIN_CELL
 
 
 def _alpha(facts: list[dict], kind: str, name: str) -> float | None:
     """The mean weight over seeds, to two digits: it was chosen by how a few samples rank."""
     key = {"constant": "constant", "dqn": "dqn_mean"}.get(name if kind == RULE else "")
-    told = [fact["alpha"][key] for fact in facts if key and min(fact["groups"].values()) >= MIN_CELL]
+    told = [fact["alpha"][key] for fact in facts if key and not _withheld(fact)]
     return float(f"{np.mean(told):.2g}") if told else None
 
 
