@@ -259,13 +259,10 @@ def test_a_missing_byte_is_not_carried_from_another_frame(tmp_path):
     cohort, _ = load(tmp_path, files=["dos-1.csv"], window=2, stride=2, rarest=0)
     assert all(feature.fill == "none" for feature in cohort.features)
     np.testing.assert_array_equal(cohort.values[0, 1, 1:10], [9, *[np.nan] * 7, 1])
-    encoded = Preprocessor(cohort.features, "none").fit(cohort.values)(torch.from_numpy(cohort.values))
-    columns = [number for number, at in enumerate(encoder_features(cohort.features)) if at in range(2, 9)]
-    assert (encoded[0, 1, columns] == 0).all() and (encoded[0, 0, columns] != 99).all()
-
-
-def encoder_features(features) -> list[int]:
-    return Preprocessor(features).source.tolist()
+    preprocessor = Preprocessor(cohort.features, "none").fit(cohort.values)
+    encoded = preprocessor(torch.from_numpy(cohort.values))
+    missing = (preprocessor.source >= 2) & (preprocessor.source <= 8)
+    assert (encoded[0, 1, missing] == 0).all() and not preprocessor.carried.any()
 
 
 def test_fill_none_is_the_average_at_once_and_fill_last_as_ever():
@@ -635,6 +632,30 @@ def test_attacks_are_what_they_are_called():
     replayed = np.flatnonzero(injected["replay"])
     assert all((int(capture.id[row]), capture.payload[row].tobytes()) in regular for row in replayed)
     assert 1 < len(set(capture.id[replayed].tolist())) <= 4
+
+
+def test_spoofing_is_harder_than_a_flood_for_trees_on_plain_window_statistics(can_dev):
+    import lightgbm
+    from sklearn.metrics import roc_auc_score
+
+    from pipeline.cohorts.summaries import Summaries
+
+    split = splits.split_of(can_dev, splits.folds_of(can_dev), None)
+    n_ids = len(can_dev.features[0].categories)
+    ids = can_dev.values[:, :, 0].astype(int)
+    counts = np.stack([np.bincount(window, minlength=n_ids) for window in ids])
+    summaries = Summaries(can_dev.features, can_dev.n_steps).fit(can_dev.values[split.train])
+    x = np.concatenate([summaries(can_dev.values), counts], axis=1)
+    trees = lightgbm.LGBMClassifier(n_estimators=100, num_threads=1, deterministic=True, verbosity=-1)
+    risk = trees.fit(x[split.train], can_dev.label[split.train]).predict_proba(x[split.test])[:, 1]
+    attack = can_dev.strata["attack"][split.test]
+    auroc = {}
+    for one in ("dos", "fuzzing", "replay", "spoofing"):
+        those = np.isin(attack, [one, "benign"])
+        auroc[one] = roc_auc_score(attack[those] == one, risk[those])
+    assert min(auroc["dos"], auroc["fuzzing"]) > 0.999
+    assert 0.99 < auroc["replay"] < 1
+    assert 0.94 < auroc["spoofing"] < 0.99
 
 
 # Real captures, where they are at hand.

@@ -62,7 +62,7 @@ CONCERNS = {
         results/disclosure results/facts results/findings results/strata results/tables study/variants""",
     "figures report": "results/figures results/pages",
     # What one stage is made of.
-    "sample_dev": "stages/sample_dev cohorts/intake cohorts/strata cohorts/sources/__init__",
+    "sample_dev": "stages/sample_dev cohorts/intake cohorts/sources/__init__",
     "poison": "stages/poison evaluation/plausibility training/poisoning",
     "train": "stages/train training/fitting training/loop training/metadata",
     "eval": "stages/eval evaluation/runs",
@@ -82,8 +82,12 @@ FAMILIES = {
 # What concerns these where they are given one of several members, for these import it.
 OF_MEMBERS = {
     "triggers/rare_value": "triggers/rare_value triggers/hybrid triggers/mask_only",
+    "cohorts/strata": """cohorts/sources/events cohorts/sources/meds cohorts/sources/mimiciv
+        cohorts/sources/physionet2012 cohorts/sources/synthetic cohorts/sources/table""",
     "cohorts/icu_cohort": "cohorts/sources/meds cohorts/sources/mimiciv",
-    "cohorts/original": """cohorts/sources/events cohorts/sources/meds cohorts/sources/mimiciv
+    "cohorts/can_capture": "cohorts/sources/can cohorts/sources/can_synthetic",
+    "cohorts/can_windows": "cohorts/sources/can cohorts/sources/can_synthetic",
+    "cohorts/original": """cohorts/sources/can cohorts/sources/events cohorts/sources/meds cohorts/sources/mimiciv
         cohorts/sources/physionet2012""",
     "cohorts/timeline": """cohorts/sources/events cohorts/sources/meds cohorts/sources/mimiciv
         cohorts/sources/physionet2012""",

@@ -303,7 +303,15 @@ def _payloads(texts, rows: _Rows) -> tuple[np.ndarray, np.ndarray]:
     return (length // 2).astype(np.uint8), payload
 
 
-def _capture(name, seconds, ids, dlc, payload, attack, rows: _Rows) -> Capture:
+def _capture(
+    name: str,
+    seconds: np.ndarray,
+    ids: np.ndarray,
+    dlc: np.ndarray,
+    payload: np.ndarray,
+    attack: np.ndarray,
+    rows: _Rows,
+) -> Capture:
     """The frames in the order of time: injected ones were written a little too early or too late.
 
     Left as they stand, the steps back in time would give an attack away that nobody on the bus could see so.

@@ -5,13 +5,16 @@ published one.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.cohorts.cohort import Cohort
 from pipeline.errors import UserError
 from pipeline.seeding import generator
 from pipeline.smallcells import shown
+
+if TYPE_CHECKING:  # tables read ROLES here, and no cohorts
+    from pipeline.cohorts.cohort import Cohort
 
 # Twentieths of the samples: 70 / 15 / 15 %.
 ROLES = {"train": 14, "validation": 3, "test": 3}
@@ -31,7 +34,7 @@ class Split:
     test: np.ndarray
 
 
-def kinds_of(cohort: Cohort) -> np.ndarray:
+def kinds_of(cohort: "Cohort") -> np.ndarray:
     """[N] int64: the kind of each positive sample, from 0, and −1 for a negative one.
 
     Kinds are the values of the stratum `KIND`; without it all positives are of one.
@@ -43,7 +46,7 @@ def kinds_of(cohort: Cohort) -> np.ndarray:
     return kind
 
 
-def folds_of(cohort: Cohort) -> np.ndarray:
+def folds_of(cohort: "Cohort") -> np.ndarray:
     """[N] the folds of a cohort (`assign_folds`), and `PUBLISHED` for the samples of a published test set."""
     fold = np.full(len(cohort), PUBLISHED)
     dealt = np.ones(len(cohort), bool) if cohort.part is None else cohort.part == "train"
@@ -51,14 +54,14 @@ def folds_of(cohort: Cohort) -> np.ndarray:
     return fold
 
 
-def in_file(cohort: Cohort, fold: np.ndarray) -> dict:
+def in_file(cohort: "Cohort", fold: np.ndarray) -> dict:
     """What a file of folds says: the roles in twentieths, sample_ids per fold, and those of a published test set."""
     roles = ROLES if cohort.part is None else ROLES_BESIDE_PUBLISHED
     said = {"roles": roles, "folds": [cohort.sample_id[fold == number].tolist() for number in range(N_FOLDS)]}
     return said if cohort.part is None else {**said, "test": cohort.sample_id[fold == PUBLISHED].tolist()}
 
 
-def split_of(cohort: Cohort, fold: np.ndarray, seed: int | None) -> Split:
+def split_of(cohort: "Cohort", fold: np.ndarray, seed: int | None) -> Split:
     """The split of `cohort` whose folds are `fold`: as `deal` makes it, by kind."""
     return deal(fold, cohort.label, seed, cohort.name, kinds_of(cohort))
 
@@ -172,7 +175,7 @@ def _covering(holds: np.ndarray, quota: dict[str, int]) -> dict[str, list[int]]:
     return taken
 
 
-def without_kinds(cohort: Cohort, split: Split) -> list[str]:
+def without_kinds(cohort: "Cohort", split: Split) -> list[str]:
     """What training or validation has no positive sample of, of the kinds that the cohort has, in words."""
     if KIND not in cohort.strata:
         return []
@@ -205,7 +208,7 @@ def _shares(n: int, quota: dict[str, int]) -> dict[str, int]:
     return shares
 
 
-def chosen_of(cohort: Cohort, n_samples: int) -> np.ndarray:
+def chosen_of(cohort: "Cohort", n_samples: int) -> np.ndarray:
     """Ascending positions of `n_samples` samples of `cohort` or slightly more, as `choose_samples`.
 
     Its parts and kinds of positives stay in proportion, at least as many groups of a kind as there are roles. The
