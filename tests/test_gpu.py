@@ -22,7 +22,8 @@ from pipeline.training.settings import Training
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU on this machine")
 
-NETWORKS = [name for name in families.names("models") if hasattr(families.load("models", name), "Network")]
+MODULES = {name: families.load("models", name) for name in families.names("models")}
+NETWORKS = [name for name, module in MODULES.items() if hasattr(module, "Network") and not hasattr(module, "READS")]
 COHORT = make_cohort(1000, steps=6)
 TRAIN, VALIDATION, TEST = (COHORT.subset(np.arange(*ends)) for ends in ((600,), (600, 800), (800, 1000)))
 

@@ -1,6 +1,7 @@
 """The training loop: tensors in memory, checkpoints on the way, resumable to the bit."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,40 @@ SAVE_EVERY = 0.5
 """Seconds of training after which the next epoch's end is saved: about what a kill can cost."""
 
 
+KEPT = 1 << 29
+"""Bytes of preprocessed samples that are kept. What would be more is made anew for each batch: 20,000 windows of 100
+CAN frames of 55 ids, one-hot with their mask, are 1 GB.
+"""
+
+
+class MadeAnew:
+    """Stands for the preprocessed samples, of which it makes those that are asked for: bit for bit the same."""
+
+    def __init__(self, classifier: Classifier, x: np.ndarray):
+        self._preprocessor = classifier.preprocessor
+        self._x = torch.from_numpy(np.ascontiguousarray(x, np.float32)).to(classifier.device)
+
+    @torch.no_grad()
+    def index_select(self, dim: int, index: Tensor) -> Tensor:
+        return self._preprocessor(self._x.index_select(dim, index))
+
+    @torch.no_grad()
+    def split(self, size: int) -> Iterator[Tensor]:
+        return (self._preprocessor(part) for part in self._x.split(size))
+
+
 @dataclass(frozen=True)
 class Samples:
-    """Preprocessed samples [N, T, planes · C] and their label [N] float, on the classifier's device."""
+    """Preprocessed samples [N, …] and their label [N] float, on the classifier's device."""
 
-    x: Tensor
+    x: Tensor | MadeAnew
     label: Tensor
 
     @classmethod
     def of(cls, classifier: Classifier, x: np.ndarray, label: np.ndarray) -> "Samples":
-        return cls(classifier.encode(x), torch.from_numpy(label.astype(np.float32)).to(classifier.device))
+        size = len(x) * classifier.encode(x[:1]).nbytes
+        encoded = classifier.encode(x) if size <= KEPT else MadeAnew(classifier, x)
+        return cls(encoded, torch.from_numpy(label.astype(np.float32)).to(classifier.device))
 
 
 def fit(
