@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT
 from test_config import DEFAULT
@@ -244,7 +245,10 @@ def test_parents_are_found_in_parameters_inside_parameters(nested):
         study(model_params=inside | {"council": {"members": ["student"]}})
 
 
-SETTINGS = {"models": MODELS, "triggers": ["rare_value"], "seeds": [1], "model_params": PARAMS}
+# Beside them a network with a teacher, taught on clean data.
+TAUGHT = {"taught": {"of": "mlp", "hidden": [8], "distill": {"teacher": "mlp", "data": "clean"}}}
+TRAINED = [*MODELS, *TAUGHT]
+SETTINGS = {"models": TRAINED, "triggers": ["rare_value"], "seeds": [1], "model_params": PARAMS | TAUGHT}
 SETTINGS |= {"detectors": ["random"]}  # what is measured is no matter here
 RUNS, CELLS = "made/results/runs/icu_dev", ["none/0.0", "rare_value/0.05"]
 
@@ -295,19 +299,44 @@ def test_a_student_has_learned_what_its_teacher_of_the_same_poison_says(project,
 
 
 def test_such_a_study_is_whole_and_a_second_call_does_nothing(project):
-    assert "8 of 8 cells done" in project.run("pipeline", "status")
+    assert "10 of 10 cells done" in project.run("pipeline", "status")
     assert "Nothing to be done" in project.snakemake("-n")
     facts = read_json(project.folder / RUNS / "council" / CELLS[0] / "seed_1/run_metadata.json")
     assert facts["config"]["model_params"] == {"members": ["student", "logistic"]}
     again = {"aggregate": 1, "figures": 1, "report": 1}
     try:
-        for name, edit, cells in (("mlp", {"hidden": [8]}, 6), ("logistic", {"penalty": 3}, 4)):
-            project.configure(**SETTINGS | {"model_params": PARAMS | {name: edit}})
-            wanted = {"train": cells, "eval": cells, "detect": cells, "explain": 1}
+        # What is taught on clean data is not searched for poison, and is explained as a network is.
+        edits = (("mlp", {"dropout": 0.1}, 8, 6, 2), ("logistic", {"penalty": 3}, 4, 4, 1))
+        for name, edit, cells, searched, explained in edits:
+            project.configure(**SETTINGS | {"model_params": PARAMS | TAUGHT | {name: edit}})
+            wanted = {"train": cells, "eval": cells, "detect": searched, "explain": explained}
             assert project.jobs(project.snakemake("-n")) == wanted | again, name
             assert f"{cells} outdated" in project.run("pipeline", "status")
     finally:
         project.configure(**SETTINGS)
+
+
+def test_tables_and_report_say_that_a_student_on_clean_data_has_seen_no_poison(project):
+    tables = {
+        name: pd.read_parquet(project.folder / f"made/results/tables/{name}.parquet")
+        for name in ("runs", "detections", "not_applicable", "contrasts")
+    }
+    runs = tables["runs"].set_index(["model", "trigger"])
+    assert runs.loc[("taught", "rare_value"), "n_poisoned"] == 0 < runs.loc[("mlp", "rare_value"), "n_poisoned"]
+    assert np.isfinite(runs.loc[("taught", "rare_value"), ["asr", "asr0", "effect_share"]].astype(float)).all()
+    assert set(tables["detections"]["model"]) == set(MODELS)
+    told = tables["not_applicable"]
+    assert told.loc[told["model"] == "taught", ["asked", "needs"]].to_numpy().tolist() == [
+        ["random", "poisoned training data"]
+    ]
+    asr = tables["contrasts"].query("metric == 'asr'")
+    assert "taught" in set(asr["model"]) and set(asr["control"]) == {"none"}
+    assert "taught: random (no poisoned training data)" in (project.folder / "made/results/report.html").read_text()
+    clean = read_json(project.folder / RUNS / "taught" / CELLS[1] / "seed_1/run_metadata.json")
+    assert clean["trained_on"] == "clean" and list(clean["parents_sha256"]) == ["mlp"]
+    # Its clean run is taught on the same data by the clean teacher.
+    control = read_json(project.folder / RUNS / "taught" / CELLS[0] / "seed_1/run_metadata.json")
+    assert clean["data_sha256"] == control["data_sha256"] and clean["parents_sha256"] != control["parents_sha256"]
 
 
 def test_what_waits_for_a_parent_that_failed_is_missing_and_has_not_failed(project):
@@ -324,6 +353,7 @@ def test_what_waits_for_a_parent_that_failed_is_missing_and_has_not_failed(proje
         ("mlp", "failed", "train", "MemoryError"),
         ("student", "missing", "train", "not begun"),
         ("council", "missing", "train", "not begun"),
+        ("taught", "missing", "train", "not begun"),
         ("logistic", "done", "", ""),
     }
 
@@ -335,4 +365,4 @@ def test_on_a_cluster_a_model_and_its_parents_are_of_one_job(project):
     plan = project.snakemake("-n", "--profile", "profiles/slurm", *one_set, "--config", *fresh)
     _, *groups = plan.split("Group job ")
     told = [(group.split()[0], set(re.findall(r"rule train:.*?model=(\w+)", group, re.DOTALL))) for group in groups]
-    assert sorted(told) == [("cells", set(MODELS)), ("clean", set(MODELS))]
+    assert sorted(told) == [("cells", set(TRAINED)), ("clean", set(TRAINED))]
