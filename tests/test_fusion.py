@@ -140,7 +140,7 @@ def test_the_reward_reaches_training(discount):
     far = np.abs(hint) > 0.5
 
     def share_right(rewards: np.ndarray) -> float:
-        return float(((agent(rewards, hint, discount=discount) > 0.5) == (hint > 0))[far].mean())
+        return float(((agent(rewards, hint, discount=discount, steps=400) > 0.5) == (hint > 0))[far].mean())
 
     assert share_right(rewards) > 0.9
     assert share_right(-rewards) < 0.1
@@ -466,7 +466,8 @@ def test_few_patients_are_withheld_and_shares_are_in_tens():
     rows = [({"dqn": 0.91237, "constant": 0.9}, {"a": 0.90, "b": 0.5})] * 2
     assert made_table(rows)["auroc"].iloc[0] == pytest.approx(0.912)
     few = made_table(rows, groups=7)
-    assert few[["auroc", "difference", "alpha"]].isna().all().all() and results.answers(few, "ward") == []
+    assert few[["auroc", "difference", "alpha"]].isna().all().all()
+    assert results.answers(few, "ward")[0].startswith("Fusion fuse (dqn): Nothing can be shown")
 
 
 def test_a_study_without_a_fusion_has_the_table_with_its_columns_and_no_section():
