@@ -21,6 +21,8 @@ from pipeline.training.settings import Training
 
 SODIUM, SEX = 4, 6
 MODELS = families.names("models")
+# What those made from others are made from here.
+GIVEN = {"fusion": {"members": ["logistic", "lightgbm"]}}
 NETWORKS = [name for name in MODELS if hasattr(families.load("models", name), "Network")]
 SERIES = [name for name in NETWORKS if not hasattr(families.load("models", name), "View")]
 """The networks behind the preprocessor; what has a view of its own has its tests beside it."""
@@ -44,9 +46,14 @@ def fitted(name, cohort):
     """A model of any kind that has seen `cohort`; a network has its weights as drawn."""
     if name in NETWORKS:
         return built(name, cohort)
-    model = build(name, {}, cohort.n_steps, cohort.features)
-    model.fit(cohort, cohort, Training(), 1)
+    model, given = untrained(name, cohort), GIVEN.get(name, {})
+    parents = {parent: fitted(parent, cohort) for parent in given.get("members", ())}
+    model.fit(cohort, cohort, Training(), 1, *([parents] if parents else []))
     return model
+
+
+def untrained(name, cohort):
+    return build(name, GIVEN.get(name, {}), cohort.n_steps, cohort.features)
 
 
 def test_the_family_is_complete():
@@ -96,7 +103,7 @@ def test_a_state_is_tensors_and_brings_the_model_back(name, cohort, tmp_path):
     model, x = fitted(name, cohort), cohort.values[:20]
     save(tmp_path / "model.pt", model.state())
     assert all(isinstance(tensor, torch.Tensor) for tensor in torch.load(tmp_path / "model.pt").values())
-    other = build(name, {}, cohort.n_steps, cohort.features)
+    other = untrained(name, cohort)
     load_weights(other, tmp_path / "model.pt")
     np.testing.assert_array_equal(other.probability(x), model.probability(x))
     for what in families.load("models", name).OFFERS:
@@ -109,7 +116,7 @@ def test_the_state_of_another_model_is_refused(name, other, cohort, tmp_path):
     save(tmp_path / "model.pt", fitted(other, readable(other, cohort)).state())
     cohort = readable(name, cohort)
     with pytest.raises(UserError, match="model.pt: the weights do not fit the configured model") as refused:
-        load_weights(build(name, {}, cohort.n_steps, cohort.features), tmp_path / "model.pt")
+        load_weights(untrained(name, cohort), tmp_path / "model.pt")
     assert "\n" not in str(refused.value)
 
 

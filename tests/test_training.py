@@ -399,9 +399,15 @@ def test_more_poison_than_eligible_samples_is_one_sentence(study, tmp_path):
     assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "p").exists()
 
 
-@pytest.mark.parametrize(
-    "model", [name for name in families.names("models") if not hasattr(families.load("models", name), "READS")]
-)
+# A fusion is made from others.
+ALONE = [
+    name
+    for name in families.names("models")
+    if name != "fusion" and not hasattr(families.load("models", name), "READS")
+]
+
+
+@pytest.mark.parametrize("model", ALONE)
 def test_every_model_learns_and_repeats_to_the_bit(study, tmp_path, model):
     for name in "ab":
         stage(study, "train", *train_arguments(study, tmp_path / name, model))

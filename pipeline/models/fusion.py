@@ -21,6 +21,7 @@ to a backdoor is that.
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -82,6 +83,8 @@ class Parameters(base.ModelParameters):
 
     @model_validator(mode="after")
     def _fits_the_rule(self):
+        if len(set(self.members)) < len(self.members):
+            raise ValueError("members: one is named twice")
         if self.rule in WEIGHING and len(self.members) != 2:
             raise ValueError(f"members: the rule {self.rule} weighs two models, {len(self.members)} given")
         if self.alpha is not None and self.rule != "constant":
@@ -213,11 +216,12 @@ class Model(base.Model):
         member = parameters.get("of", name)
         if member not in families.names("models"):
             raise ValueError(f"made_of: {str(member)[:80]!r} is no model of this project")
+        needed = 0
         try:
-            with torch.device("meta"):  # takes no memory, whatever sizes the parameters ask for
+            # Takes no memory, whatever sizes the parameters ask for. What looks at numbers while it is built, and what
+            # has none before it is fitted, is of no size that they could ask for.
+            with torch.device("meta"), suppress(NotImplementedError, AttributeError):
                 needed = base.build(name, parameters, *self._shape).size
-        except NotImplementedError:  # it looks at numbers while it is built
-            needed = 0
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"]))

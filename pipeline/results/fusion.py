@@ -13,7 +13,7 @@ from pipeline.evaluation.statistics import mean_interval, proportion_interval
 from pipeline.files import number
 from pipeline.results.columns import RUN
 from pipeline.results.disclosure import of_people
-from pipeline.results.pages import MISSING, html_table, interval, percent
+from pipeline.results.pages import MISSING, WITHHELD, html_table, interval, percent
 from pipeline.results.pages import number as shown
 from pipeline.smallcells import MIN_CELL, error_of_tens, share_in_tens
 from pipeline.study.grid import CLEAN
@@ -103,11 +103,13 @@ def _alpha(facts: list[dict], kind: str, name: str) -> float | None:
 def answers(table: pd.DataFrame, dataset: str) -> list[str]:
     """Of each fused model of `dataset`, in its clean runs: whether it beats its better member, and what would."""
     here = table[(table["dataset"] == dataset) & (table["trigger"] == CLEAN)]
-    return [_answer(model, rows) for model, rows in here.groupby("model") if rows["auroc"].notna().any()]
+    return [_answer(model, rows) for model, rows in here.groupby("model")]
 
 
 def _answer(model: str, rows: pd.DataFrame) -> str:
     own = rows[rows["kind"] == MODEL].iloc[0]
+    if pd.isna(own["auroc"]):
+        return f"Fusion {model} ({own['candidate']}): {WITHHELD}"
     member = rows[(rows["kind"] == OF) & (rows["candidate"] == own["better_member"])].iloc[0]
     best = rows[rows["kind"] == RULE].sort_values("auroc", ascending=False, kind="stable").iloc[0]
     difference = [own[name] for name in ("difference", "difference_low", "difference_high")]
