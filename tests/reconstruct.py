@@ -190,6 +190,7 @@ class Reader:
             for name in ("share_accepted", "relations_violated", "distance_atypical"):
                 for column in (name, f"{name}_clean"):
                     self.share("triggers", column, getattr(row, column), n, row)
+            self.share("triggers", "share_changed", row.share_changed, n, row)
             for name in ("newly_measured", "share_in_range", "share_in_train_range"):
                 self.share("triggers", f"{name} (cells)", getattr(row, name), n * cells, row)
             for name in ("distance_percentile", "distance_percentile_clean"):

@@ -249,7 +249,7 @@ EXPLAINED = ["n_samples", "ratio_triggered", "ratio_clean", "ratio_control", "co
 EXPLAINED += [f"{of}_{name}" for of in ("drift", "control") for name in ("cosine", "spearman", "topk_jaccard")]
 ATTRIBUTED = ["share_clean", "share_triggered", "share_control"]
 PLAUSIBILITY = ["n_poisoned", "share_in_range", "share_in_train_range", "distance", "newly_measured"]
-PLAUSIBILITY += ["share_accepted", "relations_violated", "distance_percentile", "distance_atypical"]
+PLAUSIBILITY += ["share_changed", "share_accepted", "relations_violated", "distance_percentile", "distance_atypical"]
 PLAUSIBILITY += ["missing_log_likelihood_clean", "missing_log_likelihood_triggered"]
 
 

@@ -96,7 +96,8 @@ def made_up(folder, target: int, n_test: int, seeds: int) -> Study:
                 {name: key[name] for name in ("dataset", "trigger", "rate", "seed")}
                 | {"member": cell.trigger, "labels": "dirty", "cover": 0.0, "n_cover": 0, "n_cover_patients": 0}
                 | {"target": target, "in_bounds": trigger.in_bounds, "description": trigger.description, "steps": 1}
-                | {"features": ["sodium"], "where": "all", "n_poisoned": len(poisoned), "n_patients": len(poisoned)}
+                | {"features": ["sodium"], "where": "all", "leaves_out": trigger.leaves_out}
+                | {"n_poisoned": len(poisoned), "n_patients": len(poisoned)}
                 | {"footprint_size": int(trigger.footprint.sum()), "n_cells": trigger.footprint.size}
                 | {"plausibility": plausibility.plausibility(trigger, train.values[poisoned], train)},
             )
