@@ -252,10 +252,10 @@ def test_intervals_hold_what_would_be_told_without_rounding(tmp_path, monkeypatc
     told = tables.build(study, tmp_path)
     unrounded(monkeypatch)
     meant = tables.build(study, tmp_path)
-    of_counts = "asr|fpr_|recall_|acc_|auroc_|detection_|specificity_|balanced_acc_|mcc_|tpr_at_fpr_01_"
+    told_in_tens = "asr|fpr_|recall_|acc_|auroc_|detection_|specificity_|balanced_acc_|mcc_|tpr_at_fpr_01_"
     for name, key, mean, of_counts in (
-        ("summary", "metric", "mean", f"{of_counts}|drift_topk|control_topk"),
-        ("contrasts", ["metric", "control"], "difference", of_counts),
+        ("summary", "metric", "mean", f"{told_in_tens}|drift_topk|control_topk"),
+        ("contrasts", ["metric", "control"], "difference", told_in_tens),
     ):
         both = told[name].merge(meant[name], on=["dataset", "model", "trigger", "rate", *np.atleast_1d(key)])
         both = both[both["metric"].str.match(of_counts)]
