@@ -5,6 +5,8 @@ to the nearest ten, and measures made of several counts are made of rounded ones
 difference of some, tells of a few.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 MIN_CELL = 10  # a count from 1 to MIN_CELL - 1 could single a patient out and is never shown
@@ -36,6 +38,11 @@ def tens(count: np.ndarray, total: np.ndarray) -> np.ndarray:
     total = np.asarray(total, float)
     part = np.minimum(MIN_CELL * np.floor(count / MIN_CELL + 0.5), _most(total))
     return np.where(total - count <= count - part, total, part)
+
+
+def counting(people: bool) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """How counts of a cohort are told: of people in `tens`, of others, whom nobody has to protect, as they are."""
+    return tens if people else lambda count, total: np.asarray(count, float)
 
 
 def _most(total: np.ndarray) -> np.ndarray:

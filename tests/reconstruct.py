@@ -89,6 +89,14 @@ class Reader:
                     for m in ("fpr", "recall", "acc", "precision", "f1", "auroc", "auprc")
                 }
                 self.predictions(side, values, n, row)
+                self.share("runs", f"specificity_{side}", getattr(row, f"specificity_{side}"), n[0], row)
+                for name in ("tpr_at_fpr_01", "recall"):
+                    self.share("runs", f"{name}_{side}", getattr(row, f"{name}_{side}"), n[1], row)
+                more = abs(getattr(row, f"tpr_at_fpr_01_{side}") - getattr(row, f"recall_{side}"))
+                self.tell("runs", f"recall_{side} - tpr_at_fpr_01_{side}", more * n[1], row)
+                # Half of what is not the false alarms' is the hits'.
+                hits = 2 * getattr(row, f"balanced_acc_{side}") - 1 + getattr(row, f"fpr_{side}")
+                self.share("runs", f"balanced_acc_{side}", hits, n[1], row)
             for name in ("asr", "asr0", "asr0_untriggered", "asr_own_threshold", "asr0_own_threshold"):
                 self.share("runs", name, getattr(row, name), victims, row)
             self.tell("runs", "asr_net", abs(row.asr_net) * victims, row)
@@ -209,7 +217,7 @@ class Reader:
             return self.poisoned(row)
         if name.startswith("asr"):
             return n[1 - self.target]
-        return {"fpr": n[0], "recall": n[1], "acc": sum(n)}.get(name.split("_")[0], np.nan)
+        return {"fpr": n[0], "recall": n[1], "tpr": n[1], "acc": sum(n)}.get(name.split("_")[0], np.nan)
 
     def summary(self) -> None:
         for row in self.data["summary"].itertuples():
@@ -275,6 +283,7 @@ class Reader:
             for situation in ("clean", "control"):
                 counts[f"{rate}_{situation}"] = row[f"{rate}_{situation}"] * n[label]
                 self.share("strata", f"{rate}_{situation}", row[f"{rate}_{situation}"], n[label], of)
+        self.share("strata", "auroc_clean (pairs)", row["auroc_clean"], n[0] * n[1], of)
         for name in ("asr", "asr0"):
             counts[name] = row[name] * row["n_victims"]
             self.share("strata", name, row[name], row["n_victims"], of)

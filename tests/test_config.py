@@ -129,6 +129,7 @@ PLANTING = [
         ({"seeds": [1, 1]}, r"seeds: .* no entry twice"),
         ({"seeds": [-1]}, r"seeds\[0\]: -1 given, expected at least 0"),
         ({"target": 2}, r"target: 2 given, expected one of 0, 1"),
+        ({"threshold": {"fpr": 2}}, r"threshold: .*fpr.* given, expected .* or \{fpr: number above 0 and below 1\}"),
         ({"threshold": "best"}, r"threshold: \"best\" given, expected .*youden"),
         ({"n_samples": 5}, r"n_samples: 5 given"),
         ({"device": "gpu"}, r"device: unknown \"gpu\" \(did you mean 'cpu'\?\)"),

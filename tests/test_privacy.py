@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import duckdb
 import numpy as np
@@ -198,20 +199,36 @@ def violations(tables_dir: Path, study: Path) -> set[str]:
         n = rows.tested(row)
         for side in ("clean", "poison"):
             check("runs", row, [f"ece_{side}", f"brier_{side}"], n["all"])
-            by_class = [f"{metric}_{side}" for metric in ("acc", "auroc", "auprc", "precision", "recall", "f1", "fpr")]
+            measures = (
+                "acc",
+                "auroc",
+                "auprc",
+                "precision",
+                "recall",
+                "f1",
+                "fpr",
+                "specificity",
+                "balanced_acc",
+                "mcc",
+            )
+            by_class = [f"{metric}_{side}" for metric in (*measures, "tpr_at_fpr_01")]
             by_class += ["fpr_clean_own_threshold", "recall_clean_own_threshold"]
             check("runs", row, by_class, n["negative"], n["positive"])
-            check("runs", row, [f"precision_{side}", f"f1_{side}"], n[f"predicted_{side}"])
+            check("runs", row, [f"precision_{side}", f"f1_{side}", f"mcc_{side}"], n[f"predicted_{side}"])
         check("runs", row, ON_VICTIMS, n["negative"])
         chosen_on = ["validation_auroc", "validation_auroc_best", "clean_threshold", "own_threshold"]
         check("runs", row, chosen_on, *rows.validated(row))
         check("runs", row, ["n_poisoned"], rows.trained(row)["poisoned"])
     for row in data["strata"].itertuples():
         n = rows.of_value(row)
-        both = ["n", "n_label_1", "recall_clean", "fpr_clean", "recall_control", "fpr_control"]
+        both = ["n", "n_label_1", "recall_clean", "fpr_clean", "recall_control", "fpr_control", "auroc_clean"]
         check("strata", row, [*both, "alerts_raised", "alerts_raised_control"], *n)
         if row.trigger != "none":
             check("strata", row, ["n_victims", "asr", "asr0", "asr_net"], n[1 - int(row.target)])
+    for row in data["scenarios"].itertuples():
+        # The split is fixed: every seed has the same test samples.
+        n = rows.of_value(SimpleNamespace(**row._asdict(), seed=DEMO["seeds"][0]))
+        check("scenarios", row, ["n_label_0", "n_label_1", "auroc", "recall", "fpr", "verdict"], *n)
     for row in data["detections"].itertuples():
         n = rows.trained(row, row.scope)
         check("detections", row, DETECTION, n["poisoned"], n["clean"])

@@ -225,6 +225,17 @@ def test_released_tables_tell_no_small_count(tmp_path, target, n_test, seeds):
     assert reconstruct(released(study, tmp_path, tmp_path / "released")) == []
     runs = tables.read(tmp_path / "released" / "tables")["runs"].query("rate > 0")
     assert runs[["asr", "asr0", "acc_clean", "f1_poison", "fpr_clean_own_threshold"]].notna().any().all()
+    for side in ("clean", "poison"):
+        # Made of the rounded decisions, as scikit-learn makes it of unrounded ones.
+        sizes = tables.read(tmp_path / "released" / "tables")["datasets"].iloc[0]
+        n = [round(sizes["n_test"] * share) for share in (1 - sizes["prevalence"], sizes["prevalence"])]
+        for _, row in runs.dropna(subset=f"mcc_{side}").iterrows():
+            fp, tp = round(row[f"fpr_{side}"] * n[0]), round(row[f"recall_{side}"] * n[1])
+            predicted = np.repeat([1, 0, 1, 0], [tp, n[1] - tp, fp, n[0] - fp])
+            label = np.repeat([1, 0], n[::-1])
+            assert row[f"mcc_{side}"] == pytest.approx(metrics.matthews_corrcoef(label, predicted))
+            assert row[f"balanced_acc_{side}"] == pytest.approx(metrics.balanced_accuracy_score(label, predicted))
+            assert row[f"specificity_{side}"] == pytest.approx(1 - row[f"fpr_{side}"])
     # Two names of one count are one number.
     same = runs["fpr_poison"] if target == 1 else 1 - runs["recall_poison"]
     assert runs["asr"].to_numpy() == pytest.approx(same.to_numpy())
@@ -242,9 +253,10 @@ def test_intervals_hold_what_would_be_told_without_rounding(tmp_path, monkeypatc
     told = tables.build(study, tmp_path)
     unrounded(monkeypatch)
     meant = tables.build(study, tmp_path)
+    told_in_tens = "asr|fpr_|recall_|acc_|auroc_|detection_|specificity_|balanced_acc_|mcc_|tpr_at_fpr_01_"
     for name, key, mean, of_counts in (
-        ("summary", "metric", "mean", "asr|fpr_|recall_|acc_|auroc_|detection_|drift_topk|control_topk"),
-        ("contrasts", ["metric", "control"], "difference", "asr|fpr_|recall_|acc_|auroc_|detection_"),
+        ("summary", "metric", "mean", f"{told_in_tens}|drift_topk|control_topk"),
+        ("contrasts", ["metric", "control"], "difference", told_in_tens),
     ):
         both = told[name].merge(meant[name], on=["dataset", "model", "trigger", "rate", *np.atleast_1d(key)])
         both = both[both["metric"].str.match(of_counts)]

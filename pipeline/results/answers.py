@@ -56,7 +56,7 @@ def constant(scenarios: pd.DataFrame, kind: Words) -> list[tuple[str, str]]:
     `scenarios`: the rows of one dataset; nothing where there is none such. Captures are left to their table.
     """
     rows = scenarios[(scenarios["trigger"] == CLEAN) & (scenarios["stratum"] != "capture")].dropna(subset="verdict")
-    rows = rows.sort_values("n_label_0", ascending=False, kind="stable")
+    rows = rows.sort_values(["verdict", "n_label_0"], ascending=[True, False], kind="stable")
     told = [_constant(row, kind) for row in rows.head(MOST_CONSTANT).itertuples()]
     if len(rows) > MOST_CONSTANT:
         told.append(f"The same holds in {len(rows) - MOST_CONSTANT} more.")

@@ -363,9 +363,9 @@ def _looks(tables: dict[str, pd.DataFrame]) -> dict[str, dict]:
 def _student_looks(pairs: pd.DataFrame) -> dict[str, dict]:
     """Teachers are black; a student is hollow where it was distilled on clean data."""
     teachers = {name: {"color": "black", "marker": "s"} for name in sorted(pairs["teacher"].unique())}
-    students = {}
+    students, markers = {}, [marker for marker in MARKERS if marker != "s"]
     for i, row in enumerate(pairs.itertuples()):
-        look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]}
+        look = {"color": COLOURS[i % len(COLOURS)], "marker": markers[(i + i // len(COLOURS)) % len(markers)]}
         students[row.student] = look | ({"mfc": "white"} if row.data == "clean" else {})
     return students | teachers
 

@@ -79,4 +79,5 @@ def run(args: argparse.Namespace) -> None:
             "plausibility": plausibility(trigger, cohort.values[poison], train),
         },
     )
-    print(f"training samples of {shown(n_patients)} patients poisoned: {trigger.description}")
+    groups = f"{shown(n_patients)} patients" if cohort.people else f"{n_patients:,} captures"
+    print(f"training samples of {groups} poisoned: {trigger.description}")
