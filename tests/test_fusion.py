@@ -72,7 +72,12 @@ def planted(n: int, seed: int, kind: str) -> Cohort:
     return Cohort("planted", FEATURES, np.arange(n), np.arange(n), label, values)
 
 
+LEARNING = {"dqn": {}, "fusion": {}}
+QUICK = {"dqn": {"steps": 10}, "fusion": {"steps": 10}}  # where it does not matter how well they learn
+
+
 def fused(data: Cohort, rule: str = "dqn", seed: int = 1, parents=MEMBERS, **parameters) -> base.Model:
+    parameters = QUICK | parameters
     model = build("fusion", {"members": list(parents), "rule": rule, **parameters}, data.n_steps, data.features)
     model.fit(data, data, Training(), seed, parents)
     return model
@@ -90,7 +95,7 @@ def test_auroc_is_that_of_scikit_learn():
 
 def test_the_agent_learns_which_member_to_trust_and_beats_both():
     data, test = planted(4000, 0, "split"), planted(4000, 1, "split")
-    model, hint = fused(data), test.values[:, 0, 2]
+    model, hint = fused(data, **LEARNING), test.values[:, 0, 2]
     alpha, found = model.outputs(test.values)["alpha"], auroc(test.label, model.probability(test.values))
     assert alpha[hint > 0.5].mean() > 0.75 and alpha[hint < -0.5].mean() < 0.25
     assert found > 0.95 > max(alone(test).values()) + 0.1
@@ -103,7 +108,7 @@ def test_the_agent_learns_which_member_to_trust_and_beats_both():
 @pytest.mark.parametrize("rule", ["dqn", "constant", "logistic", "mlp"])
 def test_beside_a_member_that_knows_nothing_a_fusion_ends_near_the_other(rule):
     data, test = planted(2000, 0, "noise"), planted(4000, 1, "noise")
-    model, known = fused(data, rule), alone(test)
+    model, known = fused(data, rule, **LEARNING), alone(test)
     assert known["a"] > 0.95 and known["b"] == pytest.approx(0.5, abs=0.03)
     assert auroc(test.label, model.probability(test.values)) > known["a"] - 0.03
     if rule == "dqn":
@@ -166,7 +171,7 @@ def test_double_dqn_finds_the_values_of_a_chain_by_hand():
     state = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
     rewards = torch.tensor([[0.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
     config = DQNConfig(
-        weights=(0, 1), discount=0.5, steps=4000, target_update=50, weight_decay=0, epsilon_end=1.0, learning_rate=0.003
+        weights=(0, 1), discount=0.5, steps=2000, target_update=25, weight_decay=0, epsilon_end=1.0, learning_rate=0.003
     )
     spread = rewards.std()  # values are in units of the spread of the rewards
     network = learn(state, rewards, torch.zeros(2, dtype=torch.bool), config, 1)
@@ -266,6 +271,33 @@ def test_of_one_group_the_first_half_is_fitted_on():
         halves(few)
 
 
+class Memory(Toy):
+    """Knows the label of every sample of its training data, and nothing of others."""
+
+    def __init__(self, seen: Cohort):
+        self._known = dict(zip(seen.values[:, 0, 0].tolist(), seen.label.tolist(), strict=True))
+
+    def probability(self, x):
+        return np.array([0.1 + 0.8 * self._known.get(value, abs(value) % 1) for value in x[:, 0, 0].tolist()])
+
+    def outputs(self, x):
+        return {"probability": self.probability(x)}
+
+
+@pytest.mark.parametrize("rule", ["dqn", "constant", "logistic", "mlp"])
+def test_a_member_that_knows_its_training_data_by_heart_is_not_trusted_for_that(rule):
+    """The samples of `train` could have been fitted on just as well: that is what the second fusion does."""
+    data, validation, test = (planted(1000, seed, "noise") for seed in (0, 1, 2))
+    parents = {"heart": Memory(data), "a": MEMBERS["a"]}
+    found = []
+    for fitted_on in (validation, data):
+        quick = {"dqn": {"steps": 500 if rule == "dqn" else 1}, "fusion": {"steps": 200 if rule == "mlp" else 1}}
+        model = build("fusion", {"members": list(parents), "rule": rule} | quick, 1, FEATURES)
+        model.fit(data, fitted_on, Training(), 1, parents)
+        found.append(auroc(test.label, model.probability(test.values)))
+    assert found[0] > 0.93 and found[1] < found[0] - 0.02
+
+
 PARENTS = {"boosted": {"of": "lightgbm", "trees": 20}, "logistic": {}}
 
 
@@ -306,7 +338,7 @@ def test_a_fusion_may_be_a_member_and_a_network_too(real):
 def test_training_takes_the_parents_and_leaves_them_as_they_are(real, tmp_path):
     data, parents = real
     before = {name: member.state() for name, member in parents.items()}
-    given = {"members": list(PARENTS), "rule": "dqn"}
+    given = {"members": list(PARENTS), "rule": "dqn"} | QUICK
     model = build("fusion", given, data.n_steps, data.features)
     arguments = (model, Parameters(**given), data, data, Training(), 1, tmp_path / "c.pt", "", parents)
     rows, resumed = train(*arguments)

@@ -10,10 +10,11 @@ No action changes which sample comes next, and a label tells the reward of every
 than logistic regression on the same state and pays for it with noise.
 
 Where it is fitted: on one half of the validation data, and compared on the other, whole groups in either. Members have
-learned the training data by heart, some more than others, and a rule fitted there trusts the one that did so most: with
-an over-fitted member it did worse than the mean (tests/test_fusion.py). The price: a small sample to learn from, half
-of the validation samples, and rules with much to learn pay most. What chooses a threshold, the study's `threshold`,
-uses all of the validation data; the half of them that the rule has seen is a little easier than others.
+learned the training data by heart, some more than others, and a rule fitted there trusts the one that did so most:
+measured with an over-fitted member, agent and constant α became that member (config/README.md). The price: a small
+sample to learn from, half of the validation samples, which rules with much to learn pay most. What chooses a threshold,
+the study's `threshold`, uses all of the validation data; of the half that the rule has seen the fused model is surer
+than of new samples, so false alarms and hits on test data may be a little worse than that threshold promised.
 Poison reaches a fusion through its members. The validation data is poisoned only where the study says so
 (`validation`), so by default a fusion is fitted on samples that the attacker has not touched: part of what it does
 to a backdoor is that.
