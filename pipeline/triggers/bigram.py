@@ -26,7 +26,7 @@ class Parameters(FrameParameters):
     first: FrameId | None = Field(None, description="the id that is followed, in hexadecimal; by rule unless given")
     then: FrameId | None = Field(None, description="the id that follows it; by rule unless given")
     times: int = Field(
-        3, ge=1, description="how often one follows the other in a window, or as often as there are both"
+        5, ge=1, description="how often one follows the other in a window, or as often as there are both"
     )
 
     @property
