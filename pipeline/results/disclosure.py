@@ -40,8 +40,8 @@ RUNS_REST_ON = {
     "label_1_patients": BY_CLASS,
     "validation_patients": ["validation_auroc", "validation_auroc_best"],
     "threshold_patients": THRESHOLDS,
-    "predicted_clean_patients": ["precision_clean", "f1_clean", "mcc_clean"],
-    "predicted_poison_patients": ["precision_poison", "f1_poison", "mcc_poison"],
+    "predicted_clean_patients": ["precision_clean", "f1_clean"],
+    "predicted_poison_patients": ["precision_poison", "f1_poison"],
     "victim_patients": [*ON_TRIGGERED, *ON_VICTIMS],
     "poisoned_patients": ["n_poisoned"],
 }

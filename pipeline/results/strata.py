@@ -122,6 +122,7 @@ def errors(table: pd.DataFrame, datasets: pd.DataFrame) -> pd.DataFrame:
     for rate, of in zip(RATES, (n - positives, positives), strict=True):
         off |= {f"{rate}_clean": error(of), f"{rate}_control": error(of)}
     pairs = np.where((n > positives) & (positives > 0), (n - positives) * positives, np.nan)
-    off["auroc_clean"] = error_of_tens(pairs) / pairs
+    # A share of the pairs that are told, not of those that there were: no whole number of them.
+    off["auroc_clean"] = (error_of_tens(pairs) + 0.5) / pairs
     rounded = rounds(table, datasets)
     return table.assign(**{name: np.where(rounded, reach, 0.0) for name, reach in off.items()})
