@@ -86,7 +86,7 @@ class Parameters(base.ModelParameters):
     def _fits_the_rule(self):
         if len(set(self.members)) < len(self.members):
             raise ValueError("members: one is named twice")
-        if self.rule in WEIGHING and len(self.members) != 2:
+        if self.rule in WEIGHING and len(self.members) not in (0, 2):  # none: not given yet
             raise ValueError(f"members: the rule {self.rule} weighs two models, {len(self.members)} given")
         if self.alpha is not None and self.rule != "constant":
             raise ValueError(f"alpha: of no use to the rule {self.rule}, expected rule: constant")
