@@ -171,7 +171,7 @@ def test_double_dqn_finds_the_values_of_a_chain_by_hand():
     state = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
     rewards = torch.tensor([[0.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
     config = DQNConfig(
-        weights=(0, 1), discount=0.5, steps=2000, target_update=25, weight_decay=0, epsilon_end=1.0, learning_rate=0.003
+        weights=(0, 1), discount=0.5, steps=1500, target_update=25, weight_decay=0, epsilon_end=1.0, learning_rate=0.003
     )
     spread = rewards.std()  # values are in units of the spread of the rewards
     network = learn(state, rewards, torch.zeros(2, dtype=torch.bool), config, 1)
@@ -423,8 +423,9 @@ def study(**fusion) -> Study:
 def test_a_fusion_that_cannot_be_is_refused_before_any_job(given, message):
     with pytest.raises(UserError, match=f"^config: model_params.fusion.{message}"):
         study(**given)
-    with pytest.raises(ValueError):
-        Parameters.model_validate(given)
+    if given:
+        with pytest.raises(ValueError):
+            Parameters.model_validate(given)
 
 
 def test_three_members_are_for_the_rules_that_weigh_nothing():

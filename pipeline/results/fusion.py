@@ -173,7 +173,9 @@ def section_html(table: pd.DataFrame) -> str:
         '<h2 id="fusion">Fusion</h2><p>A fused model against its members and against every other way to fuse them, all '
         "fitted on one half of the validation data and compared on the other: AUROC, means over seeds with 95 % "
         "intervals, differences paired by seed. The better member and the best of six rules are picked on the samples "
-        "that they are compared on, which favours them a little. α is the weight of the first member. How fused models "
+        "that they are compared on, which favours them a little. Intervals cover the seeds: with <code>split: fixed"
+        "</code> all of them are compared on the same samples, and others might be ranked otherwise. α is the weight "
+        "of the first member. How fused models "
         "and their members do on test data, and under attack, stands in the other sections under their names.</p>"
         + html_table(shown_rows, left=["dataset", "fusion", "trigger", "what", "better member"])
     )
