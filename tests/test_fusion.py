@@ -17,6 +17,7 @@ from pipeline.models.base import build
 from pipeline.models.fusion import Parameters, auroc, halves, mixed
 from pipeline.models.shared.dqn import DQNConfig, best_weights, learn, rewards_of
 from pipeline.results import fusion as results
+from pipeline.results import fusion_page as page
 from pipeline.study import variants
 from pipeline.study.config import Study, load_study
 from pipeline.training import checkpoints
@@ -470,11 +471,11 @@ def test_the_table_compares_by_seed_with_the_member_of_the_higher_mean():
     member = table[(table["kind"] == "member") & (table["candidate"] == "b")].iloc[0]
     assert member["difference"] == member["difference_low"] == member["difference_high"] == 0
     assert table.loc[table["candidate"] == "constant", "alpha"].tolist() == [0.34]
-    (told,) = results.answers(table, "ward")
+    (told,) = page.answers(table, "ward")
     assert told.startswith("Fusion fuse (dqn) beats its better member, b: AUROC 0.930 [")
     assert "mean ranks best (0.950)" in told and "A constant α does as well" in told
-    assert results.answers(table, "icu") == []
-    html = results.section_html(table)
+    assert page.answers(table, "icu") == []
+    html = page.section_html(table)
     assert "the model itself (dqn)" in html and "member a" in html and 'id="fusion"' in html
 
 
@@ -489,7 +490,7 @@ def test_the_table_compares_by_seed_with_the_member_of_the_higher_mean():
 )
 def test_the_sentence_says_plainly_what_the_seeds_say(dqn, words):
     rows = [({"dqn": auroc, "constant": 0.90}, {"a": 0.90, "b": 0.5}) for auroc in dqn]
-    (told,) = results.answers(made_table(rows), "ward")
+    (told,) = page.answers(made_table(rows), "ward")
     assert words in told
     if words.startswith(("does not", "is behind")):
         assert "of all rules on the same state constant ranks best" in told.lower()
@@ -500,7 +501,7 @@ def test_few_patients_are_withheld_and_shares_are_in_tens():
     assert made_table(rows)["auroc"].iloc[0] == pytest.approx(0.912)
     few = made_table(rows, groups=7)
     assert few[["auroc", "difference", "alpha"]].isna().all().all()
-    assert results.answers(few, "ward")[0].startswith("Fusion fuse (dqn): Nothing can be shown")
+    assert page.answers(few, "ward")[0].startswith("Fusion fuse (dqn): Nothing can be shown")
 
 
 def test_a_study_without_a_fusion_has_the_table_with_its_columns_and_no_section():
@@ -508,6 +509,6 @@ def test_a_study_without_a_fusion_has_the_table_with_its_columns_and_no_section(
         datasets=["ward"], models=["mlp"], triggers=["rare_value"], rates=[0.1], seeds=[1], detectors=["random"]
     )
     empty = results.table(made, [])
-    assert list(empty.columns) == results.COLUMNS and empty.empty and results.section_html(empty) == ""
-    assert results.answers_html(empty, "ward") == ""
+    assert list(empty.columns) == results.COLUMNS and empty.empty and page.section_html(empty) == ""
+    assert page.answers_html(empty, "ward") == ""
     assert str(empty["n_seeds"].dtype) == "Int64" and str(empty["auroc"].dtype) == "float64"

@@ -49,7 +49,8 @@ CONCERNS = {
     RUNS: """cohorts/importance cohorts/overlay cohorts/preprocessing cohorts/summaries training/data training/fitted
         triggers/__init__ triggers/base""",
     "train eval detect explain": """jobs/device models/__init__ models/base
-        models/shared/__init__ models/shared/gradients stages/inputs training/checkpoints""",
+        models/shared/__init__ models/shared/curriculum models/shared/distillation models/shared/gradients
+        stages/inputs training/checkpoints""",
     "train eval detect aggregate figures report": "evaluation/metrics",
     "eval detect aggregate figures report": "study/grid",
     "eval aggregate figures report": "evaluation/strata",
@@ -59,18 +60,19 @@ CONCERNS = {
     "explain aggregate": "evaluation/settings",
     "train aggregate": "training/settings jobs/clock",
     "aggregate figures report": """evaluation/statistics results/__init__ results/coarseness results/columns
-        results/disclosure results/facts results/findings results/strata results/tables study/variants""",
+        results/disclosure results/distillation results/facts results/findings results/fusion results/scenarios
+        results/strata results/tables study/variants""",
     "figures report": "results/figures results/pages",
     # What one stage is made of.
     "sample_dev": "stages/sample_dev cohorts/intake cohorts/sources/__init__",
     "poison": "stages/poison evaluation/frames evaluation/plausibility training/poisoning cohorts/frames",
-    "train": "stages/train training/fitting training/loop training/metadata",
+    "train": "stages/train training/fitting training/loop training/metadata models/shared/optimizer",
     "eval": "stages/eval evaluation/runs",
     "detect": "stages/detect detectors/__init__ detectors/base evaluation/detection",
     "explain": "stages/explain evaluation/attribution evaluation/explanations",
     "aggregate": "stages/aggregate study/code study/config study/progress study/stamps jobs/state",
     "figures": "stages/figures",
-    "report": "stages/report results/answers",
+    "report": "stages/report results/answers results/fusion_page",
 }
 # A member concerns the stages that take one of its family, where they are given this one.
 FAMILIES = {
@@ -82,7 +84,11 @@ FAMILIES = {
 # What concerns these too where they are given one of several members, for these import it.
 FOR_FRAMES = "triggers/bigram triggers/payload triggers/rare_id"
 OF_MEMBERS = {
-    **dict.fromkeys(["cohorts/frames", "triggers/shared/__init__", "triggers/shared/frames", "words"], FOR_FRAMES),
+    "cohorts/frames": f"{FOR_FRAMES} models/gat models/vgae",
+    **dict.fromkeys(["models/shared/graphnets", "models/shared/graphs"], "models/gat models/vgae"),
+    "models/shared/optimizer": "models/vgae",
+    "models/shared/dqn": "models/fusion",
+    **dict.fromkeys(["triggers/shared/__init__", "triggers/shared/frames", "words"], FOR_FRAMES),
     "triggers/rare_value": "triggers/rare_value triggers/hybrid triggers/mask_only",
     "cohorts/strata": """cohorts/sources/events cohorts/sources/meds cohorts/sources/mimiciv
         cohorts/sources/physionet2012 cohorts/sources/synthetic cohorts/sources/table""",
