@@ -1098,6 +1098,9 @@ def test_a_constant_answer_is_called_one(bus):
     assert quiet.loc["small_clean", "seeds_nearly_none"] == 4 and quiet.loc["mlp", "n_seeds"] == 5
     dos = clean.loc[("attack", "DoS")]
     assert dos["verdict"].isna().all() and dos["fpr"].isna().all() and dos["auroc"].notna().all()
+    assert dos["f1"].isna().all()
+    runs = bus["runs"].query("trigger == 'none'").groupby("model")["f1_clean"].mean()
+    assert clean.loc[("all", "all"), "f1"].to_dict() == pytest.approx(runs.to_dict())
     [(question, answer)] = answers.constant(bus["scenarios"], pages.CARS)
     assert question == "Does a model call everything an attack, or nothing?"
     wanted = (
