@@ -29,7 +29,7 @@ def by_stratum(
     p_clean : [N], the run's p(label = 1) on clean test data
 
     A row has the samples and `patients` (groups) of each label, for each situation `fpr_…` and `recall_…`, or None, and
-    `auroc_clean` and `f1_clean`: of its samples. In a stratum that tells the labels themselves apart, as types of attack
+    `auroc_clean`, `f1_clean`: of its samples. In a stratum that tells the labels themselves apart, as types of attack
     do, no known value has both; there the AUROC is that of a value's samples with label 1 against all of the test set
     with label 0.
     """
