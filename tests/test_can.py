@@ -641,11 +641,7 @@ def test_spoofing_is_harder_than_a_flood_for_trees_on_plain_window_statistics(ca
     from pipeline.cohorts.summaries import Summaries
 
     split = splits.split_of(can_dev, splits.folds_of(can_dev), None)
-    n_ids = len(can_dev.features[0].categories)
-    ids = can_dev.values[:, :, 0].astype(int)
-    counts = np.stack([np.bincount(window, minlength=n_ids) for window in ids])
-    summaries = Summaries(can_dev.features, can_dev.n_steps).fit(can_dev.values[split.train])
-    x = np.concatenate([summaries(can_dev.values), counts], axis=1)
+    x = Summaries(can_dev.features, can_dev.n_steps).fit(can_dev.values[split.train])(can_dev.values)
     trees = lightgbm.LGBMClassifier(n_estimators=100, num_threads=1, deterministic=True, verbosity=-1)
     risk = trees.fit(x[split.train], can_dev.label[split.train]).predict_proba(x[split.test])[:, 1]
     attack = can_dev.strata["attack"][split.test]

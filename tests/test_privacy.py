@@ -222,13 +222,14 @@ def violations(tables_dir: Path, study: Path) -> set[str]:
     for row in data["strata"].itertuples():
         n = rows.of_value(row)
         both = ["n", "n_label_1", "recall_clean", "fpr_clean", "recall_control", "fpr_control", "auroc_clean"]
+        both.append("f1_clean")
         check("strata", row, [*both, "alerts_raised", "alerts_raised_control"], *n)
         if row.trigger != "none":
             check("strata", row, ["n_victims", "asr", "asr0", "asr_net"], n[1 - int(row.target)])
     for row in data["scenarios"].itertuples():
         # The split is fixed: every seed has the same test samples.
         n = rows.of_value(SimpleNamespace(**row._asdict(), seed=DEMO["seeds"][0]))
-        check("scenarios", row, ["n_label_0", "n_label_1", "auroc", "recall", "fpr", "verdict"], *n)
+        check("scenarios", row, ["n_label_0", "n_label_1", "auroc", "recall", "fpr", "f1", "verdict"], *n)
     for row in data["detections"].itertuples():
         n = rows.trained(row, row.scope)
         check("detections", row, DETECTION, n["poisoned"], n["clean"])

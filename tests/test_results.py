@@ -32,7 +32,7 @@ SKILL = {"activation_clustering": 0.9, "spectral_signatures": 0.8, "saliency": 0
 RATES = ("fpr", "recall")
 COHORTS = {name: "made 0" for name in ("ward", "icu", "bus")}
 TRAINED = {"epochs": 12, "best_epoch": 10, "validation_auroc": 0.85, "validation_auroc_best": 0.853}
-TRAINED["n_parameters"] = 1000
+TRAINED |= {"n_parameters": 1000, "model_facts": {}}
 
 
 def make_study(**changes) -> Study:
@@ -1098,6 +1098,11 @@ def test_a_constant_answer_is_called_one(bus):
     assert quiet.loc["small_clean", "seeds_nearly_none"] == 4 and quiet.loc["mlp", "n_seeds"] == 5
     dos = clean.loc[("attack", "DoS")]
     assert dos["verdict"].isna().all() and dos["fpr"].isna().all() and dos["auroc"].notna().all()
+    assert dos["f1"].isna().all()
+    seeds = bus["strata"].query("trigger == 'none' and value == 'train_01'")
+    hits, alarms = seeds["recall_clean"] * seeds["n_label_1"], seeds["fpr_clean"] * (seeds["n"] - seeds["n_label_1"])
+    by_hand = (2 * hits / (hits + alarms + seeds["n_label_1"])).groupby(seeds["model"]).mean()
+    assert clean.loc[("scenario", "train_01"), "f1"].to_dict() == pytest.approx(by_hand.to_dict())
     [(question, answer)] = answers.constant(bus["scenarios"], pages.CARS)
     assert question == "Does a model call everything an attack, or nothing?"
     wanted = (

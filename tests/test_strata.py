@@ -18,7 +18,7 @@ from pipeline.cohorts.schema import check_cohort
 from pipeline.cohorts.strata import SEX_AND_AGE, bands, strata_of_static
 from pipeline.errors import UserError
 from pipeline.evaluation import strata as strata_module
-from pipeline.evaluation.strata import NOT_KNOWN, attack, by_stratum, in_order
+from pipeline.evaluation.strata import NOT_KNOWN, attack, by_stratum, f1, in_order
 from pipeline.results import strata as told_strata
 from pipeline.results.columns import KEY
 from pipeline.results.strata import strata_in_tens
@@ -173,6 +173,10 @@ def test_rows_by_stratum_are_what_counting_one_by_one_gives(target):
             for name, positive in predicted.items():
                 share = sum(positive[i] for i in those) / len(those) if those else None
                 assert row[f"{rate}_{name}"] == (share if share is None else pytest.approx(share))
+        hits, alarms, misses = (
+            sum((predicted["clean"][i], label[i]) == pair for i in inside) for pair in ((1, 1), (1, 0), (0, 1))
+        )
+        assert row["f1_clean"] == pytest.approx(2 * hits / (2 * hits + alarms + misses))
         victims = [i for i in inside if label[i] != target]
         found = attack(row, target)
         for name, by in (("asr", "poison"), ("asr0", "poison_control")):
@@ -206,6 +210,7 @@ def test_the_auroc_of_a_value_is_of_its_pairs_and_of_a_type_of_attack_against_al
         wanted = pairs_in_order(score, of[1], of[0])
         assert row["auroc_clean"] == (wanted if wanted is None else pytest.approx(wanted))
         if row["stratum"] == "attack":
+            assert row["value"] == NOT_KNOWN or row["f1_clean"] is None
             assert (wanted is None) == (row["value"] in ("benign", NOT_KNOWN))
 
 
@@ -225,6 +230,17 @@ def test_of_people_no_auroc_against_all_others_is_told():
     assert told["kind", "a"]["auroc_clean"] == next(
         row["auroc_clean"] for row in found["strata"] if row["value"] == "a"
     )
+
+
+def test_f1_is_of_what_is_told_and_of_two_labels():
+    row = {"n_label_0": 90, "n_label_1": 10, "fpr_clean": 0.1, "recall_clean": 0.8}
+    assert f1(row) == pytest.approx(2 * 8 / (8 + 9 + 10)) and f1(row | {"recall_clean": 0.0}) == 0
+    for name in row:
+        assert f1(row | {name: None}) is None
+    # Of attack windows alone any recall would look well: nothing can be a false alarm.
+    assert f1(row | {"n_label_0": 0, "fpr_clean": None}) is f1(row | {"n_label_1": 0, "recall_clean": None}) is None
+    told = strata_in_tens(fact(400, 2, 1))
+    assert [row["f1_clean"] for row in told] == [f1(row) for row in told]
 
 
 def test_a_clean_run_has_no_attack_and_no_control():
@@ -289,7 +305,7 @@ def test_what_rests_on_few_patients_is_withheld_and_nothing_else(target):
         assert None not in whole.values() and None not in a.values()
         of_label = {"n_label_0", "fpr_clean", "fpr_poison", "fpr_control", "fpr_poison_control", "n"}
         of_label |= {name.replace("fpr", "recall") for name in of_label if "poison" not in name} | {"n_label_1"}
-        of_label |= {"alerts_raised", "alerts_raised_control", "auroc_clean"}
+        of_label |= {"alerts_raised", "alerts_raised_control", "auroc_clean", "f1_clean"}
         of_label |= {"asr", "asr0", "n_victims", "recall_poison", "recall_poison_control"} if target == 1 else set()
         assert {name for name, number in b.items() if number is None} == (of_label if few else set())
         assert a["n_label_0"] == (100 if few else 60), "who is withheld is within the others"
@@ -362,6 +378,7 @@ def test_intervals_reach_as_far_as_rounding_can_be_wrong(target):
         "fpr_control",
         "alerts_raised",
         "auroc_clean",
+        "f1_clean",
     )
     for seed in range(300):
         found = fact(int(np.random.default_rng(seed).integers(60, 600)), seed, target)

@@ -11,12 +11,15 @@ SODIUM, SEX = 4, 6
 DRUG = Feature("drug", categories=("none", "a", "b"))
 
 
-def twin(series: list[float], kind: str) -> tuple[float, dict[int, float]]:
+def twin(series: list[float], kind: str, category: int | None = None) -> tuple[float, dict[int, float]]:
     """One number of one feature of one sample, and the share of it that each step read."""
     measured = {step: value for step, value in enumerate(series) if value == value}
     everywhere = {step: 1 / len(series) for step in range(len(series))}
     if kind == "count":
         return len(measured), everywhere
+    if kind == "count_of":
+        there = [step for step, value in measured.items() if value == category]
+        return len(there), {step: 1 / len(there) for step in there} or everywhere
     if not measured:
         return np.nan, everywhere
     if kind in ("mean", "value"):
@@ -36,6 +39,7 @@ def series() -> np.ndarray:
     rng = np.random.default_rng(1)
     drug = rng.integers(0, 3, (40, 5, 1)).astype(np.float32)
     drug[rng.random(drug.shape) < 0.4] = np.nan
+    drug[:2], drug[2:4] = np.nan, 1  # nowhere measured, and one category alone
     values[:5, :, 1] = 80
     values[3:9, :, :2] = np.nan
     values[20:, :3, SODIUM] = np.nan
@@ -53,14 +57,18 @@ def test_a_table_stays_as_it_is():
 def test_summaries_and_the_cells_they_read_against_a_slow_twin(series):
     summaries = Summaries((*FEATURES, DRUG), 5).fit(series)
     kinds = [column.kind for column in summaries.columns]
-    assert kinds == ["mean", "min", "max", "last", "count"] * 6 + ["value", "last", "count"]
+    of_drug = ["last", "count", "count_of", "count_of", "count_of"]
+    assert kinds == ["mean", "min", "max", "last", "count"] * 6 + ["value", *of_drug]
+    assert [feature.name for feature in summaries.described[-3:]] == [
+        f"drug (count of {one})" for one in ("none", "a", "b")
+    ]
     assert [summaries.described[number].name for number in summaries.categorical] == ["sex (value)", "drug (last)"]
     found = summaries(series)
     attribution = np.random.default_rng(0).normal(size=found.shape)
     cells = np.zeros(series.shape)
     for row, sample in enumerate(series):
         for number, column in enumerate(summaries.columns):
-            value, read = twin(sample[:, column.position].tolist(), column.kind)
+            value, read = twin(sample[:, column.position].tolist(), column.kind, column.category)
             np.testing.assert_allclose(found[row, number], value, rtol=1e-12)
             for step, share in read.items():
                 cells[row, step, column.position] += attribution[row, number] * share
@@ -90,3 +98,24 @@ def test_what_training_never_saw_counts_as_missing():
     ones = np.ones((len(given), len(summaries.columns)))
     np.testing.assert_array_equal(summaries.onto_cells(ones, given), summaries.onto_cells(ones, hidden))
     np.testing.assert_array_equal(given, cohort.values)  # the caller's samples are not touched
+
+
+def test_counts_of_categories_are_of_those_that_change_over_steps_alone():
+    static = Feature("sex", categories=("f", "m"), static=True)
+    kinds = {
+        steps: [(column.position, column.kind, column.category) for column in Summaries((static, DRUG), steps).columns]
+        for steps in (1, 2)
+    }
+    assert kinds[1] == [(0, "value", None), (1, "value", None)]
+    assert kinds[2] == [(0, "value", None), (1, "last", None), (1, "count", None)] + [
+        (1, "count_of", category) for category in range(3)
+    ]
+
+
+def test_a_category_that_training_never_saw_is_counted_nowhere():
+    values = np.array([[0, 1, 1], [0, 0, np.nan], [2, 1, 2]], np.float32)[:, :, None]
+    summaries = Summaries((DRUG,), 3).fit(values[:2])
+    np.testing.assert_array_equal(summaries(values), [[1, 3, 1, 2, 0], [0, 2, 2, 0, 0], [1, 1, 0, 1, 0]])
+    # What is said of a category that does not occur was read everywhere; of one that does, where it is.
+    cells = summaries.onto_cells(np.array([[0, 0, 3, 6, 9]] * 3, float), values)[:, :, 0]
+    np.testing.assert_allclose(cells, [[6, 6, 6], [1.5 + 5, 1.5 + 5, 5], [1 + 3, 1 + 6 + 3, 1 + 3]])

@@ -8,14 +8,16 @@ from pipeline.cohorts.cohort import Cohort, Feature
 from pipeline.cohorts.preprocessing import columns_of, named_unseen
 
 NUMBER, CATEGORY = ("mean", "min", "max", "last", "count"), ("last", "count")
+EACH = "count_of"  # beside those of `CATEGORY`, once for each category
 
 
 @dataclass(frozen=True)
 class Column:
-    """One number per sample: the `kind` of summary of the feature at `position`."""
+    """One number per sample: the `kind` of summary of the feature at `position`; if it is `EACH`, of a `category`."""
 
     position: int
     kind: str
+    category: int | None = None
 
 
 class Summaries:
@@ -23,7 +25,8 @@ class Summaries:
 
     A plain table (T = 1) stays as it is, S = D. Of a series a number that changes over the steps becomes its mean,
     lowest, highest and last measured value and the count of its measured steps, a category its last measured one (as
-    its position in the feature's categories) and the count; a static feature is read once.
+    its position in the feature's categories), that count, and the count of the steps of each category; a static
+    feature is read once.
 
     What training never saw counts as missing, as for networks: every number of a feature that was never measured
     there, and a category that never occurred.
@@ -38,7 +41,9 @@ class Summaries:
         self._features = features
         self._shape = n_steps, len(features)
         self.columns = tuple(
-            Column(position, kind) for position, feature in enumerate(features) for kind in _kinds(feature, n_steps)
+            column
+            for position, feature in enumerate(features)
+            for column in _columns_of_one(position, feature, n_steps)
         )
         self.seen = np.ones(len(columns_of(features)), bool)
 
@@ -50,10 +55,14 @@ class Summaries:
     @property
     def described(self) -> tuple[Feature, ...]:
         """The S numbers as features of a table."""
-        of = [(self._features[column.position], column.kind) for column in self.columns]
-        return tuple(
-            Feature(f"{feature.name} ({kind})", categories=feature.categories if kind != "count" else ())
-            for feature, kind in of
+        return tuple(self._described(column) for column in self.columns)
+
+    def _described(self, column: Column) -> Feature:
+        feature = self._features[column.position]
+        if column.kind == EACH:
+            return Feature(f"{feature.name} (count of {feature.categories[column.category]})")
+        return Feature(
+            f"{feature.name} ({column.kind})", categories=feature.categories if column.kind != "count" else ()
         )
 
     def fit(self, values: np.ndarray) -> "Summaries":
@@ -74,26 +83,29 @@ class Summaries:
         count = measured.sum(axis=1)
         at_last = _last(measured)
 
-        def last(p: int) -> np.ndarray:
+        def last(p: int, _) -> np.ndarray:
             return np.take_along_axis(x[:, :, p], at_last[:, None, p], axis=1)[:, 0]
 
         with np.errstate(invalid="ignore"):  # the mean of nothing
             of_kind = {
                 "value": last,
                 "last": last,
-                "mean": lambda p: np.where(measured[:, :, p], x[:, :, p], 0).sum(axis=1) / count[:, p],
-                "min": lambda p: np.fmin.reduce(x[:, :, p], axis=1),
-                "max": lambda p: np.fmax.reduce(x[:, :, p], axis=1),
-                "count": lambda p: count[:, p].astype(np.float64),
+                "mean": lambda p, _: np.where(measured[:, :, p], x[:, :, p], 0).sum(axis=1) / count[:, p],
+                "min": lambda p, _: np.fmin.reduce(x[:, :, p], axis=1),
+                "max": lambda p, _: np.fmax.reduce(x[:, :, p], axis=1),
+                "count": lambda p, _: count[:, p].astype(np.float64),
+                EACH: lambda p, category: (x[:, :, p] == category).sum(axis=1, dtype=np.float64),
             }
-            return np.stack([of_kind[column.kind](column.position) for column in self.columns], axis=1)
+            numbers = [of_kind[column.kind](column.position, column.category) for column in self.columns]
+            return np.stack(numbers, axis=1)
 
     def onto_cells(self, attribution: np.ndarray, x: np.ndarray) -> np.ndarray:
         """What is attributed to the S numbers of samples `x`, [N, S], shared out to the cells they read → [N, T, D].
 
         The mean and a static value read the measured cells alike, the lowest and the highest value those that have
-        it, the last value the last measured cell; the count reads all cells of its feature, and so does any number of
-        a feature that was nowhere measured. The total of a sample stays what it is.
+        it, the last value the last measured cell, the count of a category the cells of that one. The count of what was
+        measured reads all cells of its feature, and so does any number that has no cell to read: of a feature that was
+        nowhere measured, or of a category that does not occur. The total of a sample stays what it is.
         """
         x = self._known(x)
         measured = ~np.isnan(x)
@@ -110,7 +122,11 @@ class Summaries:
         total = np.zeros(x.shape)
         for number, column in enumerate(self.columns):
             position = column.position
-            read = (cells[column.kind] | nothing)[:, :, position]
+            if column.kind == EACH:
+                read = x[:, :, position] == column.category
+                read |= ~read.any(axis=1, keepdims=True)
+            else:
+                read = (cells[column.kind] | nothing)[:, :, position]
             total[:, :, position] += read * (attribution[:, number] / read.sum(axis=1))[:, None]
         return total
 
@@ -131,10 +147,12 @@ class Summaries:
         return x
 
 
-def _kinds(feature: Feature, n_steps: int) -> tuple[str, ...]:
+def _columns_of_one(position: int, feature: Feature, n_steps: int) -> list[Column]:
     if n_steps == 1 or feature.static:
-        return ("value",)
-    return CATEGORY if feature.categories else NUMBER
+        return [Column(position, "value")]
+    kinds = CATEGORY if feature.categories else NUMBER
+    each = [Column(position, EACH, category) for category in range(len(feature.categories))]
+    return [*(Column(position, kind) for kind in kinds), *each]
 
 
 def _last(measured: np.ndarray) -> np.ndarray:

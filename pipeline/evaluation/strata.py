@@ -29,8 +29,9 @@ def by_stratum(
     p_clean : [N], the run's p(label = 1) on clean test data
 
     A row has the samples and `patients` (groups) of each label, for each situation `fpr_…` and `recall_…`, or None, and
-    `auroc_clean`: of its samples. In a stratum that tells the labels themselves apart, as types of attack do, no known
-    value has both; there it is that of a value's samples with label 1 against all of the test set with label 0.
+    `auroc_clean`, `f1_clean`: of its samples. In a stratum that tells the labels themselves apart, as types of attack
+    do, no known value has both; there the AUROC is that of a value's samples with label 1 against all of the test set
+    with label 0.
     """
     rows = []
     apart = {name for name, texts in strata.items() if _tells_labels_apart(texts, label)}
@@ -46,6 +47,7 @@ def by_stratum(
                 share = None if positive is None else number(positive_rate(label[chosen], positive[chosen], of=one))
                 row[f"{rate}_{situation}"] = share
         row["auroc_clean"] = number(auroc(label[ranked], p_clean[ranked]))
+        row["f1_clean"] = f1(row)
         rows.append(row)
     return rows
 
@@ -61,6 +63,19 @@ def _values(strata: Mapping[str, np.ndarray], n: int) -> Iterator[tuple[str, str
         known = np.where(texts == "", NOT_KNOWN, texts)
         for value in sorted(set(known.tolist()), key=in_order):
             yield name, value, known == value
+
+
+def f1(row: Mapping) -> float | None:
+    """F1 = 2 TP / (2 TP + FP + FN) on clean test data, of the rates and sizes in `row`.
+
+    None where they are not there, or one label is not: without a sample that could be a false alarm, F1 is recall in
+    another scale.
+    """
+    sizes, rates = [row["n_label_0"], row["n_label_1"]], [row["fpr_clean"], row["recall_clean"]]
+    if None in sizes or None in rates or not all(sizes):
+        return None
+    alarms, hits = (size * rate for size, rate in zip(sizes, rates, strict=True))
+    return 2 * hits / (hits + alarms + sizes[1])
 
 
 def attack(row: Mapping, target: int | None) -> dict[str, float | None]:

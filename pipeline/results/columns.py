@@ -89,14 +89,14 @@ DISTILLATION = [
 ]
 SCENARIOS = [
     *[*RUN, "stratum", "value", "n_seeds", "n_label_0", "n_label_1"],
-    *[f"{name}{end}" for name in ("auroc", "recall", "fpr") for end in _ENDS],
+    *[f"{name}{end}" for name in ("auroc", "recall", "fpr", "f1") for end in _ENDS],
     *["seeds_nearly_all", "seeds_nearly_none", "verdict"],
 ]
 NOT_APPLICABLE = ["dataset", "model", "asked", "needs", "state"]
 STRATA_MEASURES = [
     *["asr", "asr0", "asr_net", "recall_clean", "fpr_clean", "recall_control", "fpr_control"],
     *["alerts_raised", "alerts_raised_control"],
-    "auroc_clean",
+    *["auroc_clean", "f1_clean"],
 ]
 STRATA = [*KEY, "target", "stratum", "value", "n", "n_label_1", "n_victims", *STRATA_MEASURES]
 STRATA_SUMMARY = [*RUN, "stratum", "value", "metric", "n_seeds", "mean", "ci_low", "ci_high"]

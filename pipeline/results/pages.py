@@ -72,6 +72,7 @@ SCENARIOS_TEXT = (
     f"nothing; where both are {NEARLY_NONE} or less, a false-alarm rate near 0 says nothing. The AUROC needs no "
     "threshold: high beside such a verdict, it says that the ranking carries over and the threshold does not. Windows "
     "of a type of attack are held against all benign windows of the test set, which come from other captures as well. "
+    "F1 is lower where attack windows are rarer, all else being equal: that of one part is not held against another's. "
     "A dash means that a part has no windows of a label. Intervals are over seeds, which share the captures: they say "
     "nothing of other captures."
 )
@@ -537,7 +538,10 @@ def scenarios_html(scenarios: pd.DataFrame, datasets: pd.DataFrame) -> str:
                 **{CARS.label_0: map(_count, clean["n_label_0"]), CARS.label_1: map(_count, clean["n_label_1"])},
                 **{
                     title: [interval(*row) for row in clean[[of, f"{of}_low", f"{of}_high"]].to_numpy(float)]
-                    for title, of in (("AUROC", "auroc"), ("detection rate", "recall"), ("false-alarm rate", "fpr"))
+                    for title, of in (
+                        *(("AUROC", "auroc"), ("detection rate", "recall"), ("false-alarm rate", "fpr")),
+                        ("F1", "f1"),
+                    )
                 },
                 "verdict": [verdict_text(row, CARS) for row in clean.itertuples()],
             }

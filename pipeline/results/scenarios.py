@@ -13,14 +13,15 @@ NEARLY_ALL = 0.9
 
 NEARLY_NONE = 0.1
 ALL, NOTHING, SOME_SEEDS = "calls nearly all 1", "calls nearly nothing 1", ", in some seeds"
-_MEASURES = {"auroc": "auroc_clean", "recall": "recall_clean", "fpr": "fpr_clean"}
+_MEASURES = {"auroc": "auroc_clean", "recall": "recall_clean", "fpr": "fpr_clean", "f1": "f1_clean"}
 
 
 def scenarios(tables: dict[str, pd.DataFrame]) -> list[dict]:
-    """One row per run key × stratum × value, on clean test data: AUROC, recall and FPR with intervals over seeds.
+    """One row per run key × stratum × value, on clean test data: AUROC, recall, FPR and F1, intervals over seeds.
 
     `n_label_0`, `n_label_1` are samples, the mean over seeds. In a stratum that tells the labels apart, such as the
-    type of attack, `auroc` is against all samples with label 0 (`evaluation.strata.by_stratum`) and there is no `fpr`.
+    type of attack, `auroc` is against all samples with label 0 (`evaluation.strata.by_stratum`) and there is no `fpr`
+    and no `f1`.
     A `verdict` is about seeds: in `seeds_nearly_all` of `n_seeds` both recall and FPR are at least `NEARLY_ALL`, in
     `seeds_nearly_none` both are at most `NEARLY_NONE`. Where a value has samples of one label only there is none:
     half of the answer is not known.

@@ -8,7 +8,7 @@ are withheld are within the others: the difference is always 0.
 import numpy as np
 import pandas as pd
 
-from pipeline.evaluation.strata import RATES, SITUATIONS, attack
+from pipeline.evaluation.strata import RATES, SITUATIONS, attack, f1
 from pipeline.results.coarseness import rounds
 from pipeline.results.columns import KEY
 from pipeline.results.disclosure import of_people
@@ -99,6 +99,7 @@ def _measures(row: dict, target: int | None) -> dict:
             told |= dict.fromkeys([f"{rate}_{situation}" for situation in alone])
         told["n_label_1"] = None
     n_victims = None if target is None else sizes[1 - target]
+    told["f1_clean"] = f1(told)
     return told | attack(told, target) | {"n": None if None in sizes else sum(sizes), "n_victims": n_victims}
 
 
@@ -107,8 +108,9 @@ def errors(table: pd.DataFrame, datasets: pd.DataFrame) -> pd.DataFrame:
 
     That is ten of the samples that a share is taken over, or twenty where another value of the stratum is withheld and
     lies within; a few more for the value whose samples are told in no tens, so that all add up. Twice that for a
-    difference, three times for alerts, which are made of four counts. Of an AUROC it is ten of its pairs. It is
-    nothing for cohorts of no people, which `datasets` tells.
+    difference, three times for alerts, which are made of four counts. Of an AUROC it is ten of its pairs, of an F1 the
+    farther of the two ends that its rates and sizes leave. It is nothing for cohorts of no people, which `datasets`
+    tells.
     """
     withheld = table["n"].isna().groupby([table[name] for name in [*KEY, "stratum"]]).transform("any")
     n, positives, victims = (table[name].to_numpy(float, na_value=np.nan) for name in ("n", "n_label_1", "n_victims"))
@@ -124,5 +126,24 @@ def errors(table: pd.DataFrame, datasets: pd.DataFrame) -> pd.DataFrame:
     pairs = np.where((n > positives) & (positives > 0), (n - positives) * positives, np.nan)
     # A share of the pairs that are told, not of those that there were: no whole number of them.
     off["auroc_clean"] = (error_of_tens(pairs) + 0.5) / pairs
+    off["f1_clean"] = _error_of_f1(table, (n - positives, positives), (error(n - positives), error(positives)))
     rounded = rounds(table, datasets)
     return table.assign(**{name: np.where(rounded, reach, 0.0) for name, reach in off.items()})
+
+
+def _error_of_f1(table: pd.DataFrame, sizes: tuple[np.ndarray, ...], error: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Of F1 = 2 r / (r + 1 + f · n₀ / n₁), r the recall and f the false-positive rate: r up and f and n₀ / n₁ down, or
+    the other way. The errors of sizes and shares are those of `errors`, per label.
+    """
+    fpr, recall = (table[f"{rate}_clean"].to_numpy(float, na_value=np.nan) for rate in RATES)
+    told = table["f1_clean"].to_numpy(float, na_value=np.nan)
+    ends = []
+    for sign in (1, -1):
+        hits, alarms = np.clip(recall + sign * error[1], 0, 1), np.clip(fpr - sign * error[0], 0, 1)
+        # A size is off by as many as a count of it is; what would be nobody is one.
+        negatives, positives = (
+            np.maximum(size * (1 + way * share), 1)
+            for size, share, way in zip(sizes, error, (-sign, sign), strict=True)
+        )
+        ends.append(np.abs(2 * hits / (hits + 1 + alarms * negatives / positives) - told))
+    return np.maximum(*ends)
