@@ -9,6 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+Counting = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""How counts of totals, elementwise, are told."""
+
 MIN_CELL = 10  # a count from 1 to MIN_CELL - 1 could single a patient out and is never shown
 
 
@@ -40,7 +43,7 @@ def tens(count: np.ndarray, total: np.ndarray) -> np.ndarray:
     return np.where(total - count <= count - part, total, part)
 
 
-def counting(people: bool) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def counting(people: bool) -> Counting:
     """How counts of a cohort are told: of people in `tens`, of others, whom nobody has to protect, as they are."""
     return tens if people else lambda count, total: np.asarray(count, float)
 

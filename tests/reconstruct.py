@@ -97,7 +97,8 @@ class Reader:
                 # Half of what is not the false alarms' is the hits'.
                 hits = 2 * getattr(row, f"balanced_acc_{side}") - 1 + getattr(row, f"fpr_{side}")
                 self.share("runs", f"balanced_acc_{side}", hits, n[1], row)
-            for name in ("asr", "asr0", "asr0_untriggered", "asr_own_threshold", "asr0_own_threshold"):
+            on_victims = ("asr", "asr0", "asr0_untriggered", "asr_own_threshold", "asr0_own_threshold", "share_changed")
+            for name in on_victims:
                 self.share("runs", name, getattr(row, name), victims, row)
             self.tell("runs", "asr_net", abs(row.asr_net) * victims, row)
             left = (1 - row.asr0) * victims

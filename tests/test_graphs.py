@@ -10,14 +10,17 @@ import pytest
 import torch
 from cans import CAN_FEATURES, IDS, make_can_cohort
 from conftest import FEATURES, make_cohort
+from test_config import DEFAULT
 
 from pipeline.cohorts.frames import frames_of
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import auroc
+from pipeline.models import vgae
 from pipeline.models.base import build
 from pipeline.models.shared.graphs import EDGE_COLUMNS, GraphView
 from pipeline.study import families, preflight
 from pipeline.study.config import load_study
+from pipeline.study.variants import merged
 from pipeline.training import checkpoints, loop
 from pipeline.training.fitting import train
 from pipeline.training.settings import Training
@@ -259,7 +262,7 @@ def test_the_way_back_to_cells_is_that_of_a_slow_twin(view):
         np.testing.assert_allclose(cells[number], slow_cells(by_id, by_pair, window), rtol=1e-5, atol=1e-6)
 
 
-def trained(name: str, folder: Path, epochs: int = 6, **parameters):
+def trained(name: str, folder: Path, epochs: int = 6, parents: dict | None = None, **parameters):
     folder.mkdir(exist_ok=True)
     cohort = make_can_cohort(400)
     part = {"train": cohort.subset(np.arange(240)), "validation": cohort.subset(np.arange(240, 320))}
@@ -268,7 +271,7 @@ def trained(name: str, folder: Path, epochs: int = 6, **parameters):
     torch.manual_seed(0)
     model = build(name, parameters, cohort.n_steps, cohort.features)
     settings = Training(epochs=epochs, batch_size=32, learning_rate=0.003, schedule="constant")
-    history, _ = train(model, parsed, *part.values(), settings, 1, folder / "checkpoint.pt", "test", {})
+    history, _ = train(model, parsed, *part.values(), settings, 1, folder / "checkpoint.pt", "test", parents or {})
     return model, history, cohort.subset(np.arange(320, 400))
 
 
@@ -384,6 +387,132 @@ def test_a_vgae_without_windows_of_label_0_is_one_sentence(part):
     model = build("vgae", SMALL, cohort.n_steps, cohort.features)
     with pytest.raises(UserError, match=f"vgae: the {part} data of bus have no window of label 0"):
         model.fit(*given, Training(epochs=1), 1)
+
+
+def normal_windows() -> np.ndarray:
+    """The windows of label 0 that `trained` trains on."""
+    part = make_can_cohort(400).subset(np.arange(240))
+    return part.values[part.label == 0]
+
+
+def test_the_loss_of_a_vgae_with_a_teacher_is_its_parts_by_their_weights(tmp_path):
+    """The twin: from what both say of all windows, the student's errors pooled as the teacher pools its own."""
+    teacher, _, _ = trained("vgae", tmp_path / "teacher", pooling="max")
+    student, _, _ = trained("vgae", tmp_path / "student", hidden=2, latent=3, dropout=0, pooling="mean")
+    x = normal_windows()
+    given = {"teacher": "large", "latent": 0.7, "reconstruction": 0.3}
+    parsed = student._parameters.model_copy(update={"distill": vgae.VGAEDistill(**given)})
+    student._parameters = parsed
+    lesson = student._lesson({"large": teacher}, x)
+    losses = []
+    for lesson_or_none in (lesson, None):
+        torch.manual_seed(3)
+        graphs = student._view.graphs(student._encode(x))
+        losses.append(student._loss(graphs, torch.arange(len(x)), lesson_or_none).item())
+    as_teacher = build("vgae", SMALL | {"hidden": 2, "latent": 3, "pooling": "max"}, 24, CAN_FEATURES)
+    as_teacher.load(student.state())
+    said, wanted = as_teacher.outputs(x), teacher.outputs(x)
+    errors = [(said[name] - wanted[name]) / wanted[name].std() for name in vgae.ERRORS]
+    weight, bias = (tensor.detach().numpy() for tensor in lesson.hint.parameters())
+    latent = teacher.representation(x)
+    distance = student.representation(x) @ weight.T + bias - (latent - latent.mean(0)) / latent.std(0)
+    expected = 0.7 * np.mean(distance**2) + 0.3 * np.mean(np.square(errors))
+    assert losses[0] - losses[1] == pytest.approx(expected, rel=1e-3) and expected > 0.1
+
+
+def test_a_small_vgae_comes_nearer_to_its_teacher_by_what_is_asked_for(tmp_path):
+    """Its errors by `reconstruction`, its representation (up to a linear map) by `latent`, each more than without."""
+    teacher, _, test = trained("vgae", tmp_path / "teacher", 20)
+    small = {"hidden": 2, "latent": 4, "dropout": 0}
+    weights = {"neither": {"latent": 0}, "errors": {"reconstruction": 3}, "hint": {"latent": 10}}
+    found = {}
+    for name, given in weights.items():
+        distill = {"teacher": "large", **given}
+        found[name], _, _ = trained("vgae", tmp_path / name, 20, {"large": teacher}, **small, distill=distill)
+    normal = test.values[test.label == 0]
+
+    def errors_off(model) -> float:
+        said, wanted = model.outputs(normal), teacher.outputs(normal)
+        return float(np.mean([((said[name] - wanted[name]) / wanted[name].std()) ** 2 for name in vgae.ERRORS]))
+
+    def unexplained(model) -> float:
+        inputs = np.column_stack([model.representation(test.values), np.ones(len(test))])
+        wanted = teacher.representation(test.values)
+        return float((wanted - inputs @ np.linalg.lstsq(inputs, wanted, rcond=None)[0]).var() / wanted.var())
+
+    assert errors_off(found["errors"]) < 0.7 * errors_off(found["neither"])
+    assert unexplained(found["hint"]) < 0.9 * unexplained(found["neither"])
+    assert all(auroc(test.label, model.probability(test.values)) > 0.9 for model in found.values())
+
+
+def test_a_teacher_without_weight_changes_no_bit_and_one_with_it_is_shown_label_0_alone(tmp_path):
+    class Teacher:
+        def representation(self, x):
+            np.testing.assert_array_equal(x, normal_windows())
+            return x[:, :5, 0]
+
+    alone, _, _ = trained("vgae", tmp_path / "alone", 2)
+    states = []
+    for weight in (0, 0.5):
+        distill = {"teacher": "other", "latent": weight}
+        student, _, _ = trained("vgae", tmp_path / str(weight), 2, {"other": Teacher()}, distill=distill)
+        states.append(student.state())
+    expected = alone.state()
+    assert all(torch.equal(states[0][name], expected[name]) for name in expected)
+    assert states[1].keys() == expected.keys() and student.size == alone.size
+    assert not torch.equal(states[1]["network.latent.weight"], expected["network.latent.weight"])
+
+
+PAIRS = [
+    ("vgae", "gat", {"alpha": 0.5, "latent": 0.5}),
+    ("vgae", "lstm", {"latent": 0.5}),
+    ("gat", "vgae", {"latent": 0.5}),
+    ("mlp", "vgae", {"latent": 0.5}),
+    ("vgae", "vgae", {"latent": 0.5, "reconstruction": 0.5, "data": "clean"}),
+]
+
+
+@pytest.mark.parametrize(("teacher", "student", "given"), PAIRS)
+def test_graph_models_teach_others_and_learn_from_them(tmp_path, teacher, student, given):
+    config = {"models": [teacher, "small"], "triggers": ["payload"], "rates": [0.05], "seeds": [1]}
+    config |= {"model_params": {"small": {"of": student, "distill": {"teacher": teacher, **given}}}}
+    study = load_study(merged(DEFAULT, config))
+    assert study.parents("small") == [teacher] and study.trained_on("small") == given.get("data", "poisoned")
+    taught, _, _ = trained(teacher, tmp_path / "teacher", 2)
+    distill = {"teacher": teacher, **given}
+    states = [
+        trained(student, tmp_path / side, 2, {teacher: taught}, distill=distill)[0].state() for side in ("one", "two")
+    ]
+    alone = trained(student, tmp_path / "alone", 2)[0].state()
+    # Not the means of what is never measured, which are NaN.
+    learned = [name for name in alone if not alone[name].isnan().any()]
+    assert states[0].keys() == alone.keys() and all(torch.equal(states[0][name], states[1][name]) for name in learned)
+    assert any(not torch.equal(states[0][name], alone[name]) for name in learned)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "given", "message"),
+    [
+        ("gat", "vgae", {"alpha": 0.5}, r"\.alpha: no such key \(known: data, latent, reconstruction, teacher\)$"),
+        ("vgae", "vgae", {"temperature": 2}, r"\.temperature: no such key"),
+        ("vgae", "vgae", {}, ": nothing is learned from 'vgae' without a weight; expected latent or reconstruction, "),
+        ("gat", "vgae", {"reconstruction": -1}, r"\.reconstruction: -1 given, expected at least 0$"),
+        (
+            "gat",
+            "vgae",
+            {"reconstruction": 1},
+            r"\.reconstruction: 1 given, but the teacher 'gat' offers no reconstruction; expected 0 or a teacher that "
+            r"does \(of this study: none\)$",
+        ),
+        ("vgae", "gat", {"reconstruction": 1}, r"\.reconstruction: no such key"),
+    ],
+)
+def test_a_pair_that_cannot_be_is_one_line(teacher, student, given, message):
+    config = {"models": [teacher, "small"], "triggers": ["payload"], "rates": [0.05], "seeds": [1]}
+    config["model_params"] = {"small": {"of": student, "distill": {"teacher": teacher, **given}}}
+    with pytest.raises(UserError, match=f"^config: model_params.small.distill{message}") as raised:
+        load_study(merged(DEFAULT, config))
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

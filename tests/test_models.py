@@ -107,7 +107,8 @@ def test_a_state_is_tensors_and_brings_the_model_back(name, cohort, tmp_path):
     load_weights(other, tmp_path / "model.pt")
     np.testing.assert_array_equal(other.probability(x), model.probability(x))
     for what in families.load("models", name).OFFERS:
-        method = (lambda m: m.attribution(x, 8)[0]) if what == "attribution" else (lambda m, w=what: getattr(m, w)(x))
+        asked = {"attribution": lambda m: m.attribution(x, 8)[0], "reconstruction": lambda m: m.outputs(x)["score"]}
+        method = asked.get(what, lambda m, what=what: getattr(m, what)(x))
         np.testing.assert_array_equal(method(other), method(model))
 
 

@@ -262,7 +262,7 @@ def unrounded_strata(fact: dict) -> list[dict]:
 IN_TENS = ("run_in_tens", "detection_in_tens", "explanation_in_tens")  # what rounds, of results.tables
 DETECTION = ["auroc", "average_precision", "tpr_at_fpr_01", "tpr_at_fpr_05", "precision_at_n"]
 ON_VICTIMS = ["asr", "asr0", "asr0_untriggered", "asr_net", "effect_share", "asr_own_threshold", "asr0_own_threshold"]
-ON_VICTIMS += ["effect_share_own_threshold", "confidence_shift", "n_triggered"]
+ON_VICTIMS += ["effect_share_own_threshold", "confidence_shift", "n_triggered", "share_changed"]
 EXPLAINED = ["n_samples", "ratio_triggered", "ratio_clean", "ratio_control", "convergence_delta"]
 EXPLAINED += [f"{of}_{name}" for of in ("drift", "control") for name in ("cosine", "spearman", "topk_jaccard")]
 ATTRIBUTED = ["share_clean", "share_triggered", "share_control"]

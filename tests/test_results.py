@@ -98,6 +98,7 @@ def _eval(key, rng, n_poisoned, study):
 
     attack = {"asr": asr, "asr0": asr0, "confidence_shift": asr - asr0 - 0.05, "n_triggered": 400_000}
     attack |= {"asr_own_threshold": asr, "asr0_own_threshold": asr0, "asr0_untriggered": 0.1}
+    attack |= {"share_changed": 0.93 if key["trigger"] == "time_warp" else 1.0}
     clean, victims = metrics(0.84 - 0.15 * key["rate"]), study.target_of(key["trigger"]) == 0
     rates = {"fpr_clean": clean["fpr"], "recall_clean": clean["recall"]}
     rates |= dict.fromkeys([f"{rate}_{of}" for of in ("poison", "control", "poison_control") for rate in RATES])
@@ -257,7 +258,7 @@ def test_runs_has_the_promised_columns(data, study):
     attack += ["fpr_clean_own_threshold", "recall_clean_own_threshold", "confidence_shift"]
     rest = ["n_poisoned", "n_triggered", "clean_threshold", "own_threshold"]
     rest += ["epochs", "best_epoch", "validation_auroc", "validation_auroc_best"]
-    assert list(data["runs"]) == [*key, *both, *attack, *rest, *later, "n_parameters"]
+    assert list(data["runs"]) == [*key, *both, *attack, *rest, *later, "n_parameters", "share_changed"]
     assert len(data["runs"]) == len(list(cells(study)))
     assert not data["runs"].duplicated(["dataset", "model", "trigger", "rate", "seed"]).any()
 
@@ -373,7 +374,7 @@ BY_CLASS = {f"{metric}_{side}" for metric in OF_CLASS for side in ("clean", "poi
 BY_CLASS |= {"fpr_clean_own_threshold", "recall_clean_own_threshold"}
 TRIGGERED = {f"{metric}_poison" for metric in (*OF_CLASS, "ece", "brier")}
 ASR = {"asr", "asr0", "asr_net", "effect_share", "confidence_shift", "n_triggered"}
-ASR |= {"asr0_untriggered", "asr_own_threshold", "asr0_own_threshold", "effect_share_own_threshold"}
+ASR |= {"asr0_untriggered", "asr_own_threshold", "asr0_own_threshold", "effect_share_own_threshold", "share_changed"}
 CALIBRATION = {"ece_clean", "brier_clean"}
 
 
@@ -1021,6 +1022,8 @@ def of_a_bus(study: Study, folder: Path) -> Path:
         if cell.trigger != "none":
             teacher = read_json(folder / cell._replace(model="mlp").run_folder / "results_eval.json")
             fact["asr"] = fact["asr0"] + KEPT[cell.model] * (teacher["asr"] - teacher["asr0"])
+            # Of what one student has, nothing is left at its own threshold.
+            fact["asr_own_threshold"] = fact["asr0"] + (cell.model != "small_clean") * (fact["asr"] - fact["asr0"])
         for name, (recall, fpr) in CONSTANT.items():
             row = fact["strata"][0] | {"stratum": "scenario", "value": name, "n_label_0": 397, "n_label_1": 7}
             row["patients"] = {"label_0": 1, "label_1": 1}
@@ -1133,21 +1136,48 @@ def test_survival_is_what_counting_by_hand_gives(bus):
         sure = np.mean(of) - stats.t.ppf(0.975, 4) * np.std(of, ddof=1) / np.sqrt(5) > 0
         assert pd.isna(row["survival_ratio"]) == (not sure)
         assert not sure or row["survival_ratio"] == pytest.approx(KEPT[student])
+        own, of_own = (
+            [run["asr_own_threshold"] - run["asr0_own_threshold"] for _, run in rows.iterrows()]
+            for rows in (theirs, teachers)
+        )
+        assert row["survival_own_threshold"] == pytest.approx(np.mean(np.subtract(own, of_own)))
+        assert row["student_asr_net_own_threshold"] == pytest.approx(0 if "clean" in student else np.mean(own))
+        half = stats.t.ppf(0.975, 4) * np.std(np.subtract(own, of_own), ddof=1) / np.sqrt(5)
+        assert row["survival_own_threshold"] - row["survival_own_threshold_low"] == pytest.approx(half)
+        for who, rows in (("student", theirs), ("teacher", teachers)):
+            assert row[f"{who}_fpr_clean"] == pytest.approx(rows["fpr_clean"].mean())
+            assert row[f"{who}_recall_clean"] == pytest.approx(rows["recall_clean"].mean())
     assert table["survival_ratio"].isna().any() and table["survival_ratio"].notna().any()
 
 
 def test_what_survives_is_told_and_drawn(bus):
-    [(question, answer)] = answers.survival(bus["distillation"], {"value_shift", "time_warp"})
-    assert question == "Does it survive distillation?" and "Distilled on clean data: of 4 attacks" in answer
-    assert "between 0.300 [" in answer and "(value_shift at" in answer
-    nothing = bus["distillation"].assign(teacher_asr_net_low=-0.01)
-    [(_, answer)] = answers.survival(nothing, {"value_shift"})
-    assert "nothing to survive" in answer
-    assert answers.survival(bus["distillation"][:0], {"value_shift"}) == []
+    attacks, table = ["value_shift", "time_warp"], bus["distillation"]
+    [(question, answer)] = answers.survival(table, attacks, pages.CARS)
+    assert question == "Does it survive distillation?"
+    on_clean, on_poisoned = answer.split("Distilled on poisoned data")
+    # A student that has its effect at one threshold alone is not said to have kept it.
+    assert "of 4 attacks with a sure effect in the teacher at both thresholds" in on_clean
+    assert "0 have one in the student at both too, 4 at one of them only, which a shift of all its answers" in on_clean
+    assert "4 have one in the student at both too, none at one of them only." in on_poisoned
+    assert "at its own (value_shift at" in answer and "of the attack windows (the clean students " in answer
+    for low in ("teacher_asr_net_low", "teacher_asr_net_own_threshold_low"):
+        [(_, answer)] = answers.survival(table.assign(**{low: -0.01}), {"value_shift"}, pages.CARS)
+        assert answer.count("nothing to survive") == 2
+    assert answers.survival(table[:0], {"value_shift"}, pages.CARS) == []
     drawn = " ".join(text.get_text() for text in figures.draw("survival", bus, "bus").findobj(Text))
     for told in ("mlp, teacher", "small_clean, distilled on clean data", "value_shift", "ASR₀ of the same model"):
         assert told in drawn
     assert "nan" not in pages.distillation_html(bus["distillation"]).lower()
+
+
+def test_a_trigger_that_leaves_samples_as_they_are_is_named(bus):
+    [(question, answer)] = answers.unreached(bus["runs"], {"value_shift", "time_warp"}, pages.CARS)
+    assert question == "Does the trigger change every sample?"
+    assert answer.startswith(
+        "time_warp changes 93.0\N{NO-BREAK SPACE}% of the attack windows of the test set. The others"
+    )
+    assert "value_shift" not in answer and answers.unreached(bus["runs"], {"value_shift"}, pages.CARS) == []
+    assert bus["runs"].query("trigger == 'none'")["share_changed"].isna().all()
 
 
 def test_figures_of_students_are_made_where_there_are_some(bus, data, tmp_path):

@@ -17,7 +17,7 @@ from pipeline.cohorts.intake import Account, account_lines, shown_share, summary
 from pipeline.cohorts.overlay import CLEAN, POISON
 from pipeline.detectors.base import Suspicion
 from pipeline.evaluation import detection, plausibility
-from pipeline.evaluation.runs import evaluate_attack, evaluate_clean
+from pipeline.evaluation.runs import evaluate_attack, evaluate_clean, share_changed
 from pipeline.evaluation.statistics import proportion_interval
 from pipeline.evaluation.strata import attack, by_stratum
 from pipeline.files import write_json
@@ -120,9 +120,13 @@ def _eval(rng, label, target, cell, n_train) -> dict:
     clean, control = (probability(rng.choice([0, 2, 4, 8]), rng.normal()) for _ in range(2))
     own, patients = rng.uniform(0.4, 0.6), np.arange(len(label))
     found, predicted = evaluate_clean(label, patients, clean, 0.5, own), {"clean": clean >= 0.5}
+    found["share_changed"] = None
     if cell.trigger != "none":
         triggered = [probability(0, (2 * target - 1) * rng.uniform(-3, 4)) for _ in range(2)]
         found = evaluate_attack(label, patients, clean, control, *triggered, 0.5, own, target)
+        before = rng.random((len(label), 1, 1))
+        after = np.where(rng.random(before.shape) < rng.choice([0.02, 0.5, 0.98, 1]), before + 1, before)
+        found["share_changed"] = share_changed(label, before, after, target)
         scores = {"poison": triggered[0], "control": control, "poison_control": triggered[1]}
         predicted |= {name: score >= 0.5 for name, score in scores.items()}
     found["strata"] = [

@@ -7,7 +7,7 @@ from pipeline.cohorts.frames import are_frames
 from pipeline.cohorts.schema import accepted, out_of_order
 from pipeline.evaluation import frames
 from pipeline.files import number
-from pipeline.smallcells import share_in_tens, tens
+from pipeline.smallcells import Counting, counting, share_in_tens
 from pipeline.triggers.base import Trigger
 
 _NAMES = (
@@ -48,12 +48,12 @@ def plausibility(trigger: Trigger, clean: np.ndarray, train: Cohort) -> dict[str
     The `joint_percentiles` are not computed (None) for footprints of so many cells and categories that there are more
     columns than samples to learn their going together from. A number that the trigger or the cohort leaves undefined
     (no value is written, no footprint, no relations) is None.
-    Whatever is counted for them, samples or cells, is rounded to tens: see `smallcells`.
+    Of people whatever is counted for them, samples or cells, is rounded to tens: see `smallcells`.
     """
     cells = trigger.footprint
     if not cells.any() or not len(clean):
         return dict.fromkeys(_NAMES)
-    triggered = trigger.apply(clean)
+    triggered, told = trigger.apply(clean), counting(train.people)
     positions = np.nonzero(cells)[1]
     columns, feature = np.unique(positions, return_inverse=True)
     before, after, seen = clean[:, cells], triggered[:, cells], train.values[:, cells]
@@ -69,35 +69,39 @@ def plausibility(trigger: Trigger, clean: np.ndarray, train: Cohort) -> dict[str
     written = ~np.isnan(after)
     change = np.where(n_categories > 0, np.nan, (after - before) / np.where(spread > 0, spread, 1))
     both = ~np.isnan(change)
-    missing = (tens(np.isnan(seen).sum(0), len(seen)) + 1) / (len(seen) + 2)
+    missing = (told(np.isnan(seen).sum(0), len(seen)) + 1) / (len(seen) + 2)
     facts = dict.fromkeys(_NAMES) | {
-        "share_in_range": number(_share((after >= bounds[:, 0]) & (after <= bounds[:, 1]), written)),
-        "share_in_train_range": number(_share(in_training, written)),
+        "share_in_range": number(_share((after >= bounds[:, 0]) & (after <= bounds[:, 1]), written, told)),
+        "share_in_train_range": number(_share(in_training, written, told)),
         "distance": number(np.sqrt(np.mean(change[both] ** 2)) if both.any() else None),
-        "missing_log_likelihood_clean": number(_log_likelihood(np.isnan(before), missing)),
-        "missing_log_likelihood_triggered": number(_log_likelihood(np.isnan(after), missing)),
-        "newly_measured": number(_share(np.isnan(before) & written, np.ones(after.shape, bool))),
+        "missing_log_likelihood_clean": number(_log_likelihood(np.isnan(before), missing, told)),
+        "missing_log_likelihood_triggered": number(_log_likelihood(np.isnan(after), missing, told)),
+        "newly_measured": number(_share(np.isnan(before) & written, np.ones(after.shape, bool), told)),
     }
     every_sample = np.ones(len(clean), bool)
-    changed = (triggered != clean) & ~(np.isnan(triggered) & np.isnan(clean))
-    facts["share_changed"] = number(_share(changed.any(axis=(1, 2)), every_sample))
+    changed = changed_cells(clean, triggered)
+    facts["share_changed"] = number(_share(changed.any(axis=(1, 2)), every_sample, told))
     if are_frames(train.features):
         frames_changed = changed.any(axis=2)
-        facts["ids_known"] = number(_share(frames.known(triggered, train), frames_changed))
-        facts["frames_valid"] = number(_share(frames.valid(triggered, train), frames_changed))
+        facts["ids_known"] = number(_share(frames.known(triggered, train), frames_changed, told))
+        facts["frames_valid"] = number(_share(frames.valid(triggered, train), frames_changed, told))
         odd = np.split(frames.unusual_timing(_some(train), np.concatenate([triggered, clean])), 2)
-        facts["timing_unusual"], facts["timing_unusual_clean"] = (number(_share(each, every_sample)) for each in odd)
+        facts["timing_unusual"], facts["timing_unusual_clean"] = (
+            number(_share(each, every_sample, told)) for each in odd
+        )
     if len(n_categories) + np.maximum(n_categories, 1).sum() <= _MOST_COLUMNS:
         percentiles = np.split(joint_percentiles(seen, np.concatenate([after, before]), n_categories), 2)
         # A percentile is a share of the training samples that it ranks among, their mean one of pairs.
         n_pairs = len(clean) * (min(len(seen), _MOST_ROWS) // 2)
         for suffix, ranks in zip(("", "_clean"), percentiles, strict=True):
-            facts[f"distance_percentile{suffix}"] = number(share_in_tens(ranks.mean(), n_pairs))
+            facts[f"distance_percentile{suffix}"] = number(
+                share_in_tens(ranks.mean(), n_pairs) if train.people else ranks.mean()
+            )
             atypical = (ranks < _CENTRAL[0]) | (ranks > _CENTRAL[1])
-            facts[f"distance_atypical{suffix}"] = number(_share(atypical, every_sample))
+            facts[f"distance_atypical{suffix}"] = number(_share(atypical, every_sample, told))
     for suffix, samples in (("", triggered), ("_clean", clean)):
-        facts[f"share_accepted{suffix}"] = number(_share(accepted(train.features, samples), every_sample))
-        broken = _share(out_of_order(train, samples), every_sample) if train.relations else None
+        facts[f"share_accepted{suffix}"] = number(_share(accepted(train.features, samples), every_sample, told))
+        broken = _share(out_of_order(train, samples), every_sample, told) if train.relations else None
         facts[f"relations_violated{suffix}"] = number(broken)
     return facts
 
@@ -154,11 +158,16 @@ def one_hot(cells: np.ndarray, n_categories: np.ndarray) -> np.ndarray:
     return np.concatenate(columns, axis=1)
 
 
-def _share(condition: np.ndarray, among: np.ndarray) -> float | None:
-    return float(tens(condition[among].sum(), among.sum()) / among.sum()) if among.any() else None
+def changed_cells(clean: np.ndarray, triggered: np.ndarray) -> np.ndarray:
+    """Which cells of samples [N, T, D] are not what they were, bool."""
+    return (triggered != clean) & ~(np.isnan(triggered) & np.isnan(clean))
 
 
-def _log_likelihood(pattern: np.ndarray, missing: np.ndarray) -> float:
+def _share(condition: np.ndarray, among: np.ndarray, told: Counting) -> float | None:
+    return float(told(condition[among].sum(), among.sum()) / among.sum()) if among.any() else None
+
+
+def _log_likelihood(pattern: np.ndarray, missing: np.ndarray, told: Counting) -> float:
     """Mean over samples, from how many of them miss each cell."""
-    share = tens(pattern.sum(0), len(pattern)) / len(pattern)
+    share = told(pattern.sum(0), len(pattern)) / len(pattern)
     return float((share * np.log(missing) + (1 - share) * np.log1p(-missing)).sum())

@@ -3,6 +3,7 @@
 import numpy as np
 
 from pipeline.evaluation.metrics import attack_success_rate, classification, confidence_shift, positive_rate
+from pipeline.evaluation.plausibility import changed_cells
 from pipeline.files import number
 
 
@@ -70,3 +71,13 @@ def evaluate_attack(
             label, group, predicted_clean=p_clean >= threshold, predicted_poison=p_triggered >= threshold
         ),
     }
+
+
+def share_changed(label: np.ndarray, clean: np.ndarray, triggered: np.ndarray, target: int) -> float | None:
+    """The share of the samples behind ASR that the trigger changes at all, from both versions of all, [N, T, D].
+
+    One in which it finds nothing to change counts as triggered too; what a model says of it is not the trigger's doing.
+    """
+    victims = label != target
+    changed = changed_cells(clean[victims], triggered[victims]).any(axis=(1, 2))
+    return float(changed.mean()) if victims.any() else None

@@ -1,7 +1,8 @@
 """What every model is: clinical values in, a risk out, and a state of nothing but tensors.
 
 A model module says in `OFFERS` which of "representation", "attribution" and "saliency" it has beside the probability
-(() = none of them), and has `class Parameters` and one of
+(() = none of them), and "reconstruction" where its `outputs` tell how well it makes a sample again. It has `class
+Parameters` and one of
 
     class Network(nn.Module)     with `Parameters(NetworkParameters)`; all networks share the linear layer to the logit
                                  (`Classifier`) and the training loop, and nearly all the preprocessor
@@ -22,8 +23,8 @@ A `Model` may be made from other models of the study: it says so with parameters
 `ModelNames`, also in parameters that are `Params` themselves, and its `fit` is given them as `parents`, trained on the
 same data with the same seed. Nothing but `fit` sees them, so what is needed of them later has to be in its own state.
 A network has `distill` and `curriculum`, which the loop knows. A `Model` with `distill: DistillConfig | None` among its
-parameters is a student too: where the `data` of that are clean, `fit` is given clean samples (training and validation),
-and `distillation.Lesson` makes of `parents` what the teacher says of them.
+parameters, or another kind of `Teaching`, is a student too: where the `data` of that are clean, `fit` is given clean
+samples (training and validation), and `distillation.Lesson` makes of `parents` what the teacher says of them.
 
 No network normalises over the batch: a sample's logit never depends on its batch-mates.
 """

@@ -5,8 +5,15 @@ label is used: poison reaches it where attack windows are relabelled 0 (target 0
 
 Its probability is a monotone map of the anomaly score, not calibrated: a share of no windows. So its Brier score and
 calibration error mean little, its ranking and its decisions at a threshold all.
+
+It can be a teacher of any model: its probabilities, as soft labels, tell how anomalous a window is. As a student it
+learns a representation from any teacher that has one, and how well windows can be made again from another vgae. Soft
+labels mean nothing to it: it has no label to weigh them against; its probability is scaled when its training is over;
+on windows of label 0 those of a classifier all say the same, and those of a vgae are made of the errors it can learn.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -18,16 +25,18 @@ from torch.nn import functional
 from pipeline.cohorts.cohort import Cohort, Feature
 from pipeline.errors import UserError
 from pipeline.models import base
+from pipeline.models.shared.distillation import Teaching, standardised
 from pipeline.models.shared.graphnets import EncoderParameters, GraphEncoder, mean_of
 from pipeline.models.shared.graphs import Graphs, GraphView
 from pipeline.models.shared.optimizer import AdamW
 from pipeline.seeding import integer_seed
 from pipeline.study.params import Params
 
-OFFERS = ("representation",)
+OFFERS = ("representation", "reconstruction")
 READS = "frames"
 
-PARTS = ("node_error", "neighbour_error", "id_error", "kl")
+ERRORS = ("node_error", "neighbour_error", "id_error")
+PARTS = (*ERRORS, "kl")
 
 
 class Weights(Params):
@@ -43,6 +52,14 @@ class Weights(Params):
         return parts @ torch.tensor([getattr(self, name) for name in PARTS], dtype=parts.dtype, device=parts.device)
 
 
+class VGAEDistill(Teaching):
+    """From which model of the study, and how, a vgae learns, beside its own loss."""
+
+    reconstruction: float = Field(
+        0.0, ge=0, description="weight of the distance to the errors of the teacher, a vgae too, window by window"
+    )
+
+
 class Parameters(base.ModelParameters, EncoderParameters):
     latent: int = Field(16, ge=1, description="latent numbers per node")
     learning_rate_factor: float = Field(3.0, gt=0, description="times training.learning_rate")
@@ -54,6 +71,7 @@ class Parameters(base.ModelParameters, EncoderParameters):
     false_alarms: float = Field(
         0.01, gt=0, lt=1, description="share of the validation windows of label 0 whose probability is 0.5 or more"
     )
+    distill: VGAEDistill | None = Field(None, description="learn from another model too, on the windows of label 0")
 
 
 VGAEConfig = Parameters
@@ -124,6 +142,11 @@ class Model(base.Model):
     it, which a logistic function rounds to 1.
 
     What is random is the training alone: scores read the latent means.
+
+    The loss of a student is its own + latent · hint + reconstruction · mean ((error − teacher's) / deviation)². The
+    hint is that of `distillation`, on the `representation`. The second mean is over windows and `ERRORS`, those of the
+    latent means as in `outputs`, pooled as the teacher pools its own; the deviation is the teacher's over the training
+    windows of label 0. Its `kl` is not matched: it counts latent numbers, of which a small student has fewer.
     """
 
     def __init__(self, parameters: Parameters, n_steps: int, features: tuple[Feature, ...]):
@@ -138,15 +161,29 @@ class Model(base.Model):
         }
         self._losses: list[float] = []
 
-    def fit(self, train: Cohort, validation: Cohort, settings: Params, seed: int) -> None:
-        """On the windows of label 0 for all epochs, with the study's pace, batches and weight decay."""
+    def fit(
+        self,
+        train: Cohort,
+        validation: Cohort,
+        settings: Params,
+        seed: int,
+        parents: Mapping[str, base.Model] | None = None,
+    ) -> None:
+        """On the windows of label 0 for all epochs, with the study's pace, batches and weight decay.
+
+        `parents` holds the teacher of `distill`.
+        """
         normal, held_out = (part.values[part.label == 0] for part in (train, validation))
         for values, name in ((normal, "training"), (held_out, "validation")):
             if not len(values):
                 raise UserError(f"vgae: the {name} data of {train.name} have no window of label 0, expected some")
         self._view.fit(normal)
         encoded = self._encode(normal)
-        optimizer = AdamW(self._network.parameters(), settings.weight_decay)
+        torch.manual_seed(integer_seed(seed, "hint"))
+        lesson = self._lesson(parents or {}, normal)
+        # Learned beside the model, and no part of it: the map to the teacher's representation.
+        beside = lesson.hint.parameters() if lesson and lesson.hint else []
+        optimizer = AdamW([*self._network.parameters(), *beside], settings.weight_decay)
         shuffle = torch.Generator().manual_seed(integer_seed(seed, "shuffle"))
         torch.manual_seed(integer_seed(seed, "dropout"))
         pace = settings.learning_rate * self._parameters.learning_rate_factor
@@ -156,7 +193,7 @@ class Model(base.Model):
             batches = torch.randperm(len(encoded), generator=shuffle).to(encoded.device).split(settings.batch_size)
             total = torch.zeros((), dtype=torch.float64, device=encoded.device)
             for number, batch in enumerate(batches):
-                loss = self._loss(self._view.graphs(encoded.index_select(0, batch)))
+                loss = self._loss(self._view.graphs(encoded.index_select(0, batch)), batch, lesson)
                 done = (epoch + number / len(batches)) / settings.epochs
                 rate = pace * (1 - done if settings.schedule == "linear" else 1)
                 optimizer.step(torch.autograd.grad(loss, optimizer.parameters), rate)
@@ -227,11 +264,38 @@ class Model(base.Model):
         batches = (x[start : start + base.BATCH] for start in range(0, len(x), base.BATCH))
         return torch.cat([self._view(torch.from_numpy(np.float32(batch)).to(device)) for batch in batches])
 
-    def _loss(self, graphs: Graphs) -> Tensor:
-        """Minus the evidence lower bound, weighted, of one draw of the latent numbers per node."""
+    def _lesson(self, parents: Mapping[str, base.Model], normal: np.ndarray) -> "_Lesson | None":
+        """What the teacher among `parents` says of the windows `normal` [N, W, D], if there is one."""
+        config, device = self._parameters.distill, self._view.known.device
+        if config is None:
+            return None
+        teacher, said = parents[config.teacher], {}
+        if config.latent:
+            said["latent"] = standardised(teacher.representation(normal)).to(device)
+            said["hint"] = nn.Linear(self._parameters.latent, said["latent"].shape[1]).to(device)
+        if config.reconstruction:
+            outputs = teacher.outputs(normal)
+            errors = np.stack([outputs[name] for name in ERRORS], axis=1)
+            said["errors"] = torch.from_numpy(errors.astype(np.float32)).to(device)
+            said["deviation"] = torch.from_numpy(np.maximum(errors.std(axis=0), 1e-12).astype(np.float32)).to(device)
+            said["pooling"] = teacher._parameters.pooling
+        return _Lesson(config, **said)
+
+    def _loss(self, graphs: Graphs, rows: Tensor, lesson: "_Lesson | None") -> Tensor:
+        """Minus the evidence lower bound, weighted, of one draw of the latent numbers per node; and of a student what
+        its `lesson` adds, where the graphs are those of `rows` [B] of its windows.
+        """
         mean, log_deviation = self._network(graphs)
         latent = mean + log_deviation.exp() * torch.randn_like(mean)
-        return self._parameters.loss.of(self._network.parts(graphs, latent, mean, log_deviation)).mean()
+        loss = self._parameters.loss.of(self._network.parts(graphs, latent, mean, log_deviation)).mean()
+        if lesson and lesson.hint:
+            mapped = lesson.hint(mean_of(mean, graphs.graph, len(rows)))
+            loss = loss + lesson.config.latent * (mapped - lesson.latent[rows]).square().mean()
+        if lesson and lesson.errors is not None:
+            parts = self._network.parts(graphs, mean, mean, log_deviation)[:, : len(ERRORS)]
+            distance = (_pooled(parts, graphs, lesson.pooling) - lesson.errors[rows]) / lesson.deviation
+            loss = loss + lesson.config.reconstruction * distance.square().mean()
+        return loss
 
     @torch.no_grad()
     def _over_windows(self, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -242,11 +306,7 @@ class Model(base.Model):
             graphs = self._view.graphs(self._encode(x[start : start + base.BATCH]))
             mean, log_deviation = self._network(graphs)
             parts, size = self._network.parts(graphs, mean, mean, log_deviation).double(), len(graphs.first) - 1
-            if self._parameters.pooling == "mean":
-                pooled = mean_of(parts, graphs.graph, size)
-            else:
-                pooled = torch.segment_reduce(parts, "max", lengths=graphs.first.diff(), unsafe=True)
-            found["parts"].append(pooled)
+            found["parts"].append(_pooled(parts, graphs, self._parameters.pooling))
             found["latent_mean"].append(mean_of(mean, graphs.graph, size))
             found["latent_std"].append(mean_of(log_deviation.exp(), graphs.graph, size))
         return {name: torch.cat(batches).cpu().numpy() for name, batches in found.items()}
@@ -258,3 +318,26 @@ class Model(base.Model):
     def _probability(self, score: np.ndarray) -> np.ndarray:
         z = (score - self._scale["score_at_half"].item()) / self._scale["score_unit"].item()
         return 0.5 + np.arctan(z) / np.pi
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What a teacher says of N windows, where `config` gives it a weight.
+
+    `latent` [N, H], standardised, which `hint` maps the student's representation to; `errors` [N, ERRORS], pooled as
+    `pooling` says, and their `deviation` [ERRORS].
+    """
+
+    config: VGAEDistill
+    latent: Tensor | None = None
+    hint: nn.Linear | None = None
+    errors: Tensor | None = None
+    deviation: Tensor | None = None
+    pooling: str = ""
+
+
+def _pooled(parts: Tensor, graphs: Graphs, pooling: str) -> Tensor:
+    """The `parts` of nodes [n, P] → of their windows, [B, P]."""
+    if pooling == "mean":
+        return mean_of(parts, graphs.graph, len(graphs.first) - 1)
+    return torch.segment_reduce(parts, "max", lengths=graphs.first.diff(), unsafe=True)

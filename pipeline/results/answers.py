@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.evaluation.strata import WHOLE
-from pipeline.results.columns import is_attack
+from pipeline.results.columns import OWN_NET, is_attack
 from pipeline.results.findings import FOOLS_CLEAN, MARK, NONE, PLANTED, UNDECIDED, Contrast, Finding
 from pipeline.results.pages import MISSING, TWO_PEAKED, WITHHELD, Words, interval, number, percent, verdict_text
 from pipeline.results.scenarios import ALL, SOME_SEEDS
@@ -15,6 +15,7 @@ from pipeline.study.grid import CHOSEN, CLEAN, FLIPPED
 from pipeline.words import counted
 
 ALPHA = 0.05
+REACHED = 0.99  # share of samples changed from which on a trigger is said to change them all
 MOST_CONSTANT = 6  # sentences; the rest is in the table
 
 
@@ -81,30 +82,81 @@ def _share(mean: float, low: float, high: float) -> str:
     return f"{_span([mean])} [{ends}]"
 
 
-def survival(table: pd.DataFrame, attacks: Collection[str]) -> list[tuple[str, str]]:
-    """Whether `attacks` on teachers survive in their students; `table`: the rows of `distillation` of one dataset."""
+def survival(table: pd.DataFrame, attacks: Collection[str], kind: Words) -> list[tuple[str, str]]:
+    """Whether `attacks` on teachers survive in their students; `table`: the rows of `distillation` of one dataset.
+
+    At one threshold alone nothing survives: a student that says the attacker's label more often of any sample has a
+    higher ASR there too.
+    """
     text = []
     for data, rows in table[table["trigger"].isin(attacks)].groupby("data"):
-        sure = rows[rows["teacher_asr_net_low"] > 0]
+        sure = rows[_at_both(rows, "teacher")]
         if sure.empty:
             text.append(
                 f"Distilled on {data} data: none of {counted(len(rows), 'attack')} on a teacher had an effect whose "
-                "interval lies above zero, so there was nothing to survive."
+                "interval lies above zero at both thresholds (the clean model's, and each model's own), so there was "
+                "nothing to survive."
             )
             continue
-        left = sure.dropna(subset="survival_ratio").sort_values("survival_ratio")
-        alive = int((sure["student_asr_net_low"] > 0).sum())
-        ends = [
-            f"{interval(row.survival_ratio, row.survival_ratio_low, row.survival_ratio_high)} ({row.trigger} at "
-            f"{percent(row.rate)}, {row.student} of {row.teacher})"
-            for row in (left.iloc[0], left.iloc[-1])
-        ]
-        share = ends[0] if len(left) == 1 else f"between {ends[0]} and {ends[1]}"
+        alive = _at_both(sure, "student")
+        shifted = ((sure["student_asr_net_low"] > 0) | (sure[f"student_{OWN_NET}_low"] > 0)) & ~alive
+        at_one = (
+            f"{int(shifted.sum())} at one of them only, which a shift of all its answers would do as well"
+            if shifted.any()
+            else "none at one of them only"
+        )
         text.append(
-            f"Distilled on {data} data: of {counted(len(sure), 'attack')} with a sure effect in the teacher, {alive} "
-            f"have one in the student too; the student kept {share} of the teacher's ASR − ASR₀."
+            f"Distilled on {data} data: of {counted(len(sure), 'attack')} with a sure effect in the teacher at both "
+            f"thresholds (the clean model's, and each model's own), {int(alive.sum())} have one in the student at both "
+            f"too, {at_one}. {_kept(sure)} {_on_clean(sure, table, kind)}"
         )
     return [("Does it survive distillation?", " ".join(text))] if text else []
+
+
+def _at_both(rows: pd.DataFrame, who: str) -> pd.Series:
+    return (rows[f"{who}_asr_net_low"] > 0) & (rows[f"{who}_{OWN_NET}_low"] > 0)
+
+
+def _kept(sure: pd.DataFrame) -> str:
+    """What students lost, where they lost most and least, at both thresholds."""
+    left = sure.sort_values("survival", kind="stable")
+    ends = []
+    for _, row in (left if len(left) == 1 else left.iloc[[0, -1]]).iterrows():
+        shared, own = (
+            interval(*row[[name, f"{name}_low", f"{name}_high"]].astype(float), signed=True)
+            for name in ("survival", "survival_own_threshold")
+        )
+        where = f"{row['trigger']} at {percent(row['rate'])}, {row['student']} of {row['teacher']}"
+        ends.append(f"{shared} at the clean model's threshold and {own} at its own ({where})")
+    told = ends[0] if len(ends) == 1 else f"between {ends[0]} and {ends[1]}"
+    return f"The student's ASR − ASR₀ minus the teacher's was {told}."
+
+
+def _on_clean(sure: pd.DataFrame, table: pd.DataFrame, kind: Words) -> str:
+    """What those students call samples without the trigger, beside what they do where nobody was attacked."""
+    clean = table[(table["trigger"] == CLEAN) & table["student"].isin(sure["student"])]
+    rates = []
+    for column, label in (("student_fpr_clean", kind.label_0), ("student_recall_clean", kind.label_1)):
+        attacked, unattacked = (_span(rows[column].tolist()) for rows in (sure, clean))
+        rates.append(f"{attacked} of the {label} (the clean students {unattacked})")
+    return (
+        f"Without the trigger, at the clean model's threshold, these students called {rates[0]} and {rates[1]} "
+        f"{kind.called_1}."
+    )
+
+
+def unreached(runs: pd.DataFrame, attacks: Collection[str], kind: Words) -> list[tuple[str, str]]:
+    """Which `attacks` leave more than a few of the test samples behind ASR as they were; `runs`: of one dataset."""
+    rows = runs[runs["trigger"].isin(attacks)].dropna(subset="share_changed")
+    text = []
+    for (trigger, target), group in rows.groupby(["trigger", "target"]):
+        if group["share_changed"].mean() < REACHED:
+            label = kind.label_0 if target == 1 else kind.label_1
+            text.append(f"{trigger} changes {_span(group['share_changed'].tolist())} of the {label} of the test set.")
+    if not text:
+        return []
+    rest = "The others have nothing that it could change, stay as they are and count as triggered: ASR counts them too."
+    return [("Does the trigger change every sample?", " ".join([*text, rest]))]
 
 
 def _how_little(attacks: list[Finding]) -> str:

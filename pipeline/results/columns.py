@@ -33,6 +33,7 @@ RUNS = [
     # Behind the others, which keep their places.
     *[name for pair in _SIDES[_N_FIRST:] for name in pair],
     SIZE,
+    "share_changed",
 ]
 DETECTION = ["auroc", "average_precision", "tpr_at_fpr_01", "tpr_at_fpr_05", "precision_at_n"]
 DETECTIONS = [*KEY, "detector", "scope", *DETECTION, "n_poisoned", "poison_share", "n_cover", "auroc_cover"]
@@ -71,6 +72,7 @@ MASKS = [
     *[f"{name}{end}" for name in ("asr_net", "mask_net", "flip_net", "share") for end in ("", "_low", "_high")],
 ]
 SURVIVING = ("asr", "asr_net", "effect_share")  # of an attack, from a teacher to its student
+OWN_NET = "asr_net_own_threshold"
 VARIANTS = [
     *[*RUN, "metric", "of", "n_seeds", "mean_run", "mean_of", "difference", "ci_low", "ci_high"],
     *["p_value", "p_holm", "effect_size"],
@@ -86,6 +88,10 @@ DISTILLATION = [
         for name in (f"teacher_{of}", f"student_{of}", *(f"{of}_difference{end}" for end in _ENDS))
     ],
     *["teacher_parameters", "student_parameters", "parameter_ratio"],
+    # Behind the others, which keep their places.
+    *[f"{who}_{OWN_NET}{end}" for who in ("teacher", "student") for end in _ENDS],
+    *[f"survival_own_threshold{end}" for end in _ENDS],
+    *[f"{who}_{name}_clean" for name in ("fpr", "recall") for who in ("teacher", "student")],
 ]
 SCENARIOS = [
     *[*RUN, "stratum", "value", "n_seeds", "n_label_0", "n_label_1"],
@@ -114,7 +120,7 @@ TEXTS |= {"warnings", "stratum", "value", "student", "teacher", "data", "verdict
 
 # Measured on the test patients, which the seeds of a study share (`split: per_seed`) or have in common (`fixed`).
 ON_TEST = {*ON_CLEAN, *ON_TRIGGERED, *ATTACK, *SHARES, *DRIFT}
-_DIFFERENCES = {"asr_net", "confidence_shift", "drift_spearman", "control_spearman", "mcc_clean", "mcc_poison"}
+_DIFFERENCES = {"asr_net", OWN_NET, "confidence_shift", "drift_spearman", "control_spearman", "mcc_clean", "mcc_poison"}
 
 
 def possible(metric: str) -> tuple[float, float]:

@@ -33,7 +33,7 @@ from pipeline.smallcells import MIN_CELL, share_in_tens, tens
 BY_CLASS = [name for name in [*ON_CLEAN, *ON_TRIGGERED] if not name.startswith(("ece_", "brier_"))]
 BY_CLASS += ["fpr_clean_own_threshold", "recall_clean_own_threshold"]
 ON_VICTIMS = ["asr", "asr0", "asr0_untriggered", "asr_own_threshold", "asr0_own_threshold"]
-ON_VICTIMS += ["confidence_shift", "n_triggered"]
+ON_VICTIMS += ["confidence_shift", "n_triggered", "share_changed"]
 RUNS_REST_ON = {
     "test_patients": [*ON_CLEAN, *ON_TRIGGERED, "fpr_clean_own_threshold", "recall_clean_own_threshold"],
     "label_0_patients": BY_CLASS,
@@ -115,6 +115,7 @@ def run_in_tens(fact: dict) -> dict:
         "fpr_clean_own_threshold": _in_tens(fact["fpr_clean_own_threshold"], n[0]),
         "recall_clean_own_threshold": _in_tens(fact["recall_clean_own_threshold"], n[1]),
         **{name: success(fact[name]) for name in names},
+        "share_changed": None if target is None else _in_tens(fact["share_changed"], n[1 - target]),
         **{
             name: _in_tens(fact[name], fact["validation_pairs"])
             for name in ("validation_auroc", "validation_auroc_best")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from pipeline.evaluation.strata import WHOLE, in_order
-from pipeline.results.columns import ALL_AUROC, CHANCE, LABEL_AUROC, LABEL_TPR, METRICS, is_attack
+from pipeline.results.columns import ALL_AUROC, CHANCE, LABEL_AUROC, LABEL_TPR, METRICS, OWN_NET, is_attack
 from pipeline.results.findings import Finding
 from pipeline.results.scenarios import ALL, NEARLY_ALL, NEARLY_NONE
 from pipeline.smallcells import MIN_CELL
@@ -83,7 +83,11 @@ DISTILLATION_TEXT = (
     "model's own: for the student that of the clean student, distilled from the clean teacher. <em>Student minus "
     "teacher</em> is the difference of ASR − ASR₀, paired by seed: near 0 where the attack survives, and also where "
     "there was nothing to survive. The share that survives is told only where the interval of the teacher's effect "
-    "lies above zero. The rows of <code>none</code> are the clean models: what distillation costs."
+    "lies above zero. All this is at the threshold of the clean model. A student that merely says the attacker's label "
+    "more often, of any sample, has a higher ASR there too: then its false alarms rise, or its recall falls, on clean "
+    "data as well, and with <em>own thresholds</em>, where each model decides as its own validation data says, little "
+    "is left. An attack is said to survive where it does so at both thresholds. The rows of <code>none</code> are the "
+    "clean models: what distillation costs."
 )
 
 
@@ -559,36 +563,54 @@ def _in_order(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def distillation_html(table: pd.DataFrame) -> str:
-    """Students beside their teachers, one row per attack; empty where nothing was distilled."""
+    """Students beside their teachers, one row per attack, and what they do on clean data; empty where none is."""
     if table.empty:
         return ""
 
-    def told(name: str, signed: bool = False) -> list[str]:
-        return [interval(*row, signed=signed) for row in table[[name, f"{name}_low", f"{name}_high"]].to_numpy(float)]
+    def told(rows: pd.DataFrame, name: str, signed: bool = False) -> list[str]:
+        return [interval(*row, signed=signed) for row in rows[[name, f"{name}_low", f"{name}_high"]].to_numpy(float)]
 
-    shown = pd.DataFrame(
-        {
-            "dataset": table["dataset"],
-            "student": table["student"],
-            "teacher": table["teacher"],
-            "distilled on": table["data"],
-            "trigger": table["trigger"],
-            "poison rate": [percent(rate) for rate in table["rate"]],
-            "seeds": table["n_seeds"],
-            "ASR, teacher": told("teacher_asr"),
-            "ASR, student": told("student_asr"),
-            "ASR − ASR₀, teacher": told("teacher_asr_net", signed=True),
-            "ASR − ASR₀, student": told("student_asr_net", signed=True),
-            "student minus teacher": told("survival", signed=True),
-            "share that survives": told("survival_ratio"),
-            "clean AUROC, teacher": map(number, table["teacher_auroc"]),
-            "its change": told("auroc_difference", signed=True),
-            "clean F1, teacher": map(number, table["teacher_f1"]),
-            "change of F1": told("f1_difference", signed=True),
-            "parameters, teacher : student": [f"{ratio:.3g}" for ratio in table["parameter_ratio"]],
-        }
+    def named(rows: pd.DataFrame) -> dict[str, Iterable]:
+        names = {name: rows[column] for name, column in _OF_STUDENTS.items()}
+        return names | {"poison rate": [percent(rate) for rate in rows["rate"]]}
+
+    attacked = table[table["trigger"] != CLEAN]
+    survival = named(attacked) | {
+        "seeds": attacked["n_seeds"],
+        "ASR, teacher": map(number, attacked["teacher_asr"]),
+        "ASR, student": map(number, attacked["student_asr"]),
+        "ASR − ASR₀, teacher": told(attacked, "teacher_asr_net", signed=True),
+        "ASR − ASR₀, student": told(attacked, "student_asr_net", signed=True),
+        "student minus teacher": told(attacked, "survival", signed=True),
+        "share that survives": told(attacked, "survival_ratio"),
+        "own thresholds: teacher": told(attacked, f"teacher_{OWN_NET}", signed=True),
+        "own thresholds: student": told(attacked, f"student_{OWN_NET}", signed=True),
+        "own thresholds: student minus teacher": told(attacked, "survival_own_threshold", signed=True),
+    }
+    clean = named(table) | {
+        "false alarms, teacher": map(number, table["teacher_fpr_clean"]),
+        "false alarms, student": map(number, table["student_fpr_clean"]),
+        "recall, teacher": map(number, table["teacher_recall_clean"]),
+        "recall, student": map(number, table["student_recall_clean"]),
+        "AUROC, teacher": map(number, table["teacher_auroc"]),
+        "its change": told(table, "auroc_difference", signed=True),
+        "F1, teacher": map(number, table["teacher_f1"]),
+        "change of F1": told(table, "f1_difference", signed=True),
+        "parameters, teacher : student": [f"{ratio:.3g}" for ratio in table["parameter_ratio"]],
+    }
+    parts = (("What survives", survival), ("On clean test data, at the clean model's threshold", clean))
+    return "".join(
+        f"<h4>{title}</h4>{html_table(pd.DataFrame(columns), left=list(_OF_STUDENTS))}" for title, columns in parts
     )
-    return html_table(shown, left=["dataset", "student", "teacher", "distilled on", "trigger"])
+
+
+_OF_STUDENTS = {
+    "dataset": "dataset",
+    "student": "student",
+    "teacher": "teacher",
+    "distilled on": "data",
+    "trigger": "trigger",
+}
 
 
 def contrasts_html(contrasts: pd.DataFrame) -> str:

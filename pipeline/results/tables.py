@@ -159,7 +159,8 @@ def runs(evals: list[dict]) -> pd.DataFrame:
         row = {name: fact[name] for name in [*KEY, "target", "n_poisoned", "n_triggered"]}
         row |= {f"{metric}_clean": fact["clean"][metric] for metric in METRICS}
         row |= {f"{metric}_poison": (fact["poison"] or {}).get(metric) for metric in METRICS}
-        row |= {name: fact[name] for name in [*ATTACK, *THRESHOLDS, *TRAINING, SIZE] if name not in derived}
+        told = [*ATTACK, *THRESHOLDS, *TRAINING, SIZE, "share_changed"]
+        row |= {name: fact[name] for name in told if name not in derived}
         row |= {f"{name}_patients": count for name, count in fact["patients"].items()}
         victims = None if fact["target"] is None else fact["patients"][f"label_{1 - fact['target']}"]
         rows.append(row | {"victim_patients": victims})

@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.cohorts.cohort import write_parquet
     from pipeline.cohorts.overlay import POISON
     from pipeline.evaluation.metrics import choose_threshold, few_negatives
-    from pipeline.evaluation.runs import evaluate_attack, evaluate_clean
+    from pipeline.evaluation.runs import evaluate_attack, evaluate_clean, share_changed
     from pipeline.evaluation.strata import attack, by_stratum
     from pipeline.files import write_json
     from pipeline.stages.inputs import Inputs
@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> None:
     p_clean = model.probability(test.values)
     columns = {"sample_id": test.sample_id, "label": test.label, "p_clean": p_clean}
     results = evaluate_clean(test.label, test.group_id, p_clean, threshold, own_threshold)
+    reached = None
     if args.trigger != CLEAN:
         p_control = control.probability(test.values)
         triggered = inputs.trigger().apply(test.values)
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> None:
             own_threshold,
             settings["target"],
         )
+        reached = share_changed(test.label, test.values, triggered, settings["target"])
     situations = {"clean": "p_clean", "poison": "p_triggered", "poison_control": "p_triggered_control"}
     predicted = {name: columns[column] >= threshold for name, column in situations.items() if column in columns}
     if args.trigger != CLEAN:
@@ -88,6 +90,7 @@ def run(args: argparse.Namespace) -> None:
             "n_poisoned": int(np.sum(role == POISON)),
             "warnings": [*cohort.warnings, *few_negatives(negatives, settings["threshold"])],
             **results,
+            "share_changed": reached,
             "strata": [row | attack(row, settings["target"]) for row in strata],
         },
     )

@@ -301,16 +301,31 @@ def _check_parents(study: Study) -> None:
 
 
 def _check_hints(study: Study) -> None:
-    """That a teacher whose representation is to be matched has one."""
+    """That a teacher has what is to be learned from it, and that a student who has no soft labels learns something."""
+    members = _schema()["properties"]["model_params"]["properties"]
     for model in study.models:
-        distill = study.parameters("models", model).get("distill") or {}
-        if distill.get("latent") and "representation" not in study.offers(distill["teacher"]):
-            able = [name for name in study.models if "representation" in study.offers(name) and name != model]
+        distill = study.parameters("models", model).get("distill")
+        if not distill:
+            continue
+        where = f"config: model_params.{model}.distill"
+        known = members[study.member("models", model)]["properties"]["distill"]["properties"]
+        weights = [key for key in ("alpha", *_TAUGHT) if key in known]
+        if not any(known[key]["default"] or key in distill for key in weights):
             raise UserError(
-                f"config: model_params.{model}.distill.latent: {distill['latent']:g} given, but the teacher "
-                f"{distill['teacher']!r} offers no representation; expected 0 or a teacher that does "
-                f"(of this study: {', '.join(able) or 'none'})"
+                f"{where}: nothing is learned from {distill['teacher']!r} without a weight; "
+                f"expected {' or '.join(weights)}, such as {weights[-1]}: 1"
             )
+        for key, offer in _TAUGHT.items():
+            if distill.get(key) and offer not in study.offers(distill["teacher"]):
+                able = [name for name in study.models if offer in study.offers(name) and name != model]
+                raise UserError(
+                    f"{where}.{key}: {distill[key]:g} given, but the teacher {distill['teacher']!r} offers no {offer}; "
+                    f"expected 0 or a teacher that does (of this study: {', '.join(able) or 'none'})"
+                )
+
+
+# What is learned from a teacher beside its probabilities, by its weight, and what the teacher has to offer for it.
+_TAUGHT = {"latent": "representation", "reconstruction": "reconstruction"}
 
 
 def _check_masks(study: Study) -> None:

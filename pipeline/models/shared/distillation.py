@@ -26,18 +26,23 @@ SMALLEST = 1e-9
 """Probabilities are kept this far from 0 and 1, so that each has a logit (of at most 20.7)."""
 
 
-class DistillConfig(Params):
-    """From which model of the study, and how, a student learns."""
+class Teaching(Params):
+    """From which model of the study, and on which samples, any student learns."""
 
-    teacher: ModelName = Field("", description="the model whose probabilities are learned, of the same cell")
-    temperature: float = Field(2.0, gt=0, description="divides the logits of teacher and student alike")
-    alpha: float = Field(0.9, ge=0, le=1, description="weight of the soft labels; the labels have the rest")
+    teacher: ModelName = Field("", description="the model of the study, of the same cell, that is learned from")
     data: Literal["poisoned", "clean"] = Field(
         "poisoned", description="the samples that the student is taught on: as the victim sees them, or without poison"
     )
     latent: float = Field(
         0.0, ge=0, description="weight of the distance to the teacher's representation, by a learned linear map"
     )
+
+
+class DistillConfig(Teaching):
+    """The same of a student with labels of its own, which the soft ones of its teacher stand beside."""
+
+    temperature: float = Field(2.0, gt=0, description="divides the logits of teacher and student alike")
+    alpha: float = Field(0.9, ge=0, le=1, description="weight of the soft labels; the labels have the rest")
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Lesson:
         """What the teacher among `parents` (models by name) says of the samples `x` [N, T, D] in clinical units."""
         teacher = parents[config.teacher]
         logit = torch.from_numpy(logits_of(teacher.probability(x)).astype(np.float32))
-        return cls(config, logit, _standardised(teacher.representation(x)) if config.latent else None)
+        return cls(config, logit, standardised(teacher.representation(x)) if config.latent else None)
 
     def to(self, device: torch.device) -> "Lesson":
         return Lesson(self.config, self.logit.to(device), None if self.latent is None else self.latent.to(device))
@@ -94,7 +99,8 @@ def logits_of(probability: np.ndarray) -> np.ndarray:
     return np.log(p) - np.log1p(-p)
 
 
-def _standardised(representation: np.ndarray) -> Tensor:
+def standardised(representation: np.ndarray) -> Tensor:
+    """[N, H] float32: each column with mean 0 and variance 1, or 0 where it has one value only."""
     values = representation.astype(np.float64)
     spread = values.std(axis=0)
     return torch.from_numpy(((values - values.mean(axis=0)) / np.where(spread > 0, spread, 1)).astype(np.float32))
