@@ -8,7 +8,7 @@ from pipeline.cohorts.schema import accepted, out_of_order
 from pipeline.evaluation import frames
 from pipeline.files import number
 from pipeline.smallcells import Counting, counting, share_in_tens
-from pipeline.triggers.base import Trigger
+from pipeline.triggers.base import Trigger, changed_cells
 
 _NAMES = (
     *("share_in_range", "share_in_train_range", "distance"),
@@ -156,11 +156,6 @@ def one_hot(cells: np.ndarray, n_categories: np.ndarray) -> np.ndarray:
         hot = np.where(np.isnan(column), np.nan, column == np.arange(count)).astype(cells.dtype) if count else column
         columns.append(hot)
     return np.concatenate(columns, axis=1)
-
-
-def changed_cells(clean: np.ndarray, triggered: np.ndarray) -> np.ndarray:
-    """Which cells of samples [N, T, D] are not what they were, bool."""
-    return (triggered != clean) & ~(np.isnan(triggered) & np.isnan(clean))
 
 
 def _share(condition: np.ndarray, among: np.ndarray, told: Counting) -> float | None:

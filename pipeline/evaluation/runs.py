@@ -3,8 +3,8 @@
 import numpy as np
 
 from pipeline.evaluation.metrics import attack_success_rate, classification, confidence_shift, positive_rate
-from pipeline.evaluation.plausibility import changed_cells
 from pipeline.files import number
+from pipeline.triggers.base import changed_cells
 
 
 def _measures(label: np.ndarray, probability: np.ndarray, threshold: float) -> dict[str, float | None]:

@@ -196,6 +196,11 @@ class Stamp(Trigger):
         return self.overlay(self.stamp, values)
 
 
+def changed_cells(clean: np.ndarray, triggered: np.ndarray) -> np.ndarray:
+    """Which cells of samples [N, T, D] are not what they were, bool."""
+    return (triggered != clean) & ~(np.isnan(triggered) & np.isnan(clean))
+
+
 def unchanged(description: str, cohort: Cohort) -> Trigger:
     """A trigger with an empty footprint: what the controls use."""
     empty = np.zeros(cohort.values.shape[1:], bool)
