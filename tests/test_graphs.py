@@ -44,12 +44,13 @@ def slow_graph(window: np.ndarray, view: GraphView) -> tuple[dict, dict]:
 
     nodes, edges = {}, {}
     for id_, steps_of in frames.items():
-        missing, means = [], []
+        missing, means, ranges = [], [], []
         for byte in BYTES:
             seen = [window[step, byte] for step in steps_of if not math.isnan(window[step, byte])]
             missing.append(0.0 if seen else 1.0)
             means.append(sum(map(float, seen)) / len(seen) if seen else math.nan)
-        numbers = [*means, len(steps_of) / steps, steps_of[-1] / (steps - 1)]
+            ranges.append(float(max(seen) - min(seen)) if seen else math.nan)
+        numbers = [*means, *ranges, len(steps_of) / steps, steps_of[-1] / (steps - 1)]
         known = float(id_ < len(IDS) and bool(view.known[id_]))
         nodes[id_] = [known, *missing, *map(standard, numbers, view.node_mean, view.node_scale)]
     for (source, target), steps_of in pairs.items():
@@ -90,7 +91,7 @@ def view() -> GraphView:
 def test_the_graph_is_that_of_a_slow_twin(view):
     x = odd_windows()
     graphs = view.graphs(view(torch.from_numpy(x)))
-    assert graphs.node.shape[1] == view.node_columns == 19 and graphs.edge.shape[1] == len(EDGE_COLUMNS) == 6
+    assert graphs.node.shape[1] == view.node_columns == 27 and graphs.edge.shape[1] == len(EDGE_COLUMNS) == 6
     assert view(torch.from_numpy(x)).shape == (len(x), view.n_columns)
     node = edge = 0
     for number, window in enumerate(x):
@@ -109,11 +110,24 @@ def test_the_graph_is_that_of_a_slow_twin(view):
 
 def test_numbers_are_standardised_over_the_nodes_and_edges_of_training(view):
     graphs = view.graphs(view(torch.from_numpy(make_can_cohort().values)))
-    for numbers in (graphs.node[:, [9, 17, 18]], graphs.edge[:, 1:]):
+    for numbers in (graphs.node[:, [9, 17, 25, 26]], graphs.edge[:, 1:]):
         torch.testing.assert_close(numbers.mean(0), torch.zeros(numbers.shape[1]), atol=1e-4, rtol=0)
         torch.testing.assert_close(numbers.std(0, correction=0), torch.ones(numbers.shape[1]), atol=1e-3, rtol=0)
     short = graphs.node[:, 6] == 1  # the sixth byte, of frames of three
-    assert short.any() and (graphs.node[short, 14] == 0).all()
+    assert short.any() and (graphs.node[short][:, [14, 22]] == 0).all()
+
+
+def test_one_odd_frame_among_many_is_seen_in_the_range_of_its_bytes(view):
+    """As where an attack begins with the last frame of a window: the mean hardly moves."""
+    window = make_can_cohort(1).values[0].copy()
+    window[:, ID], window[:, 1] = 3, 7
+    odd = window.copy()
+    odd[-1, 1] = 207
+    before, after = (view.graphs(view(torch.from_numpy(one[None]))).node[0] for one in (window, odd))
+    changed = torch.nonzero(before != after).flatten().tolist()
+    assert changed == [9, 17], "the mean of byte 0 and its range"
+    steps = (after - before)[changed] * torch.stack([view.node_scale[0], view.node_scale[8]])
+    torch.testing.assert_close(steps, torch.tensor([200 / 24, 200.0]))
 
 
 def test_a_graph_depends_on_its_window_alone(view):
@@ -236,8 +250,8 @@ def slow_cells(nodes: dict, edges: dict, window: np.ndarray) -> np.ndarray:
     for id_, columns in nodes.items():
         steps = [step for step, other in enumerate(ids) if other == id_]
         for number, byte in enumerate(BYTES):
-            share(columns[1 + number] + columns[9 + number], steps, byte, True)
-        share(columns[0] + columns[17] + columns[18], steps, ID, False)
+            share(columns[1 + number] + columns[9 + number] + columns[17 + number], steps, byte, True)
+        share(columns[0] + columns[25] + columns[26], steps, ID, False)
     for pair, columns in edges.items():
         steps = [step for step in range(1, len(ids)) if (ids[step - 1], ids[step]) == pair]
         share(columns[2] + columns[3], steps, INTERVAL, True)

@@ -68,6 +68,7 @@ class GraphView(nn.Module):
         known           1 where its id occurred in training
         missing ×8      1 where byte j was never measured
         byte ×8         mean of the measured values of byte j
+        range ×8        the highest of them minus the lowest: one odd frame among many hardly moves their mean
         count           frames / W
         position        position of its last frame / (W − 1)
     Columns of an edge s → t, over its pairs of consecutive frames:
@@ -94,9 +95,9 @@ class GraphView(nn.Module):
         n_bytes = len(self._frames.data)
         self.n_ids, self.n_nodes = self._frames.n_ids, min(n_steps, self._frames.n_ids + 1)
         self._node_flags, self._edge_flags = 1 + n_bytes, 1
-        self.node_columns, self.edge_columns = 1 + 2 * n_bytes + 2, len(EDGE_COLUMNS)
+        self.node_columns, self.edge_columns = 1 + 3 * n_bytes + 2, len(EDGE_COLUMNS)
         self.register_buffer("known", torch.ones(self.n_ids, dtype=torch.bool))
-        for part, width in (("node", n_bytes + 2), ("edge", self.edge_columns - self._edge_flags)):
+        for part, width in (("node", 2 * n_bytes + 2), ("edge", self.edge_columns - self._edge_flags)):
             self.register_buffer(f"{part}_mean", torch.zeros(width))
             self.register_buffer(f"{part}_scale", torch.ones(width))
 
@@ -181,8 +182,8 @@ class GraphView(nn.Module):
         node, edge = node[:, 1:], edge[:, 2:]
         data, interval = list(self._frames.data), [self._frames.interval]
         n_bytes = len(data)
-        of_bytes = node[:, 1 : 1 + n_bytes] + node[:, 1 + n_bytes : 1 + 2 * n_bytes]
-        of_ids = node[:, :1] + node[:, 1 + 2 * n_bytes :].sum(dim=1, keepdim=True)
+        of_bytes = node[:, 1 : 1 + 3 * n_bytes].unflatten(1, (3, n_bytes)).sum(dim=1)
+        of_ids = node[:, :1] + node[:, 1 + 3 * n_bytes :].sum(dim=1, keepdim=True)
         of_intervals = edge[:, 2:4].sum(dim=1, keepdim=True)
         of_pairs = edge.sum(dim=1, keepdim=True) - of_intervals
         by_feature = window.transpose(1, 2)
@@ -224,6 +225,7 @@ class GraphView(nn.Module):
                 known[:, None].to(x.dtype),
                 (measured == 0).to(x.dtype),
                 total / measured,
+                _range(data, slot, width),
                 _added_up(ones, slot, width) / steps,
                 last[:, None] / (steps - 1),
             ],
@@ -281,6 +283,17 @@ def _over_measured(values: Tensor, position: Tensor, width: int) -> tuple[Tensor
     measured = ~values.isnan()
     given = torch.cat([values.masked_fill(~measured, 0), measured.to(values.dtype)], dim=1)
     return _added_up(given, position, width).chunk(2, dim=1)
+
+
+def _range(values: Tensor, position: Tensor, width: int) -> Tensor:
+    """Highest minus lowest of what is no NaN in `values` [B, C, L] at each `position` → [B, C, width]; NaN of none."""
+    index, nothing = position[:, None].expand_as(values), values.new_full((*values.shape[:2], width), torch.nan)
+    ends = [
+        nothing.scatter_reduce(2, index, values.nan_to_num(nan=-sign * torch.inf), reduce, include_self=False)
+        for sign, reduce in ((1, "amax"), (-1, "amin"))
+    ]
+    found = ends[0] - ends[1]
+    return torch.where(found.isfinite(), found, torch.nan)
 
 
 def _shared_out(columns: Tensor, position: Tensor, values: Tensor) -> Tensor:
