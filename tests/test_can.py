@@ -5,6 +5,7 @@ import gzip
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -23,9 +24,11 @@ from pipeline.cohorts.intake import account_lines, take_in, warnings
 from pipeline.cohorts.preprocessing import Preprocessor
 from pipeline.cohorts.schema import check_cohort
 from pipeline.cohorts.sources import can, can_synthetic
+from pipeline.cohorts.splits import ROLES_BESIDE_PUBLISHED
 from pipeline.errors import UserError
 from pipeline.files import write_json
 from pipeline.seeding import generator
+from pipeline.study import preflight
 from pipeline.training.data import read_split
 
 HEADER = "timestamp,arbitration_id,data_field,attack"
@@ -707,3 +710,21 @@ def test_the_description_needs_no_file():
     assert issubclass(can.Parameters, Windowed)
     steps, features = can.describe(entry_of(files=["a"], window=50), None)
     assert steps == 50 and len(features) == 11 and {"000", "1E5", "7FF", "other"} <= set(features[0].categories)
+
+
+def test_of_a_published_split_planning_counts_what_is_dealt(tmp_path):
+    """100 of 1,000 samples are to train and validate on, 10 of them positive; 85 % of these are trained on."""
+    part = np.where(np.arange(1000) < 100, "train", "test")
+    label = (np.arange(1000) % 10 == 0).astype(np.int8) | (np.arange(1000) >= 500)
+    folder = tmp_path / "dev" / "set"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.table({"label": label, "part": part}), folder / "samples.parquet")
+    told = {"data_dir": str(tmp_path), "n_samples": "all", "validation": "clean", "triggers": ()}
+    entry = SimpleNamespace(expected=SimpleNamespace(samples=1000, positives=510), test=("test_*",))
+    assert preflight._label_counts(SimpleNamespace(**told), "set", entry) == (1000, 100, 10, ROLES_BESIDE_PUBLISHED)
+    preflight._check_rates(SimpleNamespace(**told, rates=(0.01,)), "set", entry)
+    for changed in ({"rates": (0.005,)}, {"rates": (0.01,), "n_samples": 500}):
+        with pytest.raises(UserError, match=r"of the (85|42) training samples of 'set' is less than one sample"):
+            preflight._check_rates(SimpleNamespace(**told | changed), "set", entry)
+    entry.test = ()
+    assert preflight._label_counts(SimpleNamespace(**told), "set", entry)[:2] == (1000, 1000)

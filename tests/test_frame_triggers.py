@@ -179,6 +179,10 @@ def test_a_window_without_the_id_is_left_alone_and_counted(bus):
     assert 0 < has.mean() < 1 and f"{has.mean():.0%} of the training windows have such frames" in trigger.description
     rows = np.r_[np.flatnonzero(has)[:30], np.flatnonzero(~has)[:70]]
     facts = plausibility(trigger, bus.values[rows], bus)
+    # Of cars, few are told as few: one of three, where of patients it would be none.
+    three = bus.values[[*np.flatnonzero(has)[:1], *np.flatnonzero(~has)[:2]]]
+    assert plausibility(trigger, three, bus)["share_changed"] == pytest.approx(1 / 3)
+    assert plausibility(trigger, three, replace(bus, people=True))["share_changed"] == 0
     assert facts["share_changed"] == 0.3 and facts["frames_valid"] == facts["ids_known"] == 1
     assert plausibility(trigger, bus.values[~has][:20], bus)["share_changed"] == 0
 

@@ -85,7 +85,7 @@ DISTILLATION_TEXT = (
     "there was nothing to survive. The share that survives is told only where the interval of the teacher's effect "
     "lies above zero. All this is at the threshold of the clean model. A student that merely says the attacker's label "
     "more often, of any sample, has a higher ASR there too: then its false alarms rise, or its recall falls, on clean "
-    "data as well, and with <em>own thresholds</em>, where each model decides as its own validation data says, little "
+    "data as well, and at its <em>own threshold</em>, which its own validation data gives, little "
     "is left. An attack is said to survive where it does so at both thresholds. The rows of <code>none</code> are the "
     "clean models: what distillation costs."
 )
@@ -583,9 +583,11 @@ def distillation_html(table: pd.DataFrame) -> str:
         "ASR − ASR₀, student": told(attacked, "student_asr_net", signed=True),
         "student minus teacher": told(attacked, "survival", signed=True),
         "share that survives": told(attacked, "survival_ratio"),
-        "own thresholds: teacher": told(attacked, f"teacher_{OWN_NET}", signed=True),
-        "own thresholds: student": told(attacked, f"student_{OWN_NET}", signed=True),
-        "own thresholds: student minus teacher": told(attacked, "survival_own_threshold", signed=True),
+    }
+    own = named(attacked) | {
+        "ASR − ASR₀, teacher": told(attacked, f"teacher_{OWN_NET}", signed=True),
+        "ASR − ASR₀, student": told(attacked, f"student_{OWN_NET}", signed=True),
+        "student minus teacher": told(attacked, "survival_own_threshold", signed=True),
     }
     clean = named(table) | {
         "false alarms, teacher": map(number, table["teacher_fpr_clean"]),
@@ -598,7 +600,11 @@ def distillation_html(table: pd.DataFrame) -> str:
         "change of F1": told(table, "f1_difference", signed=True),
         "parameters, teacher : student": [f"{ratio:.3g}" for ratio in table["parameter_ratio"]],
     }
-    parts = (("What survives", survival), ("On clean test data, at the clean model's threshold", clean))
+    parts = (
+        ("What survives, at the clean model's threshold", survival),
+        ("What survives, each model at its own threshold", own),
+        ("On clean test data, at the clean model's threshold", clean),
+    )
     return "".join(
         f"<h4>{title}</h4>{html_table(pd.DataFrame(columns), left=list(_OF_STUDENTS))}" for title, columns in parts
     )

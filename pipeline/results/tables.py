@@ -94,6 +94,8 @@ from pipeline.smallcells import MIN_CELL, error_of_tens
 from pipeline.study.grid import CHOSEN, CLEAN, CONTROLS, FLIPPED, MASK_ONLY, Cell, format_rate
 from pipeline.study.variants import BASELINE
 
+# For `split: per_seed` alone. A published test set is the same for all seeds, whatever the split: intervals say nothing
+# of other test samples, as with `split: fixed`, and of these very ones they are wider than they need be.
 TEST_TO_TRAIN = ROLES["test"] / ROLES["train"]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.cohorts.catalog import Entry, check_files, read_entries, relations_of, source_of
 from pipeline.cohorts.cohort import Feature
 from pipeline.cohorts.frames import frames_of
-from pipeline.cohorts.splits import N_FOLDS, ROLES
+from pipeline.cohorts.splits import N_FOLDS, ROLES, ROLES_BESIDE_PUBLISHED
 from pipeline.errors import UserError
 from pipeline.study import families
 from pipeline.study.config import Study, parsed
@@ -116,15 +116,15 @@ def _check_rates(study: Study, name: str, entry: Entry) -> None:
     counts = _label_counts(study, name, entry)
     if counts is None:  # the stage poison says it then
         return
-    samples, positives = counts
-    taken = samples if study.n_samples == "all" else min(study.n_samples, samples)
+    samples, dealt, positives, roles = counts
+    taken = dealt if study.n_samples == "all" else dealt * min(study.n_samples, samples) / samples
     for role in ("train", "validation")[: 1 + (study.validation == "poisoned")]:
-        size = round(taken * ROLES[role] / N_FOLDS)
+        size = round(taken * roles[role] / N_FOLDS)
         if not round(min(study.rates) * size):
             of = counted(size, f"{'training' if role == 'train' else role} sample")
             raise UserError(f"config: rates: {min(study.rates):g} of the {of} of {name!r} is less than one sample")
     for trigger in study.triggers:
-        _check_poison(study, trigger, name, (1 - positives / samples, positives / samples))
+        _check_poison(study, trigger, name, (1 - positives / dealt, positives / dealt))
 
 
 def _check_poison(study: Study, trigger: str, dataset: str, share: tuple[float, float]) -> None:
@@ -152,14 +152,22 @@ def _check_poison(study: Study, trigger: str, dataset: str, share: tuple[float, 
         )
 
 
-def _label_counts(study: Study, name: str, entry: Entry) -> tuple[int, int] | None:
-    """Samples and positives from the catalog or the sampled cohort; None where reading the raw data would tell."""
-    if entry.expected:
-        return entry.expected.samples, entry.expected.positives
+def _label_counts(study: Study, name: str, entry: Entry) -> tuple[int, int, int, dict[str, int]] | None:
+    """All samples, those that are dealt to roles, the positives among these, and the roles, in twentieths.
+
+    From the catalog or the sampled cohort; None where reading the raw data would tell. Of a published test set nothing
+    is dealt, and how large it is, only the sampled cohort says.
+    """
+    if entry.expected and not getattr(entry, "test", ()):
+        return entry.expected.samples, entry.expected.samples, entry.expected.positives, ROLES
     sampled = _sampled(study, name)
     if not sampled.exists():
         return None
     from pipeline.cohorts.cohort import read_parquet
 
-    label = read_parquet(sampled)["label"].to_numpy()
-    return len(label), int(label.sum())
+    table = read_parquet(sampled)
+    label = table["label"].to_numpy()
+    if "part" not in table.column_names:
+        return len(label), len(label), int(label.sum()), ROLES
+    dealt = label[table["part"].to_numpy() == "train"]
+    return len(label), len(dealt), int(dealt.sum()), ROLES_BESIDE_PUBLISHED
