@@ -1163,6 +1163,8 @@ def test_what_survives_is_told_and_drawn(bus):
     for low in ("teacher_asr_net_low", "teacher_asr_net_own_threshold_low"):
         [(_, answer)] = answers.survival(table.assign(**{low: -0.01}), {"value_shift"}, pages.CARS)
         assert answer.count("nothing to survive") == 2
+    [(_, answer)] = answers.survival(table.assign(teacher_asr_net_low=np.nan), {"value_shift"}, pages.CARS)
+    assert answer.count("nothing can be said") == 2 and "nothing to survive" not in answer
     assert answers.survival(table[:0], {"value_shift"}, pages.CARS) == []
     drawn = " ".join(text.get_text() for text in figures.draw("survival", bus, "bus").findobj(Text))
     for told in ("mlp, teacher", "small_clean, distilled on clean data", "value_shift", "ASR₀ of the same model"):

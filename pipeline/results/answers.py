@@ -91,6 +91,12 @@ def survival(table: pd.DataFrame, attacks: Collection[str], kind: Words) -> list
     text = []
     for data, rows in table[table["trigger"].isin(attacks)].groupby("data"):
         sure = rows[_at_both(rows, "teacher")]
+        if rows["teacher_asr_net_low"].isna().all():
+            text.append(
+                f"Distilled on {data} data: no effect of {counted(len(rows), 'attack')} on a teacher has an interval "
+                "(one seed, or too few to show), so nothing can be said of survival."
+            )
+            continue
         if sure.empty:
             text.append(
                 f"Distilled on {data} data: none of {counted(len(rows), 'attack')} on a teacher had an effect whose "
