@@ -724,13 +724,14 @@ def test_findings_survive_the_disk(data, results):
 
 def test_the_best_detector_is_told_by_what_it_finds_at_few_false_alarms(data):
     found = found_in(data, "lstm")
-    assert found.detector == "activation_clustering"
     at = f"model == 'lstm' and trigger == 'value_shift' and scope == 'label_1' and rate == {found.rate}"
-    mine = data["detections"].query(at).query("detector == 'activation_clustering'")
+    told = data["detections"].query(at).query("detector != 'random'").groupby("detector")["tpr_at_fpr_01"].mean()
+    assert found.detector == told.idxmax() and told.max() > told.min()
+    mine = data["detections"].query(at).query("detector == @found.detector")
     assert found.tpr_01.mean == pytest.approx(mine["tpr_at_fpr_01"].mean())
     assert (found.auroc_lowest, found.auroc_highest) == (mine["auroc"].min(), mine["auroc"].max())
     assert found.poison_share == pytest.approx(2000 * found.rate / 500)
-    alarms = data["alarms"].query(at).query("detector == 'activation_clustering' and threshold == 'rate_unknown'")
+    alarms = data["alarms"].query(at).query("detector == @found.detector and threshold == 'rate_unknown'")
     assert found.alarm_tpr == pytest.approx(alarms["tpr"].mean())
 
 
