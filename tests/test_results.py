@@ -725,8 +725,10 @@ def test_findings_survive_the_disk(data, results):
 def test_the_best_detector_is_told_by_what_it_finds_at_few_false_alarms(data):
     found = found_in(data, "lstm")
     at = f"model == 'lstm' and trigger == 'value_shift' and scope == 'label_1' and rate == {found.rate}"
-    told = data["detections"].query(at).query("detector != 'random'").groupby("detector")["tpr_at_fpr_01"].mean()
-    assert found.detector == told.idxmax() and told.max() > told.min()
+    told = data["detections"].query(at).query("detector != 'random'").groupby("detector")[columns.DETECTION].mean()
+    # Counts in tens make many alike: of equals the one that finds more at 5 %, then the one that ranks better.
+    best = max(told.index, key=lambda name: told.loc[name, ["tpr_at_fpr_01", "tpr_at_fpr_05", "auroc"]].tolist())
+    assert found.detector == best and told["auroc"].nunique() == len(told)
     mine = data["detections"].query(at).query("detector == @found.detector")
     assert found.tpr_01.mean == pytest.approx(mine["tpr_at_fpr_01"].mean())
     assert (found.auroc_lowest, found.auroc_highest) == (mine["auroc"].min(), mine["auroc"].max())
