@@ -925,7 +925,8 @@ def test_figures_are_written_twice_the_same(results, tmp_path):
     for folder in ("one", "two"):
         options = ["--tables", str(results / "tables"), "--out", str(tmp_path / folder), "--datasets", "ward"]
         run_stage(figures_stage, *options)
-    expected = {f"ward_{name}.{suffix}" for name in figures.FIGURES for suffix in ("png", "svg")}
+    made = set(figures.FIGURES) - {"survival"}  # no model of this study is distilled
+    expected = {f"ward_{name}.{suffix}" for name in made for suffix in ("png", "svg")}
     files = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
     assert set(files) == expected | {"ward_contrasts.html"}
     assert files == {path.name: path.read_bytes() for path in (tmp_path / "two").iterdir()}
