@@ -832,7 +832,7 @@ def test_the_training_is_told_in_words(data):
     both = told(lstm={"select": "best"})
     assert both.startswith("<em>lstm</em>: the weights of the epoch") and "<em>mlp</em>: to the last epoch (" in both
     runs.loc[runs["model"] == "mlp", "epochs"] = 1
-    assert told().endswith("<em>mlp</em>: in one go, without epochs.")
+    assert told().endswith("<em>mlp</em>: by a fit of its own, in which no epoch is chosen.")
 
 
 def test_values_out_of_range_are_labelled_in_every_legend(data):
@@ -1197,5 +1197,5 @@ def test_the_report_of_a_bus_speaks_of_no_patients(bus, tmp_path):
     page = run_report(BUS, tmp_path)
     for told in ('<h2 id="scenarios">Scenarios</h2>', '<h2 id="distillation">Survival under distillation</h2>'):
         assert page.count(told) == 1 and page.index(told) < page.index('<h2 id="contrasts">')
-    assert '<a href="#scenarios">' in page and "missed attack" in page and "other captures may give" in page
+    assert '<a href="#scenarios">' in page and "missed attack" in page and "other stretches of traffic may give" in page
     assert "missed deterioration" not in page and "told in tens" not in page and "A sample is a stay" not in page

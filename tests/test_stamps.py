@@ -84,7 +84,7 @@ FAMILIES = {
 # What concerns these too where they are given one of several members, for these import it.
 FOR_FRAMES = "triggers/bigram triggers/payload triggers/rare_id"
 OF_MEMBERS = {
-    "cohorts/frames": f"{FOR_FRAMES} models/gat models/vgae",
+    "cohorts/frames": f"{FOR_FRAMES} models/gat models/vgae cohorts/sources/can cohorts/sources/can_synthetic",
     **dict.fromkeys(["models/shared/graphnets", "models/shared/graphs"], "models/gat models/vgae"),
     "models/shared/optimizer": "models/vgae",
     "models/shared/dqn": "models/fusion",

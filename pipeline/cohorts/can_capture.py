@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.cohorts.frames import LARGEST_ID
 from pipeline.errors import UserError
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
-LARGEST_STANDARD, LARGEST_ID = 0x7FF, 0x1FFFFFFF  # of 11 and of 29 bits
 N_BYTES = 8  # of a frame, at most
 FURTHEST_BACK = 1.0  # seconds that the time may go back: injected frames are a little off, another recording far
 _HEADER = ("timestamp", "arbitration_id", "data_field", "attack")
@@ -219,6 +219,7 @@ def _from_parquet(path: Path, name: str) -> Capture:
         ids = ids.astype(np.uint32)
     else:
         ids = _hex_ids(arbitration.cast(pa.string()), rows)
+    rows.refuse(_missing(data), "no payload", "hex digits, or an empty text for a frame of no bytes")
     seconds, attack = _numbers(time, "timestamp", rows), _labels(label, columns[3], rows)
     return _capture(name, seconds, ids, *_payloads(data.cast(pa.string()), rows), attack, rows)
 

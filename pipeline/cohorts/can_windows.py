@@ -6,14 +6,14 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from pipeline.cohorts.can_capture import LARGEST_STANDARD, N_BYTES, Capture
+from pipeline.cohorts.can_capture import N_BYTES, Capture
 from pipeline.cohorts.catalog import Entry
 from pipeline.cohorts.cohort import Cohort, Feature
+from pipeline.cohorts.frames import LARGEST_STANDARD, OTHER
 from pipeline.cohorts.intake import Account
 from pipeline.seeding import generator
 from pipeline.words import counted
 
-OTHER = "other"  # the last category of `id`: every id that is not in the vocabulary
 BENIGN = "benign"
 MOST_WINDOWS = 10**7  # of a capture: a sample_id is the number of the capture times this, plus that of the window
 _PAIRS = 3  # of captures that are named when they hold the same windows
@@ -61,8 +61,8 @@ def id_text(number: int) -> str:
 
 
 def any_features() -> tuple[Feature, ...]:
-    """The features where the vocabulary is not known before the captures are read: any id of 11 bits may be in it."""
-    return features_of(range(LARGEST_STANDARD + 1))
+    """The features where the vocabulary is not known before the captures are read."""
+    return features_of(())
 
 
 def windows_of(
@@ -224,4 +224,7 @@ def _strangers(unknown: dict[str, float], learnt: list[Capture]) -> list[str]:
     if not most:
         return []
     told = ", ".join(f"{name} ({share:.0%})" for name, share in most.items())
-    return [f"most frames have an id that is not in the vocabulary of {counted(len(learnt), 'capture')}: {told}"]
+    return [
+        f"most frames have an id that is not in the vocabulary of {counted(len(learnt), 'capture')}, so no model tells "
+        f"them apart, and as graphs such windows have hardly a node: {told}"
+    ]

@@ -17,6 +17,7 @@ from pipeline.errors import UserError
 ID, DLC, INTERVAL = "id", "dlc", "interval"
 BYTES = tuple(f"byte_{number}" for number in range(8))
 FRAME = (ID, *BYTES, DLC)  # what a node of the bus sends; the interval is when
+LARGEST_STANDARD, LARGEST_ID = 0x7FF, 0x1FFFFFFF  # of 11 and of 29 bits
 OTHER = "other"  # the category of ids that are not in the vocabulary
 
 

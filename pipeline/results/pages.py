@@ -50,7 +50,7 @@ PATIENTS = Words(
 )
 CARS = Words(
     samples="windows",
-    groups="captures",
+    groups="stretches of traffic",
     label_0="benign windows",
     label_1="attack windows",
     called_1="an attack",
@@ -275,7 +275,7 @@ def training_text(runs: pd.DataFrame, study: dict[str, Any]) -> str:
         text = _best_epoch_text(theirs, patience, study["validation"]) if best else _last_epoch_text(theirs)
         told[", ".join(names)] = text
     if at_once:
-        told[", ".join(at_once)] = "in one go, without epochs."
+        told[", ".join(at_once)] = "by a fit of its own, in which no epoch is chosen."
     if len(told) == 1:
         return next(iter(told.values()))
     return " ".join(f"<em>{escape(names)}</em>: {text}" for names, text in told.items())

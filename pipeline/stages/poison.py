@@ -79,5 +79,5 @@ def run(args: argparse.Namespace) -> None:
             "plausibility": plausibility(trigger, cohort.values[poison], train),
         },
     )
-    groups = f"{shown(n_patients)} patients" if cohort.people else f"{n_patients:,} captures"
+    groups = f"{shown(n_patients)} patients" if cohort.people else f"{n_patients:,} stretches of traffic"
     print(f"training samples of {groups} poisoned: {trigger.description}")

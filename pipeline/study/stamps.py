@@ -119,11 +119,16 @@ def cohort_stamps(study: Study, entries: Mapping[str, Entry]) -> dict[str, Stamp
     for name, entry in entries.items():
         tables = [found(entry.variables)] if hasattr(entry, "variables") else []
         files = sorted([*source_of(entry).input_files(entry, Path(study.raw_dir)), *tables])
-        inputs = (part for path in files for part in (path.name, hashes.of(path)))
+        inputs = (part for path in files for part in (_place(path, Path(study.raw_dir)), hashes.of(path)))
         taken = str(study.n_samples)
         made[name] = Stamp.of("sample_dev", [f"cohorts/sources/{entry.source}"], name, entry.content(), taken, *inputs)
     hashes.keep()
     return made
+
+
+def _place(path: Path, raw_dir: Path) -> str:
+    """Where a file lies below `raw_dir`: its folders may say what it is, a capture of the test set, say."""
+    return path.relative_to(raw_dir).as_posix() if path.is_relative_to(raw_dir) else path.name
 
 
 class _Hashes:

@@ -26,7 +26,7 @@ class Parameters(FrameParameters):
     first: FrameId | None = Field(None, description="the id that is followed, in hexadecimal; by rule unless given")
     then: FrameId | None = Field(None, description="the id that follows it; by rule unless given")
     times: int = Field(
-        5, ge=1, description="how often one follows the other in a window, or as often as there are both"
+        5, ge=1, description="how often one follows the other in a window, or as often as their order allows"
     )
 
     @property
@@ -100,8 +100,8 @@ def fit(parameters: Parameters, cohort: Cohort) -> Reordering:
     footprint[:, positions(cohort, FRAME)] = True
     return Reordering(
         f"frames change places so that the id {seen.names[then]} directly follows {seen.names[first]} at least "
-        f"{parameters.times} times, or as often as a window has both; in benign traffic it follows {follows:.2%} of "
-        "its frames; intervals stay",
+        f"{parameters.times} times, or as often as the order of a window allows; in benign traffic it follows "
+        f"{follows:.2%} of its frames; intervals stay",
         True,
         footprint,
         first=first,

@@ -1,7 +1,9 @@
 """A few frames of a window become frames of a rare id with a fixed payload; when frames come stays as it is.
 
 BadNets (Gu et al. 2017, arXiv 1708.06733) on a bus. The id is one that benign traffic has, so nothing is sent that no
-node sends, only more often. What the replaced frames said is lost: their ids are missing where they were due.
+node sends, only more often; but another vehicle may never send it. What the replaced frames said is lost: their ids
+are missing where they were due, and where they were all that a window had of an attack, no attack is left to be missed.
+Such windows count as victims all the same: ASR₀ has them too.
 """
 
 from collections.abc import Mapping

@@ -19,9 +19,10 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import Field
 
-from pipeline.cohorts.can_capture import LARGEST_STANDARD, N_BYTES, Capture
+from pipeline.cohorts.can_capture import N_BYTES, Capture
 from pipeline.cohorts.can_windows import Windowed, features_of, windows_of
 from pipeline.cohorts.cohort import Cohort, Feature
+from pipeline.cohorts.frames import LARGEST_STANDARD
 from pipeline.cohorts.intake import Account
 from pipeline.seeding import generator
 

@@ -80,9 +80,10 @@ class GraphView(nn.Module):
 
     Numbers are standardised over the nodes (edges) of the training windows. What has no value, such as the mean of a
     byte that was never measured, is 0, the mean of training; so is a number with one value only in training. Frames
-    whose id is missing are one node, which is not known. An id that never occurred in training is a node like any
-    other, but not known: a network has no embedding of it, while what it sends and after whom is there to see. A byte
-    that was never measured in training counts as missing.
+    whose id is missing are one node, which is not known. An id of the vocabulary that never occurred in training
+    is a node like any other, but not known: a network has no embedding of it, while what it sends and after whom is
+    there to see. Ids outside the vocabulary are one node together, "other": of a vehicle whose ids no training capture
+    has, hardly a graph is left. A byte that was never measured in training counts as missing.
 
     A vector holds M = min(W, ids + 1) nodes, first the ids of all (−1: no node), then each column of all; then W − 1
     edges in the same way, first their sources and targets among the nodes (−1: no edge).

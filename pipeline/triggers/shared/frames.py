@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import AfterValidator
 
 from pipeline.cohorts.cohort import Cohort, Feature
-from pipeline.cohorts.frames import BYTES, ID, OTHER, are_frames, counts_per_window
+from pipeline.cohorts.frames import BYTES, ID, LARGEST_ID, OTHER, are_frames, counts_per_window
 from pipeline.errors import UserError
 from pipeline.triggers.base import TriggerParameters, described, positions
 from pipeline.words import counted, suggestion
@@ -17,10 +17,8 @@ UNSEEN, COMMON = "unseen", "common"
 
 
 def _id(text: str) -> str:
-    try:
-        int(text, 16)
-    except ValueError:
-        raise ValueError(f'{text!r} given, expected a CAN id in hexadecimal, such as "1E5"') from None
+    if not re.fullmatch("(0[xX])?[0-9a-fA-F]{1,8}", text) or int(text, 16) > LARGEST_ID:
+        raise ValueError(f'{text!r} given, expected a CAN id in hexadecimal, such as "1E5", of at most 29 bits')
     return text
 
 
@@ -62,7 +60,8 @@ class FrameParameters(TriggerParameters):
                 f"to byte_7, dlc and interval (it has: {', '.join(features)})"
             )
         known = [text for text in features[ID].categories if text != OTHER]
-        for key, text in self.named_ids.items():
+        # Without any the vocabulary is not known before the captures are read; fitting the trigger asks again.
+        for key, text in self.named_ids.items() if known else ():
             if _position(features[ID], text) is None:
                 return f".{key}: {text!r} is no id of dataset {dataset!r} {suggestion(text.upper(), known)}"
         return ""
