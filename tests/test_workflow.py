@@ -121,7 +121,7 @@ def test_a_second_call_has_nothing_to_do(study):
 def test_one_core_gives_the_same_bytes(study, tmp_path):
     snakemake(tmp_path, cores=1)
     tables = sorted((study / "results" / "tables").iterdir())
-    assert len(tables) == 2 * 17
+    assert len(tables) == 2 * 19
     for path in tables:
         assert path.read_bytes() == (tmp_path / "results" / "tables" / path.name).read_bytes(), path.name
     reports = [(folder / "results" / "report.html").read_bytes() for folder in (study, tmp_path)]
