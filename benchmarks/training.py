@@ -112,7 +112,9 @@ def measure(args: argparse.Namespace) -> dict:
     torch.set_num_threads(1)
     throughput: dict[str, dict[str, list[float]]] = {}
     # Networks: what an epoch costs means nothing for the others.
-    models = [name for name in families.names("models") if hasattr(families.load("models", name), "Network")]
+    modules = {name: families.load("models", name) for name in families.names("models")}
+    # Those that read CAN frames alone have no place among stays.
+    models = [name for name, module in modules.items() if hasattr(module, "Network") and not hasattr(module, "READS")]
     fit_seconds("mlp", "table", BATCH, 1, BATCH)  # imports and first calls belong to no model
     for repeat in range(args.repeats):
         for model in models if repeat % 2 == 0 else models[::-1]:
