@@ -213,7 +213,7 @@ ONE_STUDY = {
         "beyond_0": {"of": "beyond", "target": 0},
         "gentle": {"of": "inside", "labels": "clean"},
         "flip_0": {"of": "flip_only", "target": 0},
-        "mask_sodium": {"of": "mask_only", "features": ["sodium"]},
+        "mask_sodium": {"of": "mask_only", "features": ["sodium"], "steps": 6},
     },
 }
 
