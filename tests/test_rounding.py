@@ -300,7 +300,7 @@ def test_an_average_precision_told_as_1_is_off_by_no_more_than_is_said():
 
 @pytest.mark.parametrize("target", [0, 1])
 def test_without_rounding_they_tell_many(tmp_path, monkeypatch, target):
-    monkeypatch.setattr(plausibility, "tens", lambda count, total: count)
+    monkeypatch.setattr(plausibility, "counting", lambda people: lambda count, total: count)
     monkeypatch.setattr(plausibility, "share_in_tens", lambda share, total: share)
     study = made_up(tmp_path, target, 60, 1)
     unrounded(monkeypatch)
