@@ -12,7 +12,7 @@ from cans import CAN_FEATURES, IDS, make_can_cohort
 from conftest import FEATURES, make_cohort
 from test_config import DEFAULT
 
-from pipeline.cohorts.frames import frames_of
+from pipeline.cohorts.frames import are_frames, frames_of
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import auroc
 from pipeline.models import vgae
@@ -165,12 +165,15 @@ def test_a_byte_that_training_never_measured_counts_as_missing():
         (CAN_FEATURES, 1, "at least 2 steps"),
         (CAN_FEATURES[1:], 24, "a category id"),
         ((*CAN_FEATURES[:-1], replace(CAN_FEATURES[0], name="interval")), 24, "a number interval"),
+        ([each for each in CAN_FEATURES if each.name != "byte_7"], 24, "numbers byte_0"),
+        ([each for each in CAN_FEATURES if each.name != "dlc"], 24, "a number dlc"),
     ],
 )
 def test_what_is_no_frame_is_one_sentence(features, steps, what):
     with pytest.raises(UserError, match=f"not windows of CAN frames, expected {what}"):
         GraphView(features, steps)
     assert frames_of(CAN_FEATURES, 24).n_ids == len(IDS)
+    assert are_frames(features) == (steps == 1), "triggers and models mean the same by frames"
 
 
 @pytest.mark.parametrize("model", ["gat", "vgae"])

@@ -23,8 +23,20 @@ OTHER = "other"  # the category of ids that are not in the vocabulary
 
 def are_frames(features: Iterable[Feature]) -> bool:
     """Whether samples with these `features` are windows of CAN frames."""
+    return not _lacking(features)
+
+
+def _lacking(features: Iterable[Feature]) -> list[str]:
+    """What frames have and `features` do not, in words."""
     found = {feature.name: feature for feature in features}
-    return {*FRAME, INTERVAL} <= found.keys() and bool(found[ID].categories)
+    numbers = {name for name, feature in found.items() if not feature.categories}
+    needed = {
+        "a category id": ID in found and ID not in numbers,
+        "numbers byte_0, byte_1 …": numbers.issuperset(BYTES),
+        "a number interval": INTERVAL in numbers,
+        "a number dlc": DLC in numbers,
+    }
+    return [what for what, there in needed.items() if not there]
 
 
 def counts_per_window(ids: np.ndarray, n_ids: int) -> np.ndarray:
@@ -51,18 +63,8 @@ class Frames:
 
 def frames_of(features: tuple[Feature, ...], n_steps: int) -> Frames:
     """The parts of a frame; `UserError`, in half a sentence, where `features` over `n_steps` are no frames."""
+    if lacking := [*_lacking(features), *(["at least 2 steps"] if n_steps < 2 else [])]:
+        raise UserError(f"not windows of CAN frames, expected {' and '.join(lacking)}")
     position = {feature.name: number for number, feature in enumerate(features)}
-    data = tuple(number for name, number in position.items() if name.startswith("byte_"))
-    missing = [
-        what
-        for what, there in (
-            ("a category id", "id" in position and features[position["id"]].categories),
-            ("numbers byte_0, byte_1 …", data and not any(features[number].categories for number in data)),
-            ("a number interval", "interval" in position and not features[position["interval"]].categories),
-            ("at least 2 steps", n_steps >= 2),
-        )
-        if not there
-    ]
-    if missing:
-        raise UserError(f"not windows of CAN frames, expected {' and '.join(missing)}")
-    return Frames(position["id"], len(features[position["id"]].categories), data, position["interval"])
+    data = tuple(number for name, number in position.items() if name in BYTES)
+    return Frames(position[ID], len(features[position[ID]].categories), data, position[INTERVAL])
