@@ -307,8 +307,7 @@ def halves(cohort: Cohort) -> tuple[np.ndarray, str]:
     "groups": whole groups are dealt in turn, those with most samples of label 1 first, then the large ones, so nothing
     depends on a seed. "time": where groups are too few for both halves to have both labels, each group is cut in the
     middle, for samples of a group stand in the order of time; then both halves know all groups, and where windows
-    overlap, the one at the cut shares frames with the next. `UserError` where that
-    does not help either.
+    overlap, the one at the cut shares frames with the next. `UserError` where that does not help either.
     """
     groups, position, size = np.unique(cohort.group_id, return_inverse=True, return_counts=True)
     positives = np.bincount(position, weights=cohort.label, minlength=len(groups))

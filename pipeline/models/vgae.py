@@ -28,7 +28,7 @@ from pipeline.models import base
 from pipeline.models.shared.distillation import Teaching, standardised
 from pipeline.models.shared.graphnets import EncoderParameters, GraphEncoder, mean_of
 from pipeline.models.shared.graphs import Graphs, GraphView
-from pipeline.models.shared.optimizer import AdamW
+from pipeline.models.shared.optimizer import AdamW, learning_rate
 from pipeline.seeding import integer_seed
 from pipeline.study.params import Params
 
@@ -187,6 +187,7 @@ class Model(base.Model):
         shuffle = torch.Generator().manual_seed(integer_seed(seed, "shuffle"))
         torch.manual_seed(integer_seed(seed, "dropout"))
         pace = settings.learning_rate * self._parameters.learning_rate_factor
+        settings = settings.model_copy(update={"learning_rate": pace})
         self._network.train()
         self._losses = []
         for epoch in range(settings.epochs):
@@ -194,8 +195,7 @@ class Model(base.Model):
             total = torch.zeros((), dtype=torch.float64, device=encoded.device)
             for number, batch in enumerate(batches):
                 loss = self._loss(self._view.graphs(encoded.index_select(0, batch)), batch, lesson)
-                done = (epoch + number / len(batches)) / settings.epochs
-                rate = pace * (1 - done if settings.schedule == "linear" else 1)
+                rate = learning_rate(settings, epoch + number / len(batches))
                 optimizer.step(torch.autograd.grad(loss, optimizer.parameters), rate)
                 total.add_(loss.detach(), alpha=len(batch))
             self._losses.append(total.item() / len(encoded))

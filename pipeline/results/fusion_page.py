@@ -1,7 +1,5 @@
 """What the report says of fused models, from the table `fusion`."""
 
-from html import escape
-
 import pandas as pd
 
 from pipeline.results.fusion import MODEL, OF, RULE
@@ -91,12 +89,10 @@ def section_html(table: pd.DataFrame) -> str:
     )
 
 
-def answers_html(table: pd.DataFrame, dataset: str) -> str:
+def headline(table: pd.DataFrame, dataset: str) -> list[tuple[str, str]]:
+    """The question and its answer, for `answers.headline_html`; nothing where `dataset` has no fused model."""
     told = answers(table, dataset)
-    if not told:
-        return ""
-    question = "Is a fusion worth it?"
-    return f'<div class="answer"><p><strong>{question}</strong><br>{escape(" ".join(told))}</p></div>'
+    return [("Is a fusion worth it?", " ".join(told))] if told else []
 
 
 def _intervals(table: pd.DataFrame, names: tuple[str, str, str], signed: bool = False) -> list[str]:

@@ -16,7 +16,7 @@ from pipeline.evaluation.metrics import auroc
 from pipeline.models.base import BATCH, Classifier
 from pipeline.models.shared.curriculum import Curriculum
 from pipeline.models.shared.distillation import Lesson
-from pipeline.models.shared.optimizer import AdamW
+from pipeline.models.shared.optimizer import AdamW, learning_rate
 from pipeline.seeding import integer_seed
 from pipeline.training import checkpoints
 from pipeline.training.settings import Training
@@ -217,11 +217,6 @@ def _one_epoch(
         optimizer.step(torch.autograd.grad(loss, optimizer.parameters), rate)
         total.add_(loss.detach(), alpha=len(batch))
     return total.item() / len(order)
-
-
-def learning_rate(settings: Training, done: float) -> float:
-    """The learning rate after `done` of the `settings.epochs` epochs."""
-    return settings.learning_rate * (1 - done / settings.epochs if settings.schedule == "linear" else 1)
 
 
 @torch.no_grad()

@@ -1,10 +1,12 @@
-"""The optimizer of everything that is trained by gradients."""
+"""The optimizer of everything that is trained by gradients, and its pace."""
 
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
+
+from pipeline.study.params import Params
 
 
 class AdamW:
@@ -40,3 +42,8 @@ class AdamW:
             eps=1e-8,
             maximize=False,
         )
+
+
+def learning_rate(settings: Params, done: float) -> float:
+    """The learning rate after `done` of the `settings.epochs` epochs; `settings` are the study's `training`."""
+    return settings.learning_rate * (1 - done / settings.epochs if settings.schedule == "linear" else 1)
