@@ -74,7 +74,7 @@ SCENARIOS_TEXT = (
     "of a type of attack are held against all benign windows of the test set, which come from other captures as well. "
     "F1 is lower where attack windows are rarer, all else being equal: that of one part is not held against another's. "
     "A dash means that a part has no windows of a label. Intervals are over seeds, which share the captures: they say "
-    "nothing of other captures."
+    "nothing of other captures, and where all seeds agree they have no width, however few windows a part has."
 )
 DISTILLATION_TEXT = (
     "A student learns from what its teacher says of samples. The teacher was trained on poisoned data; the student "
