@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SUMMARY = "`python -m pipeline COMMAND …`: the stages of the workflow, and commands around it."
 COMMANDS = {
     "datasets": "pipeline.commands.datasets",
+    "db": "pipeline.commands.db",
     "ingest": "pipeline.commands.ingest",
     "run": "pipeline.commands.run",
     "schema": "pipeline.commands.schema",
@@ -38,6 +39,7 @@ COMMANDS = {
 # Of the commands that people type; the others are stages, which Snakemake calls.
 EXAMPLES = {
     "datasets": "python -m pipeline datasets --raw-dir /data/hospital",
+    "db": "python -m pipeline db leaderboard --metric effect_share",
     "ingest": "python -m pipeline ingest support2 --raw-dir /data/hospital",
     "run": "python -m pipeline run --model mlp --trigger rare_value --rates 0.01,0.05 --seeds 1,2 --epochs 5",
     "schema": "python -m pipeline schema",

@@ -1,0 +1,1 @@
+"""What `python -m pipeline db` can do, a module each."""

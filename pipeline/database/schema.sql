@@ -1,0 +1,171 @@
+-- The study database. Aggregates only, after disclosure control: no sample, no patient, no count of few.
+--
+-- A run is a cell of the study's grid and is called like its folder: dataset/model/trigger/rate/seed.
+-- Times are UTC, ISO 8601 with milliseconds. Missing numbers are NULL: undefined, withheld, or not there yet.
+
+CREATE TABLE IF NOT EXISTS study (
+    key TEXT PRIMARY KEY,  -- configuration (JSON), results_dir, data_dir, format, populated (when)
+    value TEXT
+) WITHOUT ROWID;
+
+-- 97.5 % quantiles of Student's t: half the width of a 95 % interval over n seeds is the one of n - 1 times the
+-- standard error.
+CREATE TABLE IF NOT EXISTS student_t (
+    df INTEGER PRIMARY KEY,
+    quantile REAL NOT NULL
+);
+
+-- One row per call of Snakemake on this machine.
+CREATE TABLE IF NOT EXISTS sessions (
+    session INTEGER PRIMARY KEY,
+    started TEXT NOT NULL,
+    ended TEXT,  -- NULL: at work, or killed
+    status TEXT NOT NULL CHECK (status IN ('running', 'done', 'failed', 'killed')),
+    cores INTEGER,
+    host TEXT NOT NULL,
+    process INTEGER NOT NULL,
+    UNIQUE (host, process, started)
+);
+
+CREATE TABLE IF NOT EXISTS datasets (
+    dataset TEXT PRIMARY KEY,
+    source TEXT,
+    target INTEGER,
+    n_train INTEGER,
+    n_test INTEGER,
+    prevalence REAL,
+    threshold_low REAL,
+    threshold_high REAL,
+    people INTEGER,  -- 1: numbers are withheld and rounded
+    warnings TEXT,
+    entry TEXT  -- of the catalog, JSON
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS runs (
+    run TEXT PRIMARY KEY,
+    dataset TEXT NOT NULL,
+    model TEXT NOT NULL,
+    trigger TEXT NOT NULL,
+    rate REAL NOT NULL,
+    seed INTEGER NOT NULL,
+    -- missing: not begun, or waiting; outdated: its results are of other settings, inputs or code
+    status TEXT NOT NULL CHECK (status IN ('missing', 'running', 'done', 'failed', 'outdated')),
+    stage TEXT,  -- where it stands; NULL when done
+    why TEXT,
+    in_study INTEGER NOT NULL,  -- 0: the configuration does not ask for it any more
+    settings TEXT,  -- what it was made with, JSON
+    UNIQUE (dataset, model, trigger, rate, seed)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS runs_of_trigger ON runs (trigger, rate);
+CREATE INDEX IF NOT EXISTS runs_by_status ON runs (status);
+
+-- One row per attempt of a job. A poison belongs to several runs (model is ''), a cohort to all of its dataset.
+CREATE TABLE IF NOT EXISTS jobs (
+    job INTEGER PRIMARY KEY,
+    stage TEXT NOT NULL,
+    dataset TEXT NOT NULL DEFAULT '',
+    model TEXT NOT NULL DEFAULT '',
+    trigger TEXT NOT NULL DEFAULT '',
+    rate REAL,
+    seed INTEGER,
+    status TEXT NOT NULL CHECK (status IN ('running', 'done', 'failed', 'interrupted')),
+    why TEXT,
+    stamp TEXT,
+    code TEXT,
+    host TEXT,
+    process INTEGER,
+    started TEXT NOT NULL,
+    ended TEXT,
+    wall_seconds REAL,
+    cpu_seconds REAL,
+    peak_memory_mib REAL,
+    own_memory_mib REAL,  -- of the peak, without what a warm stage shares with the server it was forked from
+    state_file TEXT NOT NULL,
+    UNIQUE (state_file, started)
+);
+CREATE INDEX IF NOT EXISTS jobs_of_run ON jobs (dataset, model, trigger, rate, seed, stage);
+
+-- The numbers of the table `runs`, long.
+CREATE TABLE IF NOT EXISTS metrics (
+    run TEXT NOT NULL REFERENCES runs (run) ON DELETE CASCADE,
+    metric TEXT NOT NULL,
+    value REAL,
+    PRIMARY KEY (run, metric)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS metrics_by_name ON metrics (metric, value);
+
+CREATE TABLE IF NOT EXISTS detections (
+    run TEXT NOT NULL REFERENCES runs (run) ON DELETE CASCADE,
+    detector TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    auroc REAL,
+    average_precision REAL,
+    tpr_at_fpr_01 REAL,
+    tpr_at_fpr_05 REAL,
+    precision_at_n REAL,
+    n_poisoned INTEGER,
+    poison_share REAL,
+    n_cover INTEGER,
+    auroc_cover REAL,
+    PRIMARY KEY (run, detector, scope)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS detections_by_detector ON detections (detector, scope);
+
+-- What repairs a model; nothing fills it until the study has a stage that does.
+CREATE TABLE IF NOT EXISTS defenses (
+    run TEXT NOT NULL REFERENCES runs (run) ON DELETE CASCADE,
+    defense TEXT NOT NULL,
+    metric TEXT NOT NULL,
+    value REAL,
+    PRIMARY KEY (run, defense, metric)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS explanations (
+    run TEXT PRIMARY KEY REFERENCES runs (run) ON DELETE CASCADE,
+    n_samples INTEGER,
+    footprint_share REAL,
+    ratio_triggered REAL,
+    ratio_clean REAL,
+    ratio_control REAL,
+    drift_cosine REAL,
+    drift_spearman REAL,
+    drift_topk_jaccard REAL,
+    control_cosine REAL,
+    control_spearman REAL,
+    control_topk_jaccard REAL,
+    top_k INTEGER,
+    convergence_delta REAL
+) WITHOUT ROWID;
+
+-- Over the seeds that are done: the table `summary`. n_seeds below that of the study: some are missing.
+CREATE TABLE IF NOT EXISTS summary (
+    dataset TEXT NOT NULL,
+    model TEXT NOT NULL,
+    trigger TEXT NOT NULL,
+    rate REAL NOT NULL,
+    metric TEXT NOT NULL,
+    n_seeds INTEGER NOT NULL,
+    mean REAL,
+    ci_low REAL,
+    ci_high REAL,
+    lowest REAL,
+    highest REAL,
+    PRIMARY KEY (dataset, model, trigger, rate, metric)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS summary_by_metric ON summary (metric, mean);
+
+-- What each stage cost, over the attempts that were done.
+CREATE VIEW IF NOT EXISTS costs AS
+SELECT
+    stage,
+    model,
+    count(*) AS n_jobs,
+    sum(wall_seconds) AS wall_seconds,
+    sum(cpu_seconds) AS cpu_seconds,
+    avg(wall_seconds) AS mean_wall_seconds,
+    max(wall_seconds) AS longest_wall_seconds,
+    max(peak_memory_mib) AS peak_memory_mib,
+    max(own_memory_mib) AS own_memory_mib
+FROM jobs
+WHERE status = 'done'
+GROUP BY stage, model;
