@@ -1192,6 +1192,16 @@ def test_figures_of_students_are_made_where_there_are_some(bus, data, tmp_path):
     assert data["distillation"].empty and teachers(make_study()) == {} and set(teachers(BUS).values()) == {"mlp"}
 
 
+def test_no_legend_is_cut_off(bus):
+    long = {name: f"{name}_of_a_very_long_name" for name in (*bus["distillation"]["student"].unique(), "mlp")}
+    tables_ = {name: table.replace(long) for name, table in bus.items()}
+    figure = figures.draw("survival", tables_, "bus")
+    (legend,) = figure.legends
+    figure.canvas.draw()
+    shown = legend.get_window_extent()
+    assert shown.x0 >= 0 and shown.x1 <= figure.bbox.width and len(legend.get_texts()) == len(long) + 1
+
+
 def test_the_report_of_a_bus_speaks_of_no_patients(bus, tmp_path):
     tables.write(bus, tmp_path / "tables")
     page = run_report(BUS, tmp_path)

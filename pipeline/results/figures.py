@@ -409,8 +409,13 @@ def _panels(rows: int, columns: int, size: tuple[float, float] = (WIDTH, HEIGHT)
 
 
 def _legend(figure: Figure, keys: list[Line2D]) -> Figure:
+    """A legend below the panels, in as many columns as fit beside one another."""
     columns = max(1, min(len(keys), int(figure.get_figwidth() / 2.2)))
-    figure.legend(handles=keys, loc="outside lower center", ncols=columns, markerscale=0.9, numpoints=1)
+    for fewer in range(columns, 0, -1):
+        legend = figure.legend(handles=keys, loc="outside lower center", ncols=fewer, markerscale=0.9, numpoints=1)
+        if fewer == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()
     return figure
 
 
