@@ -48,17 +48,19 @@ onstart:
         workflow.scheduler.job_rate_limiter = None
         if STUDY.warm:
             warm.start()
+        for line in sessions.begin(STUDY, STAMPS, workflow.cores):
+            logger.warning(line)
 
 
 onsuccess:
+    told = sessions.end(STUDY, COHORTS_JSON, failed=False) if workflow.local_exec else []
     warm.stop()
-    logger.info(
-        "\n".join(progress.closing(STUDY, STAMPS, CLOCK.read()["wall_seconds"], failed=False))
-    )
+    told += progress.closing(STUDY, STAMPS, CLOCK.read()["wall_seconds"], failed=False)
+    logger.info("\n".join(told))
 
 
 onerror:
+    told = sessions.end(STUDY, COHORTS_JSON, failed=True) if workflow.local_exec else []
     warm.stop()
-    logger.info(
-        "\n".join(progress.closing(STUDY, STAMPS, CLOCK.read()["wall_seconds"], failed=True))
-    )
+    told += progress.closing(STUDY, STAMPS, CLOCK.read()["wall_seconds"], failed=True)
+    logger.info("\n".join(told))

@@ -52,7 +52,7 @@ _CHANGED = "the code of this stage was changed after the workflow was started; s
 
 # Imported inside functions, since planning or some stages do not need them.
 _HEAVY = (
-    *("captum.attr", "pandas", "pyarrow.pandas_compat", "pyarrow.parquet"),
+    *("sqlite3", "captum.attr", "pandas", "pyarrow.pandas_compat", "pyarrow.parquet"),
     *("sklearn.cluster", "sklearn.covariance", "sklearn.linear_model", "lightgbm", "torch.optim"),
 )
 
@@ -134,19 +134,20 @@ def main(argv: list[str]) -> int:
 
 
 def _run_stage(args: "Namespace", clock: "Clock") -> None:
-    """Run a stage and keep its state; of one that somebody calls by hand there is none."""
+    """Run a stage, keep its state and write it through; of one that somebody calls by hand there is none."""
     if (args.stamp is None) != (args.state is None):
         raise UserError("--stamp and --state are the workflow's; expected both or neither")
     if args.stamp is None:  # the results are of no study
         args.made_by = {"stamp": None, "code": None}
         args.run(args)
         return
+    from pipeline.database import live
     from pipeline.jobs import state
     from pipeline.study.code import changed, code
 
     stamp, planned, *members = args.stamp.split()
     args.made_by = {"stamp": stamp, "code": planned}
-    with state.kept(args.state, args.command, args.made_by, clock):
+    with state.kept(args.state, args.command, args.made_by, clock, live.teller(args)):
         if code(args.command, *members) != planned:
             raise UserError(_CHANGED)
         args.run(args)

@@ -4,7 +4,7 @@
 -- Times are UTC, ISO 8601 with milliseconds. Missing numbers are NULL: undefined, withheld, or not there yet.
 
 CREATE TABLE IF NOT EXISTS study (
-    key TEXT PRIMARY KEY,  -- configuration (JSON), results_dir, data_dir, format, populated (when)
+    key TEXT PRIMARY KEY,  -- configuration (JSON), results_dir, data_dir, populated (when its numbers were last made)
     value TEXT
 ) WITHOUT ROWID;
 
@@ -59,6 +59,27 @@ CREATE TABLE IF NOT EXISTS runs (
 CREATE INDEX IF NOT EXISTS runs_of_trigger ON runs (trigger, rate);
 CREATE INDEX IF NOT EXISTS runs_by_status ON runs (status);
 
+-- The jobs that the study asks for, and how each stands: as its files said when they were last looked at, and what its
+-- stage has told since.
+CREATE TABLE IF NOT EXISTS steps (
+    step INTEGER PRIMARY KEY,
+    stage TEXT NOT NULL,
+    state_file TEXT NOT NULL UNIQUE,  -- below results_dir; that of a cohort below data_dir
+    stamp TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('missing', 'running', 'done', 'failed', 'outdated')),
+    why TEXT
+);
+
+-- The steps that a run is made of, from its cohort on (place 0 to 5), and those that its clean run's model is made of,
+-- which it waits for (place 10 to 12). The status of a run follows from theirs.
+CREATE TABLE IF NOT EXISTS chains (
+    run TEXT NOT NULL REFERENCES runs (run) ON DELETE CASCADE,
+    place INTEGER NOT NULL,
+    step INTEGER NOT NULL REFERENCES steps (step) ON DELETE CASCADE,
+    PRIMARY KEY (run, place)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS chains_by_step ON chains (step);
+
 -- One row per attempt of a job. A poison belongs to several runs (model is ''), a cohort to all of its dataset.
 CREATE TABLE IF NOT EXISTS jobs (
     job INTEGER PRIMARY KEY,
@@ -79,11 +100,12 @@ CREATE TABLE IF NOT EXISTS jobs (
     wall_seconds REAL,
     cpu_seconds REAL,
     peak_memory_mib REAL,
-    own_memory_mib REAL,  -- of the peak, without what a warm stage shares with the server it was forked from
+    own_memory_mib REAL,  -- of the peak, at most: without what a warm stage shares with the server it was forked from
     state_file TEXT NOT NULL,
     UNIQUE (state_file, started)
 );
 CREATE INDEX IF NOT EXISTS jobs_of_run ON jobs (dataset, model, trigger, rate, seed, stage);
+CREATE INDEX IF NOT EXISTS jobs_by_start ON jobs (started);
 
 -- The numbers of the table `runs`, long.
 CREATE TABLE IF NOT EXISTS metrics (
@@ -169,3 +191,21 @@ SELECT
 FROM jobs
 WHERE status = 'done'
 GROUP BY stage, model;
+
+-- What the jobs of each call of Snakemake cost, and the share of its cores' time that none of them computed in: waiting,
+-- or busy with Snakemake itself. Only of calls that have ended by themselves.
+CREATE VIEW IF NOT EXISTS session_costs AS
+SELECT
+    session,
+    sessions.started,
+    sessions.ended,
+    cores,
+    count(job) AS n_jobs,
+    sum(cpu_seconds) AS cpu_seconds,
+    (julianday(sessions.ended) - julianday(sessions.started)) * 86400 AS elapsed_seconds,
+    1 - sum(cpu_seconds) / (cores * (julianday(sessions.ended) - julianday(sessions.started)) * 86400) AS idle_share
+FROM sessions
+LEFT JOIN jobs
+    ON jobs.host = sessions.host AND jobs.started BETWEEN sessions.started AND sessions.ended
+WHERE sessions.ended IS NOT NULL
+GROUP BY session;

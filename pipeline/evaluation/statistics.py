@@ -105,8 +105,13 @@ def _mean_and_half_width(values: np.ndarray, axis: int, test_to_train: float) ->
         mean = np.where(present, values, 0.0).sum(axis=axis) / n
         deviation = np.where(present, values - np.expand_dims(mean, axis), 0.0)
         standard_error = np.sqrt((deviation**2).sum(axis=axis) / (n - 1) * (1 / n + test_to_train))
-        half = np.where(n > 1, stats.t.ppf((1 + CONFIDENCE) / 2, np.maximum(n - 1, 1)) * standard_error, np.nan)
+        half = np.where(n > 1, quantile_of_t(np.maximum(n - 1, 1)) * standard_error, np.nan)
     return n, mean, half
+
+
+def quantile_of_t(df: np.ndarray) -> np.ndarray:
+    """Half the width of an interval in standard errors of the mean, with `df` degrees of freedom, elementwise."""
+    return stats.t.ppf((1 + CONFIDENCE) / 2, df)
 
 
 def paired_contrast(

@@ -8,7 +8,7 @@ the workflow, which deletes what a failed job has written, and the reason would 
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,22 +23,35 @@ _SLACK = 5  # seconds by which clocks may differ from what the kernel says of a 
 
 
 @contextmanager
-def kept(path: Path, stage: str, made_by: dict[str, str], clock: Clock) -> Iterator[None]:
+def kept(
+    path: Path,
+    stage: str,
+    made_by: dict[str, str],
+    clock: Clock,
+    tell: Callable[[dict[str, Any]], None] = lambda facts: None,
+) -> Iterator[None]:
     """Keep the state of a job of `stage` in the file `path` while the block runs. `made_by`: its stamp and code.
+
+    `tell` is told the same whenever the file has been written.
 
     An error that is not for users is written for programmers: what it quotes, and its numbers, may come from a
     patient's row and are left out.
     """
     facts = {"stage": stage, "state": RUNNING, "why": None, **made_by}
-    facts |= {"host": platform.node(), "process": os.getpid(), "started": _now(), "ended": None}
+    facts |= {"host": platform.node(), "process": os.getpid(), "started": now(), "ended": None}
     write_json(path, facts)
     try:
+        tell(facts)
         yield
     except BaseException as error:
         end = {"state": INTERRUPTED} if isinstance(error, KeyboardInterrupt) else {"state": FAILED, "why": _why(error)}
-        _rewrite(path, facts | end | {"ended": _now()} | clock.read())
+        facts |= end | {"ended": now()} | clock.read()
+        _rewrite(path, facts)
+        tell(facts)
         raise
-    write_json(path, facts | {"state": DONE, "ended": _now()} | clock.read())
+    facts |= {"state": DONE, "ended": now()} | clock.read()
+    write_json(path, facts)
+    tell(facts)
 
 
 def read(path: Path) -> dict[str, Any] | None:
@@ -77,7 +90,8 @@ def _rewrite(path: Path, facts: dict[str, Any]) -> None:
             path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
-def _now() -> str:
+def now() -> str:
+    """The time as states tell it: UTC, ISO 8601, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipeline.errors import UserError
 from pipeline.files import read_json, whole
@@ -53,19 +53,31 @@ class State(NamedTuple):
         return Cell(*self[: len(Cell._fields)])
 
 
-class _Job(NamedTuple):
-    """A stage of a cell, or of the whole study: the files of its state and of its result, and its stamp."""
+class Job(NamedTuple):
+    """A stage of a cell, or of the whole study: the files of its state and of its result, and its stamp.
+
+    Of the cell there is what the job depends on: a poison has no model, a cohort nothing but its dataset.
+    """
 
     stage: str
+    cell: Cell
     state: str
     result: str
     stamp: str
 
 
-def states(study: Study, stamps: Stamps) -> list[State]:
+class Files:
+    """The files that say how far a study is, each read once, when it is first asked for."""
+
+    def __init__(self) -> None:
+        self.told = cache(lambda job: state.read(Path(job.state)))
+        self.outcome = cache(lambda job: outcome(job, self.told(job)))
+
+
+def states(study: Study, stamps: Stamps, files: Files | None = None) -> list[State]:
     """The state of every cell of `study`, sorted."""
-    outcome = cache(_outcome)
-    return [State(*cell, *_state(study, stamps, cell, outcome)) for cell in sorted(cells(study))]
+    files = files or Files()
+    return [State(*cell, *_state(study, stamps, cell, files.outcome)) for cell in sorted(cells(study))]
 
 
 def closing(study: Study, stamps: Stamps, seconds: float, failed: bool) -> list[str]:
@@ -83,7 +95,7 @@ def closing(study: Study, stamps: Stamps, seconds: float, failed: bool) -> list[
     for (stage, why), (first, *rest) in failed_cells.items():
         more = f" and {counted(len(rest), 'other cell')}" if rest else ""
         reasons.append(f"{stage}: {why} ({first}{more})")
-    ends = [(job, *_outcome(job)) for job in _of_all(study, stamps)]
+    ends = [(job, *outcome(job, state.read(Path(job.state)))) for job in of_all(study, stamps)]
     reasons += [f"{job.stage}: {why}" for job, end, why in ends if end == FAILED]
     others = [counted(len(reasons) - TOLD, "other")] if len(reasons) > TOLD else []
     report, end, _ = ends[-1]
@@ -122,11 +134,9 @@ def summary(rows: list[State]) -> str:
     )
 
 
-def _state(
-    study: Study, stamps: Stamps, cell: Cell, outcome: Callable[[_Job], tuple[str, str]]
-) -> tuple[str, str, str]:
+def _state(study: Study, stamps: Stamps, cell: Cell, outcome: Callable[[Job], tuple[str, str]]) -> tuple[str, str, str]:
     """State, stage and why of a cell."""
-    to_weights, from_weights = _to_weights(study, stamps, cell), _from_weights(study, stamps, cell)
+    to_weights, from_weights = up_to_weights(study, stamps, cell), from_weights_on(study, stamps, cell)
     for job in to_weights + from_weights:
         end, why = outcome(job)
         if end in (FAILED, OUTDATED):
@@ -137,7 +147,7 @@ def _state(
             return MISSING, job.stage, why
     evaluated = outcome(from_weights[0])[0] == DONE
     reached = EVALUATED if evaluated else TRAINED
-    for job in _to_weights(study, stamps, cell.control):
+    for job in up_to_weights(study, stamps, cell.control):
         end, why = outcome(job)
         if end != DONE:
             return reached, job.stage, f"waits for the clean run of this model and seed: {why}"
@@ -148,30 +158,32 @@ def _state(
     return DONE, "", ""
 
 
-def _to_weights(study: Study, stamps: Stamps, cell: Cell) -> list[_Job]:
+def up_to_weights(study: Study, stamps: Stamps, cell: Cell) -> list[Job]:
     """The stages of a cell that end with its trained model, the cohort's first."""
     data, name = study.data_dir, cell.dataset
     made = f"{data}/splits/{name}.json"
-    cohort = _Job("sample_dev", cohort_state_file(data, name), made, stamps.of("sample_dev", cell).stamp)
+    of = Cell(name, "", "", "", "")
+    cohort = Job("sample_dev", of, cohort_state_file(data, name), made, stamps.of("sample_dev", cell).stamp)
     return [cohort, *(_job(study, stamps, stage, cell) for stage in ("poison", "train"))]
 
 
-def _from_weights(study: Study, stamps: Stamps, cell: Cell) -> list[_Job]:
+def from_weights_on(study: Study, stamps: Stamps, cell: Cell) -> list[Job]:
     """The stages of a cell that need its trained model and that of its clean run; `eval` first."""
     return [_job(study, stamps, stage, cell) for stage in measured_by(study, cell)]
 
 
-def _job(study: Study, stamps: Stamps, stage: str, cell: Cell) -> _Job:
+def _job(study: Study, stamps: Stamps, stage: str, cell: Cell) -> Job:
     result = f"{study.results_dir}/{result_files(study, cell)[stage]}"
-    return _Job(stage, state_file(os.path.dirname(result), stage), result, stamps.of(stage, cell).stamp)
+    of = cell._replace(model="") if stage == "poison" else cell
+    return Job(stage, of, state_file(os.path.dirname(result), stage), result, stamps.of(stage, cell).stamp)
 
 
-def _of_all(study: Study, stamps: Stamps) -> list[_Job]:
+def of_all(study: Study, stamps: Stamps) -> list[Job]:
     """The stages that are of the whole study; `report` last."""
     folder = study.results_dir
     results = {"aggregate": "metrics.json", "figures": "figures", "report": "report.html"}
     return [
-        _Job(stage, state_file(folder, stage), f"{folder}/{result}", stamps.of(stage).stamp)
+        Job(stage, Cell("", "", "", "", ""), state_file(folder, stage), f"{folder}/{result}", stamps.of(stage).stamp)
         for stage, result in results.items()
     ]
 
@@ -183,9 +195,9 @@ def _stamp_in(result: Path) -> str | None:
         return None
 
 
-def _outcome(job: _Job) -> tuple[str, str]:
-    """Done, failed, outdated or missing, and why."""
-    told, there = state.read(Path(job.state)), os.path.exists(job.result)
+def outcome(job: Job, told: dict[str, Any] | None) -> tuple[str, str]:
+    """Done, failed, outdated or missing, and why, of a job whose state file says what is `told`."""
+    there = os.path.exists(job.result)
     if told is None and there:  # pulled or copied without it: then the result itself says what it is of
         told = {"state": state.DONE, "stamp": _stamp_in(Path(job.result))}
     if told is None or told["stamp"] != job.stamp:

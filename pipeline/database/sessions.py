@@ -1,0 +1,79 @@
+"""Calls of Snakemake on this machine: each a row in the database, which is open as long as the call lasts.
+
+Nothing here stops a study: what cannot be recorded is said in one line. Imports nothing heavy: Snakemake loads it.
+"""
+
+import os
+import platform
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+from pipeline.database import live, steps, store
+from pipeline.errors import UserError
+from pipeline.jobs import state
+from pipeline.study.config import Study
+from pipeline.study.progress import Files
+from pipeline.study.stamps import Stamps
+
+_open: sqlite3.Connection | None = None
+_session: int | None = None
+
+
+def begin(study: Study, stamps: Stamps, cores: int) -> list[str]:
+    """Record that a call has begun on this machine, and have its stages write through; returns why not, if so.
+
+    The connection stays open until `end`: whoever closes the last one has to bring the write-ahead log into the
+    database, which would cost each stage more than all it has to write.
+    """
+    global _open, _session
+    os.environ.pop(live.DATABASE, None)  # of a call around this one
+    path = store.path_of(study.results_dir).absolute()
+    try:
+        database = store.opened(path)
+        if not store.write_ahead(database, path):
+            database.close()
+            return [f"{path}: on a network file system, so it is written when all jobs have ended"]
+        steps.bring_in(database, study, stamps, Files())
+        row = (state.now(), "running", cores, platform.node(), os.getpid())
+        insert = "INSERT INTO sessions (started, status, cores, host, process) VALUES (?, ?, ?, ?, ?)"
+        _session = database.execute(insert, row).lastrowid
+    except (UserError, sqlite3.Error, OSError) as error:
+        return _not_recorded(path, error)
+    _open = database
+    os.environ[live.DATABASE] = str(path)
+    return []
+
+
+def end(study: Study, cohorts: str, failed: bool) -> list[str]:
+    """Record that the call has ended, and bring in its numbers; `cohorts`: the stamps of the cohorts, as JSON.
+
+    Returns why not, if so. To be called while warm stages are served: what makes the numbers imports as much.
+    """
+    global _open
+    path = store.path_of(study.results_dir).absolute()
+    os.environ.pop(live.DATABASE, None)
+    try:
+        if _open:
+            ended = (state.now(), "failed" if failed else "done", _session)
+            _open.execute("UPDATE sessions SET ended = ?, status = ? WHERE session = ?", ended)
+        arguments = ["--study", study.model_dump_json(), "--cohorts", cohorts]
+        command = [sys.executable, "-m", "pipeline", "db", "populate", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or ["ended without a message"]
+            return _not_recorded(path, lines[-1].removeprefix("error: "))
+        if _open:
+            store.put_together(_open)
+    except (sqlite3.Error, OSError) as error:
+        return _not_recorded(path, error)
+    finally:
+        if _open:
+            _open.close()
+            _open = None
+    return []
+
+
+def _not_recorded(path: Path, error: object) -> list[str]:
+    return [f"warning: {path}: not recorded there ({error}); results are not concerned"]
