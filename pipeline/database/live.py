@@ -103,7 +103,8 @@ def state_name(stage: str, path: str, results_dir: str) -> str:
     """What the state file at `path` is called in the database: the same wherever the folders of the study lie."""
     if stage == "sample_dev":  # in a data_dir, which several studies may share
         return f"states/{os.path.basename(path)}"
-    return os.path.relpath(path, results_dir).replace(os.sep, "/")
+    below = f"{results_dir}/"
+    return path.removeprefix(below) if path.startswith(below) else os.path.relpath(path, results_dir)
 
 
 def job_row(facts: dict[str, Any], place: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from pipeline.cohorts.catalog import read_entries
@@ -21,14 +20,13 @@ from pipeline.evaluation.statistics import quantile_of_t
 from pipeline.files import read_json
 from pipeline.jobs import state
 from pipeline.results import facts, tables
-from pipeline.results.columns import DETECTIONS, EXPLANATIONS, KEY, RUNS, SUMMARY
+from pipeline.results.columns import KEY, RUNS
 from pipeline.study import families, progress
 from pipeline.study.config import Study
-from pipeline.study.grid import CLEAN, Cell, format_rate
+from pipeline.study.grid import CLEAN, Cell, cells, format_rate
 from pipeline.study.stamps import NOT_MEASURED, Stamps
 
 _DEGREES = 200  # of freedom, that intervals are made with in SQL: one less than seeds
-_OF_DATASETS = ("target", "n_train", "n_test", "prevalence", "threshold_low", "threshold_high", "people", "warnings")
 
 
 def populate(study: Study, stamps: Stamps) -> str:
@@ -37,12 +35,12 @@ def populate(study: Study, stamps: Stamps) -> str:
     Runs that are not done have no numbers; those of outdated runs, and of runs that the study does not ask for any
     more, stay as they were. `UserError` where a result cannot be read or is of another study than its state says.
     """
-    path, files = store.path_of(study.results_dir), progress.Files()
+    path = store.path_of(study.results_dir)
     database = store.opened(path)
     try:
-        steps.bring_in(database, study, stamps, files)
-        done = [row.cell for row in progress.states(study, stamps, files) if row.state == progress.DONE]
-        numbers = _numbers(study, stamps, done)
+        steps.bring_in(database, progress.Files(study, stamps))
+        done = _done(database)
+        numbers = _numbers(database, study, stamps, [cell for cell in sorted(cells(study)) if "/".join(cell) in done])
         with store.transaction(database):
             _write(database, study, numbers)
         counts = dict(database.execute("SELECT status, count(*) FROM runs WHERE in_study GROUP BY status"))
@@ -54,37 +52,29 @@ def populate(study: Study, stamps: Stamps) -> str:
     return f"{sum(counts.values())} runs ({told}): {path}"
 
 
-def _numbers(study: Study, stamps: Stamps, done: list[Cell]) -> dict[str, list[tuple]]:
+def _numbers(database: sqlite3.Connection, study: Study, stamps: Stamps, done: list[Cell]) -> dict[str, list[tuple]]:
     """The rows of each table of numbers, of the cells that are `done`."""
     found = facts.collect(study, Path(study.results_dir), only=done)
     _refuse_outdated(study, stamps, found)
     made = {
         "runs": tables.runs(found.evals),
-        "detections": tables.detections(found.detects),
+        "detections": tables.detections([fact | {"alarms": [], "roc": []} for fact in found.detects]),
         "explanations": tables.explanations(found.explains),
         "triggers": tables.triggers(found.poisons),
         "datasets": tables.datasets(found.evals),
     }
     measured = [column for column in RUNS if column not in (*KEY, "target")]
-    values = _floats(made["runs"][measured])
-    metrics = [
-        (run, metric, value)
-        for run, row in zip(_names(made["runs"]), values, strict=True)
-        for metric, value in zip(measured, row, strict=True)
-    ]
-    sizes = {row["dataset"]: row for row in made["datasets"].astype(object).to_dict("records")}
+    metrics = made["runs"][measured].astype(float).assign(run=_names(made["runs"])).melt("run", measured, "metric")
     entries = read_entries(Path(study.catalog), study.datasets)
-    datasets = [
-        (name, entry.source, entry.content(), *(_plain(sizes.get(name, {}).get(column)) for column in _OF_DATASETS))
-        for name, entry in entries.items()
-    ]
+    about = [(name, entry.source, entry.content()) for name, entry in entries.items()]
+    sizes = pd.DataFrame(about, columns=["dataset", "source", "entry"]).merge(made["datasets"], "left", "dataset")
     return {
         "settings": list(_settings(study, done, found.poisons)),
-        "metrics": metrics,
-        "detections": _rows(made["detections"], DETECTIONS),
-        "explanations": _rows(made["explanations"], EXPLANATIONS),
-        "datasets": datasets,
-        "summary": list(_plain_rows(tables.summary(made, study.split)[SUMMARY])),
+        "metrics": _rows(database, "metrics", metrics),
+        "detections": _rows(database, "detections", made["detections"]),
+        "explanations": _rows(database, "explanations", made["explanations"]),
+        "datasets": _rows(database, "datasets", sizes),
+        "summary": _rows(database, "summary", tables.summary(made, study.split)),
     }
 
 
@@ -130,35 +120,49 @@ def _settings(study: Study, done: list[Cell], poisons: list[dict]) -> Iterable[t
         yield "/".join(cell), json.dumps(settings, sort_keys=True)
 
 
+def _done(database: sqlite3.Connection) -> set[str]:
+    return {run for (run,) in database.execute("SELECT run FROM runs WHERE in_study AND status = 'done'")}
+
+
 def _write(database: sqlite3.Connection, study: Study, numbers: dict[str, list[tuple]]) -> None:
-    done = {run for (run,) in database.execute("SELECT run FROM runs WHERE in_study AND status = 'done'")}
-    database.executemany(
-        "UPDATE runs SET settings = ? WHERE run = ?", [(text, run) for run, text in numbers["settings"] if run in done]
-    )
+    before, done = database.total_changes, _done(database)
+    for run, text in numbers["settings"]:
+        if run in done:
+            database.execute("UPDATE runs SET settings = ? WHERE run = ? AND settings IS NOT ?", (text, run, text))
+    of_runs = "run IN (SELECT run FROM runs WHERE in_study AND status <> 'outdated')"
     for table in ("metrics", "detections", "explanations"):
-        database.execute(
-            f"DELETE FROM {table} WHERE run IN (SELECT run FROM runs WHERE in_study AND status <> 'outdated')"
-        )
-        _insert(database, table, [row for row in numbers[table] if row[0] in done])
-    database.execute("DELETE FROM summary")
-    _insert(database, "summary", numbers["summary"])
-    names = ", ".join(("dataset", "source", "entry", *_OF_DATASETS))
-    places = ", ".join("?" * (3 + len(_OF_DATASETS)))
-    database.executemany(f"INSERT OR REPLACE INTO datasets ({names}) VALUES ({places})", numbers["datasets"])
-    quantiles = [(df, quantile_of_t(df)) for df in range(1, _DEGREES + 1)]
-    database.executemany("INSERT OR REPLACE INTO student_t (df, quantile) VALUES (?, ?)", quantiles)
-    about = {
-        "configuration": study.model_dump_json(exclude=NOT_MEASURED),
-        "results_dir": study.results_dir,
-        "data_dir": study.data_dir,
-        "populated": state.now(),
-    }
-    database.executemany("INSERT OR REPLACE INTO study (key, value) VALUES (?, ?)", about.items())
+        _replace(database, table, [row for row in numbers[table] if row[0] in done], of_runs)
+    _replace(database, "summary", numbers["summary"])
+    _replace(database, "datasets", numbers["datasets"], f"dataset IN ({_texts(study.datasets)})")
+    _replace(database, "student_t", [(df, float(quantile_of_t(df))) for df in range(1, _DEGREES + 1)])
+    about = {"results_dir": study.results_dir, "data_dir": study.data_dir}
+    about["configuration"] = study.model_dump_json(exclude=NOT_MEASURED)
+    _replace(database, "study", list(about.items()), f"key IN ({_texts(about)})")
+    if database.total_changes > before:
+        database.execute("INSERT OR REPLACE INTO study (key, value) VALUES ('populated', ?)", [state.now()])
 
 
-def _insert(database: sqlite3.Connection, table: str, rows: list[tuple]) -> None:
-    if rows:
-        database.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
+def _replace(database: sqlite3.Connection, table: str, rows: list[tuple], which: str = "TRUE") -> None:
+    """Have `rows`, and no others, in place of those `which` are in `table`; what is there as it should be stays."""
+    columns = database.execute("SELECT name, pk FROM pragma_table_info(?)", [table]).fetchall()
+    keys = [position for position, (_, in_key) in enumerate(columns) if in_key]
+    known, asked = set(database.execute(f"SELECT * FROM {table} WHERE {which}")), set(rows)
+    is_row = " AND ".join(f"{columns[position][0]} = ?" for position in keys)
+    gone = [[row[position] for position in keys] for row in known - asked]
+    database.executemany(f"DELETE FROM {table} WHERE {is_row}", gone)
+    new = sorted(asked - known, key=lambda row: [row[position] for position in keys])
+    database.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(columns))})", new)
+
+
+def _texts(names: Iterable[str]) -> str:
+    return ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+
+
+def _rows(database: sqlite3.Connection, name: str, table: pd.DataFrame) -> list[tuple]:
+    """The rows of `table` as the database's of this name has them."""
+    columns = [column for (column,) in database.execute("SELECT name FROM pragma_table_info(?)", [name])]
+    named = table.assign(run=_names(table)) if "run" in columns and "run" not in table else table
+    return list(zip(*([_plain(value) for value in named[column].tolist()] for column in columns), strict=True))
 
 
 def _names(table: pd.DataFrame) -> list[str]:
@@ -167,23 +171,8 @@ def _names(table: pd.DataFrame) -> list[str]:
     return [f"{dataset}/{model}/{trigger}/{format_rate(rate)}/{seed}" for dataset, model, trigger, rate, seed in rows]
 
 
-def _rows(table: pd.DataFrame, columns: list[str]) -> list[tuple]:
-    """Rows with the run in place of its key."""
-    rest = _plain_rows(table[[name for name in columns if name not in KEY]])
-    return [(run, *row) for run, row in zip(_names(table), rest, strict=True)]
-
-
-def _floats(table: pd.DataFrame) -> list[list[float | None]]:
-    values = table.to_numpy(float, na_value=np.nan)
-    return [[None if value != value else value for value in row] for row in values.tolist()]
-
-
-def _plain_rows(table: pd.DataFrame) -> Iterable[tuple]:
-    return zip(*([_plain(value) for value in table[name].tolist()] for name in table), strict=True)
-
-
 def _plain(value: Any) -> Any:
     """As SQLite takes it: a missing number is NULL."""
-    return (
-        None if value is None or value is pd.NA or value != value else int(value) if isinstance(value, bool) else value
-    )
+    if value is None or value is pd.NA or value != value:
+        return None
+    return int(value) if isinstance(value, bool) else value

@@ -35,7 +35,7 @@ def begin(study: Study, stamps: Stamps, cores: int) -> list[str]:
         if not store.write_ahead(database, path):
             database.close()
             return [f"{path}: on a network file system, so it is written when all jobs have ended"]
-        steps.bring_in(database, study, stamps, Files())
+        steps.bring_in(database, Files(study, stamps))
         row = (state.now(), "running", cores, platform.node(), os.getpid())
         insert = "INSERT INTO sessions (started, status, cores, host, process) VALUES (?, ?, ?, ?, ?)"
         _session = database.execute(insert, row).lastrowid

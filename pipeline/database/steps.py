@@ -16,43 +16,41 @@ from pipeline.study import progress
 from pipeline.study.config import Study
 from pipeline.study.grid import CLEAN, Cell, cells
 from pipeline.study.progress import Files, Job
-from pipeline.study.stamps import Stamps
 
 _OF_CONTROL = 10  # the first place of what a run waits for
 
 
-def bring_in(database: sqlite3.Connection, study: Study, stamps: Stamps, files: Files) -> None:
-    """Write the grid of `study`, how each of its runs stands, and every attempt of a job that the files tell of.
+def bring_in(database: sqlite3.Connection, files: Files) -> None:
+    """Write the grid of the study, how each of its runs stands, and every attempt of a job that the files tell of.
 
     What was recorded live stays: of an attempt only that it has ended, where its files or the processes of this machine
     show that and its stage could not say it. Runs that the study does not ask for any more are kept, and marked.
     """
-    chains = {cell: _chain(study, stamps, cell) for cell in sorted(cells(study))}
+    chains = {cell: _chain(files, cell) for cell in sorted(cells(files.study))}
     jobs = list(dict.fromkeys(job for chain in chains.values() for job in chain.values()))
-    for job in jobs:
+    names = {job: _name(files.study, job) for job in [*jobs, *files.of_all()]}
+    for job in names:
         files.outcome(job)  # before anybody has to wait for what is written here
     with transaction(database):
         _end_sessions(database)
         _put_runs(database, chains)
-        _put_jobs(database, study, [*jobs, *progress.of_all(study, stamps)], files)
-        _put_steps(database, study, jobs, files)
-        _put_chains(database, study, chains)
+        _put_jobs(database, files, names)
+        _put_steps(database, files, {job: names[job] for job in jobs})
+        _put_chains(database, chains, names)
         database.execute(live.STAND)
 
 
-def name(study: Study, job: Job) -> str:
+def _name(study: Study, job: Job) -> str:
     """What the state file of `job` is called in the database."""
     return live.state_name(job.stage, job.state, study.results_dir)
 
 
-def _chain(study: Study, stamps: Stamps, cell: Cell) -> dict[int, Job]:
+def _chain(files: Files, cell: Cell) -> dict[int, Job]:
     """The jobs that `cell` is made of and waits for, by their place (see the table `chains`)."""
     stages = ("sample_dev", "poison", "train", "eval", "detect", "explain")
-    own = progress.up_to_weights(study, stamps, cell) + progress.from_weights_on(study, stamps, cell)
-    chain = {stages.index(job.stage): job for job in own}
+    chain = {stages.index(job.stage): job for job in files.to_weights(cell) + files.from_weights(cell)}
     if cell.trigger != CLEAN:
-        waits_for = progress.up_to_weights(study, stamps, cell.control)
-        chain |= {_OF_CONTROL + stages.index(job.stage): job for job in waits_for}
+        chain |= {_OF_CONTROL + stages.index(job.stage): job for job in files.to_weights(cell.control)}
     return chain
 
 
@@ -72,12 +70,12 @@ def _put_runs(database: sqlite3.Connection, asked: Iterable[Cell]) -> None:
     )
 
 
-def _put_jobs(database: sqlite3.Connection, study: Study, jobs: list[Job], files: Files) -> None:
+def _put_jobs(database: sqlite3.Connection, files: Files, names: dict[Job, str]) -> None:
     """Attempts that are not there yet; those that run there, and do so no longer, end."""
     known = set(database.execute("SELECT state_file, started FROM jobs"))
     last = {}
-    for job in jobs:
-        told, named = files.told(job), name(study, job)
+    for job, named in names.items():
+        told = files.told(job)
         if told is not None:
             last[named] = live.job_row(told, _place(job.cell) | {"state_file": named})
     new = [row for named, row in last.items() if (named, row["started"]) not in known]
@@ -106,10 +104,9 @@ def _place(cell: Cell) -> dict[str, str | float | int | None]:
     return {**cell._asdict(), **numbers}
 
 
-def _put_steps(database: sqlite3.Connection, study: Study, jobs: list[Job], files: Files) -> None:
+def _put_steps(database: sqlite3.Connection, files: Files, names: dict[Job, str]) -> None:
     known = {row[0]: row[1:] for row in database.execute("SELECT state_file, stamp, status, why FROM steps")}
-    for job in jobs:
-        named = name(study, job)
+    for job, named in names.items():
         if known.get(named) == (job.stamp, *_stands(files.outcome(job))):
             continue
         # Read anew: its stage may have told something since the files were read, and cannot now.
@@ -119,7 +116,7 @@ def _put_steps(database: sqlite3.Connection, study: Study, jobs: list[Job], file
             "DO UPDATE SET stamp = excluded.stamp, status = excluded.status, why = excluded.why",
             row,
         )
-    gone = known.keys() - {name(study, job) for job in jobs}
+    gone = known.keys() - set(names.values())
     database.executemany("DELETE FROM steps WHERE state_file = ?", [(named,) for named in gone])
 
 
@@ -128,12 +125,10 @@ def _stands(outcome: tuple[str, str]) -> tuple[str, str | None]:
     return ("running" if why == progress.AT_WORK else status), why or None
 
 
-def _put_chains(database: sqlite3.Connection, study: Study, chains: dict[Cell, dict[int, Job]]) -> None:
+def _put_chains(database: sqlite3.Connection, chains: dict[Cell, dict[int, Job]], names: dict[Job, str]) -> None:
     steps = dict(database.execute("SELECT state_file, step FROM steps"))
     asked = {
-        ("/".join(cell), place, steps[name(study, job)])
-        for cell, chain in chains.items()
-        for place, job in chain.items()
+        ("/".join(cell), place, steps[names[job]]) for cell, chain in chains.items() for place, job in chain.items()
     }
     known = set(database.execute("SELECT run, place, step FROM chains"))
     database.executemany("DELETE FROM chains WHERE run = ? AND place = ? AND step = ?", known - asked)

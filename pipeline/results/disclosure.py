@@ -9,6 +9,7 @@ poisoned or taken for cover, which is the study's own choice (rate × training s
 patient's.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -242,6 +243,7 @@ def _alarm(row: dict, hits: float, others: float) -> dict:
     }
 
 
+@lru_cache(1 << 16)  # of a grid many runs have the same
 def _in_tens(share: float | None, total: int) -> float | None:
     return number(float(share_in_tens(share, total)))
 

@@ -304,13 +304,17 @@ def summary(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
     count how far the seeds share them. An interval reaches at least as far as rounded counts can be wrong.
     """
     long = _measures(tables).assign(error=_measures(largest_errors(tables))["value"].to_numpy()).dropna(subset="value")
-    rows = []
-    for key, group in long.sort_values([*RUN, "metric", "seed"]).groupby([*RUN, "metric"]):
-        values = group["value"].to_numpy(float)
-        how = {"test_to_train": _shared(key[-1], split), "error": group["error"].mean()}
-        interval = _over_seeds(values, possible(key[-1]), how)
-        rows.append((*key, *(x.item() for x in interval), values.min(), values.max()))
-    return _table([dict(zip(SUMMARY, row, strict=True)) for row in rows], SUMMARY, [*RUN, "metric"])
+    by = [*RUN, "metric"]
+    long = long.sort_values([*by, "seed"])
+    parts = [_table([], SUMMARY, by)]
+    # All runs at once that have a metric for as many seeds, the runs being rows and the seeds columns.
+    for (metric, n_seeds), alike in long.groupby(["metric", long.groupby(by)["seed"].transform("size")]):
+        values, error = (alike[name].to_numpy(float).reshape(-1, n_seeds) for name in ("value", "error"))
+        how = {"test_to_train": _shared(metric, split), "error": mean_interval(error).mean}
+        interval = _over_seeds(values, possible(metric), how)
+        numbers = dict(zip(SUMMARY[len(by) :], (*interval, values.min(axis=1), values.max(axis=1)), strict=True))
+        parts.append(alike.iloc[::n_seeds][by].assign(**numbers))
+    return pd.concat(parts)[SUMMARY].astype(parts[0].dtypes).sort_values(by, ignore_index=True)
 
 
 def _measures(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:

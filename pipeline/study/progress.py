@@ -6,7 +6,6 @@ call.
 
 import csv
 import os
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.files import read_json, whole
 from pipeline.jobs import state
 from pipeline.study.config import Study
-from pipeline.study.grid import Cell, cells, cohort_state_file, measured_by, result_files, state_file
+from pipeline.study.grid import Cell, cells, cohort_state_file, result_files, state_file
 from pipeline.study.stamps import Stamps
 from pipeline.words import counted, duration
 
@@ -67,17 +66,44 @@ class Job(NamedTuple):
 
 
 class Files:
-    """The files that say how far a study is, each read once, when it is first asked for."""
+    """The files that say how far `study` is, each read once, when it is first asked for."""
 
-    def __init__(self) -> None:
-        self.told = cache(lambda job: state.read(Path(job.state)))
-        self.outcome = cache(lambda job: outcome(job, self.told(job)))
+    def __init__(self, study: Study, stamps: Stamps):
+        self.study = study
+        self._jobs = cache(lambda cell: _jobs(study, stamps, cell))
+        self._of_all = cache(lambda: _jobs_of_all(study, stamps))
+        self._told = cache(lambda job: state.read(Path(job.state)))
+        self._outcome = cache(lambda job: outcome(job, self.told(job)))
+
+    def told(self, job: Job) -> dict[str, Any] | None:
+        """What its state file says; None where there is none."""
+        return self._told(job)
+
+    def outcome(self, job: Job) -> tuple[str, str]:
+        """Done, failed, outdated or missing, and why."""
+        return self._outcome(job)
+
+    def to_weights(self, cell: Cell) -> list[Job]:
+        """The stages of a cell that end with its trained model, the cohort's first."""
+        return self._jobs(cell)[:3]
+
+    def from_weights(self, cell: Cell) -> list[Job]:
+        """The stages of a cell that need its trained model and that of its clean run; `eval` first."""
+        return self._jobs(cell)[3:]
+
+    def of_all(self) -> list[Job]:
+        """The stages that are of the whole study; `report` last."""
+        return self._of_all()
 
 
-def states(study: Study, stamps: Stamps, files: Files | None = None) -> list[State]:
+def states(study: Study, stamps: Stamps) -> list[State]:
     """The state of every cell of `study`, sorted."""
-    files = files or Files()
-    return [State(*cell, *_state(study, stamps, cell, files.outcome)) for cell in sorted(cells(study))]
+    return states_in(Files(study, stamps))
+
+
+def states_in(files: Files) -> list[State]:
+    """The same, of files that others read too."""
+    return [State(*cell, *_state(files, cell)) for cell in sorted(cells(files.study))]
 
 
 def closing(study: Study, stamps: Stamps, seconds: float, failed: bool) -> list[str]:
@@ -85,7 +111,8 @@ def closing(study: Study, stamps: Stamps, seconds: float, failed: bool) -> list[
 
     Writes cells.csv.
     """
-    rows = states(study, stamps)
+    files = Files(study, stamps)
+    rows = states_in(files)
     again = "; the same command again runs what is missing" if failed else ""
     failed_cells: dict[tuple[str, str], list[str]] = {}
     for row in rows:
@@ -95,7 +122,7 @@ def closing(study: Study, stamps: Stamps, seconds: float, failed: bool) -> list[
     for (stage, why), (first, *rest) in failed_cells.items():
         more = f" and {counted(len(rest), 'other cell')}" if rest else ""
         reasons.append(f"{stage}: {why} ({first}{more})")
-    ends = [(job, *outcome(job, state.read(Path(job.state)))) for job in of_all(study, stamps)]
+    ends = [(job, *files.outcome(job)) for job in files.of_all()]
     reasons += [f"{job.stage}: {why}" for job, end, why in ends if end == FAILED]
     others = [counted(len(reasons) - TOLD, "other")] if len(reasons) > TOLD else []
     report, end, _ = ends[-1]
@@ -134,56 +161,47 @@ def summary(rows: list[State]) -> str:
     )
 
 
-def _state(study: Study, stamps: Stamps, cell: Cell, outcome: Callable[[Job], tuple[str, str]]) -> tuple[str, str, str]:
+def _state(files: Files, cell: Cell) -> tuple[str, str, str]:
     """State, stage and why of a cell."""
-    to_weights, from_weights = up_to_weights(study, stamps, cell), from_weights_on(study, stamps, cell)
+    to_weights, from_weights = files.to_weights(cell), files.from_weights(cell)
     for job in to_weights + from_weights:
-        end, why = outcome(job)
+        end, why = files.outcome(job)
         if end in (FAILED, OUTDATED):
             return end, job.stage, why
     for job in to_weights:
-        end, why = outcome(job)
+        end, why = files.outcome(job)
         if end == MISSING:
             return MISSING, job.stage, why
-    evaluated = outcome(from_weights[0])[0] == DONE
+    evaluated = files.outcome(from_weights[0])[0] == DONE
     reached = EVALUATED if evaluated else TRAINED
-    for job in up_to_weights(study, stamps, cell.control):
-        end, why = outcome(job)
+    for job in files.to_weights(cell.control):
+        end, why = files.outcome(job)
         if end != DONE:
             return reached, job.stage, f"waits for the clean run of this model and seed: {why}"
     for job in from_weights:
-        end, why = outcome(job)
+        end, why = files.outcome(job)
         if end == MISSING:
             return reached, job.stage, why
     return DONE, "", ""
 
 
-def up_to_weights(study: Study, stamps: Stamps, cell: Cell) -> list[Job]:
-    """The stages of a cell that end with its trained model, the cohort's first."""
+def _jobs(study: Study, stamps: Stamps, cell: Cell) -> list[Job]:
+    """The stages of a cell in the order in which they need each other."""
     data, name = study.data_dir, cell.dataset
-    made = f"{data}/splits/{name}.json"
-    of = Cell(name, "", "", "", "")
-    cohort = Job("sample_dev", of, cohort_state_file(data, name), made, stamps.of("sample_dev", cell).stamp)
-    return [cohort, *(_job(study, stamps, stage, cell) for stage in ("poison", "train"))]
+    stamp, of = stamps.of("sample_dev", cell).stamp, Cell(name, "", "", "", "")
+    jobs = [Job("sample_dev", of, cohort_state_file(data, name), f"{data}/splits/{name}.json", stamp)]
+    for stage, path in result_files(study, cell).items():
+        result, of = f"{study.results_dir}/{path}", cell._replace(model="") if stage == "poison" else cell
+        state_at = state_file(os.path.dirname(result), stage)
+        jobs.append(Job(stage, of, state_at, result, stamps.of(stage, cell).stamp))
+    return jobs
 
 
-def from_weights_on(study: Study, stamps: Stamps, cell: Cell) -> list[Job]:
-    """The stages of a cell that need its trained model and that of its clean run; `eval` first."""
-    return [_job(study, stamps, stage, cell) for stage in measured_by(study, cell)]
-
-
-def _job(study: Study, stamps: Stamps, stage: str, cell: Cell) -> Job:
-    result = f"{study.results_dir}/{result_files(study, cell)[stage]}"
-    of = cell._replace(model="") if stage == "poison" else cell
-    return Job(stage, of, state_file(os.path.dirname(result), stage), result, stamps.of(stage, cell).stamp)
-
-
-def of_all(study: Study, stamps: Stamps) -> list[Job]:
-    """The stages that are of the whole study; `report` last."""
-    folder = study.results_dir
+def _jobs_of_all(study: Study, stamps: Stamps) -> list[Job]:
+    folder, of = study.results_dir, Cell("", "", "", "", "")
     results = {"aggregate": "metrics.json", "figures": "figures", "report": "report.html"}
     return [
-        Job(stage, Cell("", "", "", "", ""), state_file(folder, stage), f"{folder}/{result}", stamps.of(stage).stamp)
+        Job(stage, of, state_file(folder, stage), f"{folder}/{result}", stamps.of(stage).stamp)
         for stage, result in results.items()
     ]
 

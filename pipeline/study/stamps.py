@@ -8,6 +8,7 @@ another stamp is outdated.
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,6 +68,7 @@ class Stamps:
     def __init__(self, study: Study, cohorts: Mapping[str, Stamp]):
         self._study, self._cohorts = study, cohorts
         self._known: dict[tuple[str, Cell | None], Stamp] = {}
+        self._settings = cache(lambda *of: settings(study, *of))  # the same for all rates and seeds
 
     def of(self, stage: str, cell: Cell | None = None) -> Stamp:
         """The stamp of `stage` for `cell`; of a stage that reads the whole study without one."""
@@ -95,7 +97,7 @@ class Stamps:
         members = dict.fromkeys(used)
         read = [*_reads(stage, cell), *(("train", cell._replace(model=name)) for name in parents)]
         reads = (self.of(*each).stamp for each in read)
-        return Stamp.of(stage, members, *cell, settings(study, stage, cell.model, cell.trigger), *reads)
+        return Stamp.of(stage, members, *cell, self._settings(stage, cell.model, cell.trigger), *reads)
 
 
 def _reads(stage: str, cell: Cell) -> list[tuple[str, Cell]]:
