@@ -53,14 +53,14 @@ onstart:
 
 
 onsuccess:
-    told = sessions.end(STUDY, COHORTS_JSON, failed=False) if workflow.local_exec else []
+    recorded = sessions.end(STUDY, COHORTS_JSON, failed=False) if workflow.local_exec else []
     warm.stop()
-    told += progress.closing(STUDY, STAMPS, CLOCK.read()["wall_seconds"], failed=False)
-    logger.info("\n".join(told))
+    told = progress.closing(STUDY, STAMPS, CLOCK.read()["wall_seconds"], failed=False)
+    logger.info("\n".join([*told, *costs.closing(STUDY, STAMPS), *recorded]))
 
 
 onerror:
-    told = sessions.end(STUDY, COHORTS_JSON, failed=True) if workflow.local_exec else []
+    recorded = sessions.end(STUDY, COHORTS_JSON, failed=True) if workflow.local_exec else []
     warm.stop()
-    told += progress.closing(STUDY, STAMPS, CLOCK.read()["wall_seconds"], failed=True)
-    logger.info("\n".join(told))
+    told = progress.closing(STUDY, STAMPS, CLOCK.read()["wall_seconds"], failed=True)
+    logger.info("\n".join([*told, *costs.closing(STUDY, STAMPS), *recorded]))

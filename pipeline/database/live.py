@@ -8,10 +8,12 @@ What cannot be written is in the state file, and `populate` brings it in.
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from sqlite3 import Connection
 
 DATABASE = "BACKDOOR_STUDY_DATABASE"  # the file to write to
 _WAIT = 30  # seconds for what another writes
@@ -81,17 +83,21 @@ def teller(args: "Namespace") -> Callable[[dict[str, Any]], None]:
     given = {name: getattr(args, name, default) for name, default in _PLACE.items()}
     given["rate"] = None if given["rate"] is None else float(given["rate"])
     given["state_file"] = state_name(args.command, str(args.state), os.path.dirname(path))
-    failed = False
+    database, failed = None, False
 
     def tell(facts: dict[str, Any]) -> None:
-        nonlocal failed
+        nonlocal database, failed
         if failed:  # to wait once more for a lock would only cost time
             return
         try:
-            _write(path, job_row(facts, given))
+            database = database or _connected(path)  # stays open: to open it costs as much as to write
+            _write(database, job_row(facts, given))
         except (sqlite3.Error, OSError) as error:
             failed = True
             print(f"warning: {path}: not recorded there ({error}); results are not concerned", file=sys.stderr)
+        if database and (failed or facts["ended"]):
+            with suppress(sqlite3.Error):
+                database.close()
 
     return tell
 
@@ -112,20 +118,22 @@ def job_row(facts: dict[str, Any], place: dict[str, Any]) -> dict[str, Any]:
     return {name: facts.get(name) for name in JOB} | place | {"status": facts["state"]}
 
 
-def _write(path: str, job: dict[str, Any]) -> None:
+def _connected(path: str) -> "Connection":
     import sqlite3
     from urllib.parse import quote
 
+    # Not one that would be made: there is a database, or this is not the place for one.
     database = sqlite3.connect(f"file:{quote(path)}?mode=rw", uri=True, timeout=_WAIT, isolation_level=None)
-    try:
-        database.execute("PRAGMA synchronous = NORMAL")
-        database.execute("BEGIN IMMEDIATE")
-        database.execute(PUT_JOB, job)
-        for step in database.execute(_PUT_STEP, (*_step(job), job["state_file"])).fetchall():
-            database.execute(_STAND_WITH, step)
-        database.execute("COMMIT")
-    finally:
-        database.close()
+    database.execute("PRAGMA synchronous = NORMAL")
+    return database
+
+
+def _write(database: "Connection", job: dict[str, Any]) -> None:
+    database.execute("BEGIN IMMEDIATE")
+    database.execute(PUT_JOB, job)
+    for step in database.execute(_PUT_STEP, (*_step(job), job["state_file"])).fetchall():
+        database.execute(_STAND_WITH, step)
+    database.execute("COMMIT")
 
 
 def _step(job: dict[str, Any]) -> tuple[str, str | None]:

@@ -24,7 +24,7 @@ from pipeline.results.columns import KEY, RUNS
 from pipeline.study import families, progress
 from pipeline.study.config import Study
 from pipeline.study.grid import CLEAN, Cell, cells, format_rate
-from pipeline.study.stamps import NOT_MEASURED, Stamps
+from pipeline.study.stamps import Stamps
 
 _DEGREES = 200  # of freedom, that intervals are made with in SQL: one less than seeds
 
@@ -135,9 +135,6 @@ def _write(database: sqlite3.Connection, study: Study, numbers: dict[str, list[t
     _replace(database, "summary", numbers["summary"])
     _replace(database, "datasets", numbers["datasets"], f"dataset IN ({_texts(study.datasets)})")
     _replace(database, "student_t", [(df, float(quantile_of_t(df))) for df in range(1, _DEGREES + 1)])
-    about = {"results_dir": study.results_dir, "data_dir": study.data_dir}
-    about["configuration"] = study.model_dump_json(exclude=NOT_MEASURED)
-    _replace(database, "study", list(about.items()), f"key IN ({_texts(about)})")
     if database.total_changes > before:
         database.execute("INSERT OR REPLACE INTO study (key, value) VALUES ('populated', ?)", [state.now()])
 

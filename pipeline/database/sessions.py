@@ -8,6 +8,7 @@ import platform
 import sqlite3
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.database import live, steps, store
@@ -16,6 +17,7 @@ from pipeline.jobs import state
 from pipeline.study.config import Study
 from pipeline.study.progress import Files
 from pipeline.study.stamps import Stamps
+from pipeline.words import counted, duration
 
 _open: sqlite3.Connection | None = None
 _session: int | None = None
@@ -49,11 +51,12 @@ def begin(study: Study, stamps: Stamps, cores: int) -> list[str]:
 def end(study: Study, cohorts: str, failed: bool) -> list[str]:
     """Record that the call has ended, and bring in its numbers; `cohorts`: the stamps of the cohorts, as JSON.
 
-    Returns why not, if so. To be called while warm stages are served: what makes the numbers imports as much.
+    Returns what to say of it. To be called while warm stages are served: what makes the numbers imports as much.
     """
     global _open
     path = store.path_of(study.results_dir).absolute()
     os.environ.pop(live.DATABASE, None)
+    recorded: list[str] = []
     try:
         if _open:
             ended = (state.now(), "failed" if failed else "done", _session)
@@ -65,6 +68,7 @@ def end(study: Study, cohorts: str, failed: bool) -> list[str]:
             lines = done.stderr.strip().splitlines() or ["ended without a message"]
             return _not_recorded(path, lines[-1].removeprefix("error: "))
         if _open:
+            recorded = _idle(_open)
             store.put_together(_open)
     except (sqlite3.Error, OSError) as error:
         return _not_recorded(path, error)
@@ -72,7 +76,40 @@ def end(study: Study, cohorts: str, failed: bool) -> list[str]:
         if _open:
             _open.close()
             _open = None
-    return []
+    return recorded
+
+
+def _idle(database: sqlite3.Connection) -> list[str]:
+    query = "SELECT idle_share, cores FROM session_costs WHERE session = ?"
+    share, cores = database.execute(query, [_session]).fetchone() or (None, None)
+    return [] if share is None else [f"idle, or busy with Snakemake itself: {share:.0%} of {counted(cores, 'core')}"]
+
+
+def told(files: Files) -> list[str]:
+    """What to say of the last call of Snakemake, where there is a database; it is brought up to `files` for that."""
+    path = store.path_of(files.study.results_dir)
+    if not path.exists():
+        return []
+    try:
+        database = store.opened(path)
+        try:
+            if steps.is_of(database, files.study):
+                steps.bring_in(database, files)
+            query = "SELECT status, started, ended, cores FROM sessions ORDER BY session DESC LIMIT 1"
+            last = database.execute(query).fetchone()
+        finally:
+            database.close()
+    except (UserError, sqlite3.Error) as error:
+        return _not_recorded(path, error)
+    return [f"last call of Snakemake: {_told(*last)}"] if last else []
+
+
+def _told(status: str, started: str, ended: str | None, cores: int) -> str:
+    began = datetime.fromisoformat(started)
+    until = datetime.fromisoformat(ended) if ended else datetime.now(UTC)
+    words = {"running": "at work", "killed": "killed, or ended without a word"}.get(status, status)
+    took = "" if status == "killed" else f", {duration((until - began).total_seconds())}"
+    return f"{words}, begun {began:%Y-%m-%d %H:%M:%S} UTC{took}, {counted(cores, 'core')}"
 
 
 def _not_recorded(path: Path, error: object) -> list[str]:

@@ -16,6 +16,7 @@ from pipeline.study import progress
 from pipeline.study.config import Study
 from pipeline.study.grid import CLEAN, Cell, cells
 from pipeline.study.progress import Files, Job
+from pipeline.study.stamps import NOT_MEASURED
 
 _OF_CONTROL = 10  # the first place of what a run waits for
 
@@ -32,12 +33,29 @@ def bring_in(database: sqlite3.Connection, files: Files) -> None:
     for job in names:
         files.outcome(job)  # before anybody has to wait for what is written here
     with transaction(database):
+        _put_about(database, files.study)
         _end_sessions(database)
         _put_runs(database, chains)
         _put_jobs(database, files, names)
         _put_steps(database, files, {job: names[job] for job in jobs})
         _put_chains(database, chains, names)
         database.execute(live.STAND)
+
+
+def is_of(database: sqlite3.Connection, study: Study) -> bool:
+    """Whether the database was last brought up to this very `study`, and not to one of other settings."""
+    found = database.execute("SELECT value FROM study WHERE key = 'configuration'").fetchone()
+    return found == (_configuration(study),)
+
+
+def _configuration(study: Study) -> str:
+    return study.model_dump_json(exclude=NOT_MEASURED)
+
+
+def _put_about(database: sqlite3.Connection, study: Study) -> None:
+    about = {"configuration": _configuration(study), "results_dir": study.results_dir, "data_dir": study.data_dir}
+    put = "INSERT INTO study (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+    database.executemany(put, about.items())
 
 
 def _name(study: Study, job: Job) -> str:
@@ -77,7 +95,7 @@ def _put_jobs(database: sqlite3.Connection, files: Files, names: dict[Job, str])
     for job, named in names.items():
         told = files.told(job)
         if told is not None:
-            last[named] = live.job_row(told, _place(job.cell) | {"state_file": named})
+            last[named] = live.job_row(told, _place(job) | {"state_file": named})
     new = [row for named, row in last.items() if (named, row["started"]) not in known]
     database.executemany(live.PUT_JOB, new)
     database.row_factory = sqlite3.Row
@@ -98,10 +116,11 @@ def _at_work(row: sqlite3.Row, told: dict | None) -> bool:
     return (told is None or told["started"] <= row["started"]) if found is None else found
 
 
-def _place(cell: Cell) -> dict[str, str | float | int | None]:
-    """The columns of a job's place in the grid."""
-    numbers = {"rate": float(cell.rate) if cell.rate else None, "seed": int(cell.seed) if cell.seed else None}
-    return {**cell._asdict(), **numbers}
+def _place(job: Job) -> dict[str, str | float | int | None]:
+    """The stage of a job and its place in the grid."""
+    rate, seed = job.cell.rate, job.cell.seed
+    numbers = {"rate": float(rate) if rate else None, "seed": int(seed) if seed else None}
+    return {"stage": job.stage, **job.cell._asdict(), **numbers}
 
 
 def _put_steps(database: sqlite3.Connection, files: Files, names: dict[Job, str]) -> None:

@@ -220,10 +220,7 @@ class _Server:
 
     def become(self, connection: socket.socket, request: dict, streams: list[int], server: int) -> None:
         """In the child: let go of what is the server's and take on what is the client's."""
-        import atexit
-
         die_with(server, signal.SIGKILL)
-        atexit._clear()  # what libraries registered on import is the server's; a stage's own is run
         for number in _FORWARDED:
             default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
             signal.signal(number, signal.SIG_IGN if number in request["ignored"] else default)
@@ -288,6 +285,7 @@ def serve(folder: str, listener: socket.socket, parent: int, load: Callable[[], 
 
     Removes `folder`, where `listener` is bound, in the end.
     """
+    import atexit
     import gc
     import shutil
 
@@ -296,6 +294,8 @@ def serve(folder: str, listener: socket.socket, parent: int, load: Callable[[], 
         die_with(parent, signal.SIGTERM)
         loaded = _files()
         main = load()
+        # What libraries would do in the end takes seconds, in which stages outlive Snakemake. A stage's own is run.
+        atexit._clear()
         threads = len(os.listdir("/proc/self/task"))
         if threads > 1:
             sys.exit(f"warm stages are off: {threads} threads are alive after the imports, forking would not be safe")

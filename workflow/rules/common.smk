@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.database import sessions
 from pipeline.jobs import cluster, lifetime, warm
-from pipeline.study import grid, places, preflight, progress
+from pipeline.study import costs, grid, places, preflight, progress
 from pipeline.jobs.clock import Clock
 from pipeline.cohorts.catalog import source_of
 from pipeline.study.config import load_study
