@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks import facts
 
-PARTS = ("one_run", "study", "growth", "training", "detectors")
+PARTS = ("one_run", "study", "growth", "training", "detectors", "database")
 HEAD = """# Benchmarks
 
 Written by `make bench`; each part can be repeated alone with its command, and `python -m benchmarks` puts the page

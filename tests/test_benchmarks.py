@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import detectors, facts, growth, study, training
+from benchmarks import database, detectors, facts, growth, study, training
 from benchmarks.__main__ import PARTS, page
 
 
@@ -115,6 +115,14 @@ def test_arts_suspects_are_the_smaller_cluster_of_a_suspicious_label():
     label = np.array([0, 1, 0, 1, 0, 1])
     report = {"class_0": {"suspicious": False}, "class_1": {"suspicious": True}}
     assert detectors.art_suspects(Defence, report, label).tolist() == [False, False, False, False, False, True]
+
+
+def test_a_large_study_is_made_of_the_results_of_a_small_one(tmp_path):
+    results = run_part("database", tmp_path, "--runs", "100", "--repeats", "3")
+    assert results["runs"] == 100 and results["changes"] == 0
+    assert results["populate"]["wall"] > 0 and results["write"]["warm"]["median"] < results["write"]["cold"]["median"]
+    assert set(results["questions"]) <= set(database.QUESTIONS)
+    assert "100 runs" in database.text(results)
 
 
 def test_the_page_names_parts_that_were_not_measured(tmp_path):
