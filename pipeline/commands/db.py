@@ -4,7 +4,7 @@ import argparse
 from importlib import import_module
 
 # Each a module beside this one, in database/.
-COMMANDS = ()
+COMMANDS = ("query", "leaderboard", "sweep")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

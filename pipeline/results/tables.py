@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pipeline.cohorts.splits import ROLES
+from pipeline.cohorts.roles import ROLES
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import share_of_possible
 from pipeline.evaluation.statistics import (

@@ -1,0 +1,89 @@
+"""Differences over seeds with their intervals, without NumPy: those of `evaluation.statistics`, from the stored t.
+
+The quantiles of Student's t come from the table `student_t`.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from math import fsum, inf, sqrt
+from typing import NamedTuple
+
+from pipeline.cohorts.roles import ROLES
+from pipeline.results.columns import ALL_AUROC, LABEL_AUROC, LABEL_TPR, ON_TEST, possible
+
+_CONSTANT = 1e-12  # as in evaluation.statistics: a smaller spread, relative to the values, is rounding
+METHOD = "95 % Student t-interval of the paired differences"
+
+
+class Estimate(NamedTuple):
+    """A mean over seeds and its 95 % interval; None: no number, or too few seeds for an interval."""
+
+    n: int
+    mean: float | None
+    low: float | None
+    high: float | None
+
+
+class Difference(NamedTuple):
+    """`a` − `b` over the seeds that have both, the means over these seeds only."""
+
+    n: int
+    mean_a: float | None
+    mean_b: float | None
+    mean: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def excludes_zero(self) -> bool:
+        return self.low is not None and (self.low > 0 or self.high < 0)
+
+
+def quantiles(connection: sqlite3.Connection) -> dict[int, float]:
+    """97.5 % quantiles of Student's t by degrees of freedom."""
+    return dict(connection.execute("SELECT df, quantile FROM student_t"))
+
+
+def shared(metric: str, split: str | None) -> float:
+    """Test samples per training sample where the seeds deal the same patients anew, else 0; see `mean_interval`."""
+    return ROLES["test"] / ROLES["train"] if split == "per_seed" and metric in ON_TEST else 0.0
+
+
+def bounds_of(metric: str) -> tuple[float, float]:
+    """The range that a metric cannot leave; of counts, epochs and thresholds there is none."""
+    known = metric in ON_TEST or metric.partition(":")[0] in (ALL_AUROC, LABEL_AUROC, *LABEL_TPR.values())
+    return possible(metric) if known else (-inf, inf)
+
+
+def over_seeds(
+    values: Iterable[float],
+    t: Mapping[int, float],
+    *,
+    bounds: tuple[float, float] = (-inf, inf),
+    test_to_train: float = 0.0,
+) -> Estimate:
+    """Mean and t-interval of `values`, as `evaluation.statistics.mean_interval` has them."""
+    values = list(values)
+    n = len(values)
+    if not n:
+        return Estimate(0, None, None, None)
+    mean = fsum(values) / n
+    if n == 1 or n - 1 not in t:
+        return Estimate(n, mean, None, None)
+    spread = sqrt(fsum((value - mean) ** 2 for value in values) / (n - 1))
+    if spread <= _CONSTANT * max(1.0, *map(abs, values)):
+        return Estimate(n, mean, mean, mean)
+    half = t[n - 1] * spread * sqrt(1 / n + test_to_train)
+    return Estimate(n, mean, max(mean - half, bounds[0]), min(mean + half, bounds[1]))
+
+
+def difference(
+    a: Mapping[int, float], b: Mapping[int, float], metric: str, t: Mapping[int, float], split: str | None
+) -> Difference:
+    """`a` − `b`, values of `metric` by seed, as `evaluation.statistics.paired_contrast` has them."""
+    seeds = sorted(a.keys() & b.keys())
+    low, high = bounds_of(metric)
+    how = {"bounds": (low - high, high - low), "test_to_train": shared(metric, split)}
+    found = over_seeds((a[seed] - b[seed] for seed in seeds), t, **how)
+    means = [fsum(values[seed] for seed in seeds) / len(seeds) if seeds else None for values in (a, b)]
+    return Difference(found.n, *means, *found[1:])
