@@ -194,12 +194,14 @@ class Recorded:
         """`metric` of every run that has it and counts, by group and seed."""
         numbers, given = self._numbers(metric)
         sql = (
-            f"SELECT {_GROUP}, seed, value FROM ({numbers}) JOIN runs USING (run) "
-            f"WHERE {_COUNTS} AND value IS NOT NULL ORDER BY {_GROUP}, seed"
+            f"SELECT {_GROUP}, seed, value FROM ({numbers}) JOIN runs USING (run) WHERE {_COUNTS} AND value IS NOT NULL"
         )
         found: dict[Group, dict[int, float]] = {}
-        for *key, seed, value in self.connection.execute(sql, given):
-            found.setdefault(Group(*key), {})[seed] = value
+        for row in self.connection.execute(sql, given):
+            own = found.get(row[:4])
+            if own is None:
+                own = found[Group(*row[:4])] = {}
+            own[row[4]] = row[5]
         return found
 
     def means(self, metric: str) -> dict[Group, Mean]:

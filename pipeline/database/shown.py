@@ -168,7 +168,7 @@ def _cell(column: Column, row: Mapping[str, Any]) -> str:
     if not isinstance(value, int | float):
         return str(_plain_value(value))
     # A rate is called as in the names of folders.
-    if column.ends is None:
+    if column.ends is None or not row.keys() & {*column.ends}:  # of which there can be no interval
         return repr(value) if column.name == "rate" else number(value)
     low, high = (row.get(end) for end in column.ends)
     return f"{value:.3f} {MISSING}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"

@@ -53,7 +53,7 @@ def sweep(studies: Sequence[Recorded], param: str, metric: str) -> Table:
         *[Column("", head="seeds", field="seeds")] * (param != "seed"),
         *[Column(name, head=None) for name in ("n_seeds", "n_asked", "current")],
         Column("mean", ("ci_low", "ci_high"), head=metric),
-        Column("control"),
+        Column("control", head="" if any(row["control"] is not None for row in rows) else None),
     ]
     above = [f"beside {param}: {line}" for line in differing(studies, but=param)] if several else []
     how = [_how(param, metric)]
