@@ -101,14 +101,15 @@ def _record_group(database, configuration, group, statuses, rng) -> None:
     detected = {name: 0.5 + (0.3 if name != "random" else 0) * rng.random(n) for name in DETECTORS}
     names = [f"{dataset}/{model}/{trigger}/{rate!r}/{seed}" for seed in seeds]
     is_done = np.array([statuses.get(name, "done") == "done" for name in names])
-    settings = json.dumps(
-        {
-            "model": {"of": model, "hidden": [128, 64]},
-            "training": {"epochs": 30 * (1 + configuration["models"].index(model)), "patience": None},
-            "trigger": {"quantile": 0.95} if trigger == "rare_value" else {},
-            "split": configuration["split"],
-        }
-    )
+    made = {
+        "model": {"of": model, "hidden": [128, 64]},
+        "training": {"epochs": 30 * (1 + configuration["models"].index(model)), "patience": None},
+        "split": configuration["split"],
+        "git_commit": configuration.get("commit", "a1"),
+    }
+    if not clean:
+        made["trigger"] = {"target": 1, **({"quantile": 0.95} if trigger == "rare_value" else {})}
+    settings = json.dumps(made)
     rows = []
     for seed, name in zip(seeds, names, strict=True):
         status = statuses.get(name, "done")
@@ -120,7 +121,7 @@ def _record_group(database, configuration, group, statuses, rng) -> None:
         if not is_done[place]:
             continue
         own = {metric: float(numbers[place]) for metric, numbers in values.items()}
-        own |= {"epochs": 30.0, "target": None if clean else 1.0, "n_parameters": 12345.0}
+        own |= {"epochs": 30.0, "n_parameters": 12345.0}
         own |= {f"{metric}_poison": None for metric in METRICS} if clean else {}
         database.executemany("INSERT INTO metrics VALUES (?, ?, ?)", [(name, *item) for item in own.items()])
         scopes = ("all", "label_0", "label_1")

@@ -16,7 +16,7 @@ from pipeline.words import counted, suggestion
 HEADLINES = ["effect_share", "asr", "asr0", "asr_net", "effect_share_own_threshold", "asr_own_threshold"]
 HEADLINES += ["asr0_own_threshold", "auroc_clean", "auprc_clean", "f1_clean", "fpr_clean", "recall_clean"]
 HEADLINES += ["brier_clean", "footprint_share", "ratio_triggered", "ratio_control"]
-_FACTS = ("target", "epochs", "n_parameters")  # of runs, and nothing to be compared
+_FACTS = ("n_poisoned", "n_triggered", "epochs", "n_parameters")  # of runs, and nothing to be compared
 
 
 def compare(study: Recorded, names: tuple[str, str], every: bool) -> Table:

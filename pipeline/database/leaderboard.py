@@ -11,6 +11,7 @@ from pipeline.study.variants import BASELINE
 from pipeline.words import counted, suggestion
 
 _HIGHER = ("asr", "asr_net", "effect_share", "asr_own_threshold", "effect_share_own_threshold", "confidence_shift")
+_AT_CLEAN_THRESHOLD = ("asr", "asr_net", "effect_share")
 _WORSE_WHEN_HIGH = ("brier", "ece", "fpr")  # on clean data: what would be noticed
 
 
@@ -63,7 +64,9 @@ def leaderboard(studies: Sequence[Recorded], metric: str, dataset: str | None, l
     below = [_how(metric), *_many(attacks), *_unfinished(shown + controls), *notes]
     if len(shown) < len(attacks):
         below.insert(0, f"the first {len(shown)} of {counted(len(attacks), 'row')}, and their controls")
-    return Table(_columns(metric, several), shown + controls, differing(studies) if several else (), below)
+    fewer_pairs = any(row.get("n_pairs") not in (None, row["n_seeds"]) for row in shown + controls)
+    above = (differing(studies) or ["the studies have the same settings"]) if several else ()
+    return Table(_columns(metric, several, fewer_pairs), shown + controls, above, below)
 
 
 def _rows(study: Recorded, metric: str, dataset: str | None) -> tuple[list[dict[str, Any]], list[str]]:
@@ -111,7 +114,7 @@ def _ranked(attacks: list[dict[str, Any]]) -> None:
             row["against_first"] = "overlaps" if overlap else "apart"
 
 
-def _columns(metric: str, several: bool) -> list[Column]:
+def _columns(metric: str, several: bool, fewer_pairs: bool) -> list[Column]:
     return [
         Column("rank", head="#"),
         *[Column("study", key=True)] * several,
@@ -126,7 +129,7 @@ def _columns(metric: str, several: bool) -> list[Column]:
         Column("asr0", head="ASR₀"),
         Column("auroc_clean", head="clean AUROC"),
         Column("auroc_difference", ("auroc_difference_low", "auroc_difference_high"), head="less clean run's"),
-        Column("n_pairs", head=None),
+        Column("n_pairs", head="pairs" if fewer_pairs else None),
         Column("detector", head="best detector"),
         Column("detector_auroc", ("detector_auroc_low", "detector_auroc_high"), head="its AUROC"),
     ]
@@ -135,6 +138,8 @@ def _columns(metric: str, several: bool) -> list[Column]:
 def _how(metric: str) -> str:
     wanted = {1: "higher is better for the attacker", -1: "lower is better for the attacker"}
     order = wanted.get(direction(metric), "from high to low, which says nothing of who wins")
+    if metric in _AT_CLEAN_THRESHOLD:
+        order += "; at the clean model's threshold, …_own_threshold at that which the run's user sets"
     return (
         f"{metric}: {order}; mean over seeds with its 95 % interval. Clean AUROC less the clean runs': paired by seed, "
         "t-interval. Detectors: AUROC within the target label; the best of several is flattered by the choice"

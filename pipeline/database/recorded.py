@@ -24,6 +24,7 @@ _NOT_DONE = ("missing", "running", "failed", "outdated")
 _HAIR = 1e-9  # by which a mean of the same numbers may differ
 _IN_LABEL = {LABEL_AUROC: "auroc"} | {name: column for column, name in LABEL_TPR.items()}
 _GROUP = "dataset, model, trigger, rate"
+_TARGET = "json_extract(settings, '$.trigger.target')"  # of clean runs there is none
 _COUNTS = "status = 'done' AND in_study"
 _EXPLAINED = (*SHARES, *DRIFT)
 
@@ -137,12 +138,13 @@ class Recorded:
         for run in runs:
             name = [str(run)]
             rows = list(self.connection.execute("SELECT metric, value FROM metrics WHERE run = ?", name))
-            target = dict(rows).get("target")
+            made = json.loads(run.settings) if run.settings else {}
+            in_label = f"label_{made.get('trigger', {}).get('target')}"
             sql = f"SELECT detector, scope, {', '.join(['auroc', *LABEL_TPR])} FROM detections WHERE run = ?"
             for detector, scope, auroc, *tpr in self.connection.execute(sql, name):
                 if scope == "all":
                     rows.append((f"{ALL_AUROC}:{detector}", auroc))
-                elif target is not None and scope == f"label_{target:.0f}":
+                elif scope == in_label:
                     rows += zip(
                         (f"{of}:{detector}" for of in (LABEL_AUROC, *LABEL_TPR.values())), (auroc, *tpr), strict=True
                     )
@@ -182,9 +184,8 @@ class Recorded:
             return "SELECT run, auroc AS value FROM detections WHERE detector = ? AND scope = 'all'", [detector]
         if detector and name in _IN_LABEL:
             return (
-                f"SELECT found.run, found.{_IN_LABEL[name]} AS value FROM detections AS found "
-                "JOIN metrics AS target ON target.run = found.run AND target.metric = 'target' "
-                "WHERE found.detector = ? AND found.scope = 'label_' || CAST(target.value AS INTEGER)"
+                f"SELECT run, {_IN_LABEL[name]} AS value FROM detections JOIN runs USING (run) "
+                f"WHERE detector = ? AND scope = 'label_' || {_TARGET}"
             ), [detector]
         if metric in _EXPLAINED:
             return f"SELECT run, {metric} AS value FROM explanations", []

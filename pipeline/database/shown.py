@@ -17,6 +17,7 @@ from pipeline.errors import UserError
 
 FORMATS = ("csv", "json", "markdown")
 MISSING = "–"
+_CUT = "cut to the width of the terminal (…); --format csv has all of it"
 _GAP = "  "
 _NARROWEST = 20  # columns of a terminal, and letters to which a text is cut
 
@@ -190,8 +191,7 @@ def _escaped(text: str) -> str:
     import re
 
     # An underscore inside a word is one, and brackets are a link only where another one follows.
-    text = re.sub(r"[\\`*|~]|(?<![^\W_])_|_(?![^\W_])|\](?=\()", r"\\\g<0>", text)
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"[\\`*|~<>&]|(?<![^\W_])_|_(?![^\W_])|\](?=\()", r"\\\g<0>", text)
     return "<br>".join(text.splitlines())
 
 
@@ -226,7 +226,7 @@ def _plain(table: Table, width: int | None) -> str:
         lines[0], lines[1] = lines[1], lines[0]
         blocks.append("\n".join(_GAP.join(line).rstrip() for line in lines))
     text = "\n\n".join(blocks)
-    return f"{text}\ncut to the width of the terminal (…); --format csv has all of it" if cut else text
+    return f"{text}\n{_wrapped(width)(_CUT)}" if cut else text
 
 
 def _parts(widths: Sequence[int], keys: Sequence[int], width: int) -> list[list[int]]:

@@ -13,6 +13,8 @@ from pipeline.errors import UserError
 from pipeline.words import counted
 
 _JOB = "stage, dataset, model, trigger, rate, seed"
+# What a run was made with beside its settings.
+_NO_SETTINGS = ("git_commit:", "versions.", "threads:")
 # What decides which patients a seed trains and tests on, beside the cohort itself.
 _DEALT = ("split", "n_samples")
 
@@ -71,7 +73,7 @@ def _above(a: Recorded, b: Recorded) -> list[str]:
         )
     if code:
         lines.append(f"warning: made by other code: {', '.join(code)}")
-    if inputs and not (settings or data or code):
+    if inputs and not (data or code or any(not line.startswith(_NO_SETTINGS) for line in settings)):
         lines.append(f"warning: the same settings and code, but other inputs: {', '.join(inputs)}")
     return lines
 
