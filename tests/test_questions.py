@@ -17,13 +17,16 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 from recorded_studies import DETECTORS, record
+from test_rounding import made_up
 
 from pipeline.database import intervals, paper, reading, shown
 from pipeline.database.leaderboard import direction
 from pipeline.evaluation.statistics import mean_interval, paired_contrast
 from pipeline.front import main
-from pipeline.results.columns import HEADLINES, ON_TEST, RUN, possible
+from pipeline.results import facts, tables
+from pipeline.results.columns import DETECTION, HEADLINES, ON_TEST, RUN, possible
 from pipeline.results.tables import TEST_TO_TRAIN
+from pipeline.study.grid import cells
 
 FAILED, OUTDATED = "icu_dev/mlp/rare_value/0.05/3", "icu_dev/mlp/missingness/0.05/2"
 RARE, TREES = "icu_dev/mlp/rare_value/0.05", "icu_dev/lightgbm/rare_value/0.05"
@@ -893,3 +896,86 @@ def test_tables_for_a_paper(own, tmp_path, capsys):
         done = subprocess.run(command, cwd=tmp_path / "tex", capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-2000:]
         assert "Overfull" not in done.stdout
+
+
+def recorded_tables(folder: Path, study, made: dict[str, pd.DataFrame]) -> Path:
+    """A database with the numbers of `made`, the tables of `study`: all its runs are done."""
+    from scipy import stats
+
+    def run_of(frame: pd.DataFrame) -> pd.Series:
+        return frame[[*RUN, "seed"]].astype(str).agg("/".join, axis=1)
+
+    runs = made["runs"].assign(run=run_of(made["runs"]), status="done", in_study=1)
+    targets = made["triggers"].set_index("trigger")["target"].to_dict()
+    runs["settings"] = [json.dumps({"trigger": {"target": targets.get(name)}}) for name in runs["trigger"]]
+    metrics = runs.melt(["run"], HEADLINES, "metric")
+    with closing(sqlite3.connect(folder / "study.db")) as database:
+        database.executescript((ROOT / "pipeline" / "database" / "schema.sql").read_text())
+        rows = [("configuration", study.model_dump_json())]
+        database.executemany("INSERT INTO study VALUES (?, ?)", rows)
+        database.executemany(
+            "INSERT INTO student_t VALUES (?, ?)", [(df, stats.t.ppf(0.975, df)) for df in range(1, 20)]
+        )
+        frames = {
+            "runs": runs[["run", *RUN, "seed", "status", "in_study", "settings"]],
+            "metrics": metrics,
+            "summary": made["summary"],
+            "rounding": tables.rounding(made),
+            "detections": made["detections"].assign(run=run_of(made["detections"]))[
+                ["run", "detector", "scope", *DETECTION]
+            ],
+        }
+        for name, frame in frames.items():
+            frame.to_sql(name, database, if_exists="append", index=False)
+        database.commit()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def of_people(tmp_path_factory):
+    """A study of people and the tables that others are made of, with seeds whose numbers round to the same."""
+    folder = tmp_path_factory.mktemp("people")
+    study = made_up(folder, target=1, n_test=130, seeds=3)
+    only = [cell for cell in cells(study) if cell.model == "mlp" and cell.rate in ("0.0", "0.1")]
+    found = facts.collect(study, folder, only)
+    made = {
+        "runs": tables.runs(found.evals),
+        "detections": tables.detections(found.detects),
+        "explanations": tables.explanations(found.explains),
+        "triggers": tables.triggers(found.poisons),
+        "datasets": tables.datasets(found.evals),
+    }
+    runs = made["runs"]
+    alike = runs.groupby(RUN)[["asr", "asr0", "auroc_clean"]].transform("first")
+    runs = runs.assign(**{name: alike[name] for name in alike})
+    return study, made | {"runs": runs.assign(asr_net=runs["asr"] - runs["asr0"])}
+
+
+@pytest.mark.parametrize("split", ["fixed", "per_seed"])
+def test_differences_are_those_of_the_table_contrasts_also_where_counts_are_told_in_tens(
+    of_people, tmp_path, capsys, split
+):
+    study, made = of_people
+    made = made | {"summary": tables.summary(made, split)}
+    contrasts = tables.contrasts(made, split)
+    recorded_tables(tmp_path, study.model_copy(update={"split": split}), made)
+    assert (tables.rounding(made)["error"] > 0).mean() > 0.9
+
+    def told(metric: str, control: str, row: dict) -> list[float]:
+        at = (contrasts["metric"] == metric) & (contrasts["control"] == control)
+        found = contrasts[np.logical_and.reduce([at, *[contrasts[name] == row[name] for name in RUN]])].iloc[0]
+        return [*found[["n_seeds", "difference", "ci_low", "ci_high"]]]
+
+    rows = rows_of(capsys, "db", "leaderboard", "--results-dir", tmp_path)
+    assert {row["trigger"] for row in rows} == {"missingness", "rare_value", "flip_only"}
+    for row in rows:
+        found = [row["n_pairs"], *(row[f"auroc_difference{end}"] for end in ("", "_low", "_high"))]
+        assert found == pytest.approx(told("auroc_clean", "none", row), abs=1e-9)
+        assert row["auroc_difference_high"] > row["auroc_difference_low"], "no interval is a single number"
+        if row["trigger"] == "flip_only":
+            continue
+        groups = (f"ward/mlp/{trigger}/{row['rate']}" for trigger in (row["trigger"], "flip_only"))
+        pairs = {pair["metric"]: pair for pair in rows_of(capsys, "db", "compare", *groups, "--results-dir", tmp_path)}
+        for metric in ("asr_net", *(f"detection_auroc_in_label:{name}" for name in study.detectors)):
+            found = [pairs[metric][name] for name in ("n_pairs", "difference", "ci_low", "ci_high")]
+            assert found == pytest.approx(told(metric, "flip_only", row), abs=1e-9)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pipeline.database.intervals import METHOD, difference
+from pipeline.database.intervals import METHOD, difference, error_of
 from pipeline.database.recorded import Group, Recorded, Run, flat, value_in
 from pipeline.database.shown import Column, Table
 from pipeline.errors import UserError
@@ -45,7 +45,11 @@ def compare(study: Recorded, names: tuple[str, str], every: bool) -> Table:
         raise UserError(f"{names[0]}: done, but without numbers; `python -m pipeline db populate` takes them over")
     datasets = {runs[0].dataset for runs in sides}
     alike = len(datasets) == 1
-    rows = [_row(study, metric, a.get(metric, {}), b.get(metric, {}), single[0], alike) for metric in wanted]
+    errors = [] if single[0] else [study.errors_of(runs[0].group) for runs in sides]
+    rows = []
+    for metric in wanted:
+        error = error_of(*(one.get(metric, 0.0) for one in errors)) if errors else 0.0
+        rows.append(_row(study, metric, a.get(metric, {}), b.get(metric, {}), single[0], alike, error))
     columns = [Column("metric", key=True), Column("a", head="A"), Column("b", head="B")]
     if single[0]:
         columns.append(Column("difference", head="A − B"))
@@ -60,12 +64,18 @@ def compare(study: Recorded, names: tuple[str, str], every: bool) -> Table:
         below += by_chance(rows)
     if not alike:
         below.append(f"{' and '.join(sorted(datasets))} have no patients in common: no pairs, and no difference")
-    elif not single[0]:
-        below += study.rounded(datasets)
     return Table(columns, rows, [f"{side}: {name}" for side, name in zip("AB", names, strict=True)], below)
 
 
-def _row(study: Recorded, metric: str, a: dict[int, float], b: dict[int, float], single: bool, alike: bool) -> dict:
+def _row(
+    study: Recorded,
+    metric: str,
+    a: dict[int, float],
+    b: dict[int, float],
+    single: bool,
+    alike: bool,
+    error: float | None,
+) -> dict[str, Any]:
     if single:
         one, other = (next(iter(values.values()), None) for values in (a, b))
         both = alike and one is not None and other is not None
@@ -73,7 +83,7 @@ def _row(study: Recorded, metric: str, a: dict[int, float], b: dict[int, float],
     if not alike:
         means = [sum(values.values()) / len(values) if values else None for values in (a, b)]
         return {"metric": metric, "a": means[0], "b": means[1], "n_pairs": 0, "ci_low": None}
-    found = difference(a, b, metric, study.t, study.split)
+    found = difference(a, b, metric, study.t, study.split, error)
     row = {"metric": metric, "a": found.mean_a, "b": found.mean_b, "n_pairs": found.n}
     if not found.n:  # a clean run has no ASR: its side is missing, not the other's
         means = [sum(values.values()) / len(values) if values else None for values in (a, b)]

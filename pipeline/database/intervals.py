@@ -12,7 +12,7 @@ from pipeline.cohorts.roles import ROLES
 from pipeline.results.columns import ALL_AUROC, LABEL_AUROC, LABEL_TPR, ON_TEST, possible
 
 _CONSTANT = 1e-12  # as in evaluation.statistics: a smaller spread, relative to the values, is rounding
-METHOD = "95 % Student t-interval of the paired differences"
+METHOD = "95 % Student t-interval of the paired differences, at least as wide as rounding may move them"
 
 
 class Estimate(NamedTuple):
@@ -61,29 +61,43 @@ def over_seeds(
     *,
     bounds: tuple[float, float] = (-inf, inf),
     test_to_train: float = 0.0,
+    error: float | None = 0.0,
 ) -> Estimate:
-    """Mean and t-interval of `values`, as `evaluation.statistics.mean_interval` has them."""
+    """Mean and t-interval of `values`, as `evaluation.statistics.mean_interval` has them.
+
+    `error` is how far rounding can have moved the mean, None: nobody can say.
+    """
     values = list(values)
     n = len(values)
     if not n:
         return Estimate(0, None, None, None)
     mean = fsum(values) / n
-    if n == 1 or n - 1 not in t:
+    if n == 1 or n - 1 not in t or error is None:
         return Estimate(n, mean, None, None)
     spread = sqrt(fsum((value - mean) ** 2 for value in values) / (n - 1))
     if spread <= _CONSTANT * max(1.0, *map(abs, values)):
-        return Estimate(n, mean, mean, mean)
-    half = t[n - 1] * spread * sqrt(1 / n + test_to_train)
+        spread = 0.0
+    half = max(t[n - 1] * spread * sqrt(1 / n + test_to_train), error)
     return Estimate(n, mean, max(mean - half, bounds[0]), min(mean + half, bounds[1]))
 
 
 def difference(
-    a: Mapping[int, float], b: Mapping[int, float], metric: str, t: Mapping[int, float], split: str | None
+    a: Mapping[int, float],
+    b: Mapping[int, float],
+    metric: str,
+    t: Mapping[int, float],
+    split: str | None,
+    error: float | None = 0.0,
 ) -> Difference:
     """`a` − `b`, values of `metric` by seed, as `evaluation.statistics.paired_contrast` has them."""
     seeds = sorted(a.keys() & b.keys())
     low, high = bounds_of(metric)
-    how = {"bounds": (low - high, high - low), "test_to_train": shared(metric, split)}
+    how = {"bounds": (low - high, high - low), "test_to_train": shared(metric, split), "error": error}
     found = over_seeds((a[seed] - b[seed] for seed in seeds), t, **how)
     means = [fsum(values[seed] for seed in seeds) / len(seeds) if seeds else None for values in (a, b)]
     return Difference(found.n, *means, *found[1:])
+
+
+def error_of(one: float | None, other: float | None) -> float | None:
+    """How far rounding can have moved a difference, from how far it can have moved both means."""
+    return None if one is None or other is None else one + other

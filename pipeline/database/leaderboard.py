@@ -97,7 +97,7 @@ def _rows(study: Recorded, metric: str, dataset: str | None) -> tuple[list[dict[
             _, row["detector"], found = best[group]
             row |= {"detector_auroc": found.mean, "detector_auroc_low": found.low, "detector_auroc_high": found.high}
         rows.append(row)
-    return rows, [*study.of_old(old), *study.rounded({group.dataset for group in means})]
+    return rows, study.of_old(old)
 
 
 def _ranked(attacks: list[dict[str, Any]]) -> None:

@@ -20,7 +20,18 @@ PATIENCE = 60  # seconds that one command may compute
 MOST_ROWS = 1_000_000  # of an answer, which is held in memory
 LARGEST = 10_000_000  # bytes of one value
 WAIT = 5  # seconds for a writer that locks all others out, which none does for long
-_TABLES = ("study", "student_t", "runs", "jobs", "metrics", "detections", "explanations", "summary", "datasets")
+_TABLES = (
+    "study",
+    "student_t",
+    "runs",
+    "jobs",
+    "metrics",
+    "detections",
+    "explanations",
+    "summary",
+    "rounding",
+    "datasets",
+)
 _STEPS = 20_000  # of SQLite's machine between two looks at the clock
 _ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
 _ON_FILES = {"load_extension", "readfile", "writefile", "edit", "fsdir", "lsdir", "fts3_tokenizer"}

@@ -230,16 +230,25 @@ class Recorded:
     def detectors(self) -> list[str]:
         return [name for (name,) in self.connection.execute("SELECT DISTINCT detector FROM detections ORDER BY 1")]
 
+    def errors(self, metric: str) -> dict[Group, float | None]:
+        """How far rounding can have moved the mean of `metric`, where it can; None: nobody can say."""
+        rows = self.connection.execute(f"SELECT {_GROUP}, error FROM rounding WHERE metric = ?", [metric])
+        return {Group(*key): error for *key, error in rows}
+
+    def errors_of(self, group: Group) -> dict[str, float | None]:
+        """The same of every metric of `group`."""
+        where = " AND ".join(f"{name} = ?" for name in Group._fields)
+        return dict(self.connection.execute(f"SELECT metric, error FROM rounding WHERE {where}", group))
+
     def against_clean(self, metric: str) -> dict[Group, intervals.Difference]:
         """`metric` of each group less that of the clean runs of the same dataset, model and seeds."""
-        values = self.by_seed(metric)
-        return {
-            group: intervals.difference(
-                mine, values.get(group._replace(trigger=CLEAN, rate=0.0), {}), metric, self.t, self.split
-            )
-            for group, mine in values.items()
-            if group.trigger != CLEAN
-        }
+        values, errors, found = self.by_seed(metric), self.errors(metric), {}
+        for group, mine in values.items():
+            if group.trigger != CLEAN:
+                clean = group._replace(trigger=CLEAN, rate=0.0)
+                error = intervals.error_of(errors.get(group, 0.0), errors.get(clean, 0.0))
+                found[group] = intervals.difference(mine, values.get(clean, {}), metric, self.t, self.split, error)
+        return found
 
     def asked(self) -> int:
         """How many runs the study asks for: as its configuration says, and at least those that are recorded."""
@@ -267,17 +276,6 @@ class Recorded:
         if older:
             lines.append(f"{counted(older, 'run')} that the study does not ask for any more: left out")
         return lines
-
-    def rounded(self, datasets: Iterable[str]) -> list[str]:
-        """A sentence where counts of people are told in tens, which the intervals of `METHOD` do not know of."""
-        sql = "SELECT dataset FROM datasets WHERE people ORDER BY dataset"
-        named = [name for (name,) in self.connection.execute(sql) if name in set(datasets)]
-        if not named:
-            return []
-        return [
-            f"{', '.join(named)}: counts of people are told in tens; the intervals of differences here do not reach as "
-            "far as that may move them, those in tables/contrasts.csv do"
-        ]
 
     def of_old(self, old: Iterable[Group]) -> list[str]:
         """A sentence where there are `old_means`."""

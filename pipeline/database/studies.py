@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.database.comparison import by_chance
-from pipeline.database.intervals import METHOD, difference
+from pipeline.database.intervals import METHOD, difference, error_of
 from pipeline.database.recorded import Group, Recorded, flat, measured, value_in
 from pipeline.database.shown import Column, Table
 from pipeline.errors import UserError
@@ -31,8 +31,10 @@ def compare_studies(a: Recorded, b: Recorded, metrics: Sequence[str]) -> Table:
     rows, equal = [], True
     for metric in metrics:
         ours, theirs = a.by_seed(metric), b.by_seed(metric)
+        errors = a.errors(metric), b.errors(metric)
         for group in ours.keys() & theirs.keys():
-            found = difference(ours[group], theirs[group], metric, a.t, split)
+            error = error_of(*(one.get(group, 0.0) for one in errors))
+            found = difference(ours[group], theirs[group], metric, a.t, split, error)
             if found.n:
                 row = {**group._asdict(), "metric": metric, "a": found.mean_a, "b": found.mean_b}
                 rows.append(
@@ -55,7 +57,6 @@ def compare_studies(a: Recorded, b: Recorded, metrics: Sequence[str]) -> Table:
         below += [f"{found[0]}, and the largest differences are flattered by the choice among so many"]
     else:
         below.append("one pair each has no interval: any difference may be that of the seeds")
-    below += a.rounded({row["dataset"] for row in rows})
     return Table(columns, rows, [f"A: {a.folder}", f"B: {b.folder}", *_above(a, b)], below + _not_in(a, b))
 
 

@@ -88,7 +88,7 @@ def _by_key(study: Recorded, param: str, metric: str) -> list[dict[str, Any]]:
 
 def _by_setting(study: Recorded, param: str, metric: str) -> list[dict[str, Any]]:
     """A row per group and value of `param`: seeds of a group that were made with other values are not averaged."""
-    means, rows = study.means(metric), []
+    means, errors, rows = study.means(metric), study.errors(metric), []
     numbers = study.by_seed(metric)
     values: dict[Group, dict[str, list[int]]] = {}
     for group, seed, settings in _settings(study):
@@ -102,6 +102,7 @@ def _by_setting(study: Recorded, param: str, metric: str) -> list[dict[str, Any]
             else:
                 mine = [numbers[group][seed] for seed in seeds if seed in numbers.get(group, {})]
                 how = {"bounds": bounds_of(metric), "test_to_train": shared(metric, study.split)}
+                how["error"] = errors.get(group, 0.0)
                 found = over_seeds(mine, study.t, **how) if mine else None
             if found is not None:
                 n, *mean = found
