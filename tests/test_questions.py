@@ -644,7 +644,7 @@ def test_what_is_no_study_database_is_one_sentence(own, tmp_path, capsys):
     for name, bytes_, words in (
         ("text", b"dataset,model\n" * 100, "not a SQLite database"),
         ("damaged", bytes(content), "damaged"),
-        ("empty", b"", "another format, without the 9 tables study, student_t"),
+        ("empty", b"", "another format, without the 10 tables study, student_t"),
     ):
         folder = tmp_path / name
         folder.mkdir()
