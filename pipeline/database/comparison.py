@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pipeline.database.intervals import METHOD, difference, error_of
-from pipeline.database.recorded import Group, Recorded, Run, flat, value_in
+from pipeline.database.intervals import METHOD, difference, error_of, mean
+from pipeline.database.recorded import Group, Mean, Recorded, Run, flat, value_in
 from pipeline.database.shown import Column, Table
 from pipeline.errors import UserError
 from pipeline.results.columns import LABEL_AUROC
@@ -78,16 +78,14 @@ def _row(
 ) -> dict[str, Any]:
     if single:
         one, other = (next(iter(values.values()), None) for values in (a, b))
-        both = alike and one is not None and other is not None
-        return {"metric": metric, "a": one, "b": other, "difference": one - other if both else None}
+        row = {"metric": metric, "a": one, "b": other, "difference": None}
+        return row | ({"difference": one - other} if alike and one is not None and other is not None else {})
     if not alike:
-        means = [sum(values.values()) / len(values) if values else None for values in (a, b)]
-        return {"metric": metric, "a": means[0], "b": means[1], "n_pairs": 0, "ci_low": None}
+        return {"metric": metric, "a": mean(a.values()), "b": mean(b.values()), "n_pairs": 0, "ci_low": None}
     found = difference(a, b, metric, study.t, study.split, error)
     row = {"metric": metric, "a": found.mean_a, "b": found.mean_b, "n_pairs": found.n}
     if not found.n:  # a clean run has no ASR: its side is missing, not the other's
-        means = [sum(values.values()) / len(values) if values else None for values in (a, b)]
-        row |= {"a": means[0], "b": means[1]}
+        row |= {"a": mean(a.values()), "b": mean(b.values())}
     return row | {"difference": found.mean, "ci_low": found.low, "ci_high": found.high}
 
 
@@ -174,50 +172,45 @@ def dataset(study: Recorded, name: str) -> Table:
     ]
     share, asr, asr0, auroc = (study.means(metric) for metric in ("effect_share", "asr", "asr0", "auroc_clean"))
     models = dict.fromkeys(group.model for group in study.groups if group.dataset == name)
-    n_attacks = {}
+    n_attacks = [0]
     for model in models:
         clean = Group(name, model, CLEAN, 0.0)
         rows.append(_mean_row("clean", f"{model}: AUROC", auroc.get(clean), study.groups.get(clean)))
-        attacks = [group for group in share if group[:2] == clean[:2] and share[group].mean is not None]
-        n_attacks[model] = sum(not study.is_control(group.trigger) for group in attacks)
-        best = max(
-            (group for group in attacks if not study.is_control(group.trigger)),
-            key=lambda group: share[group].mean,
-            default=None,
-        )
-        if best is None:
+        reached = {
+            group: found.mean for group, found in share.items() if group[:2] == clean[:2] and found.mean is not None
+        }
+        attacks = {group: number for group, number in reached.items() if not study.is_control(group.trigger)}
+        n_attacks.append(len(attacks))
+        if not attacks:
             rows.append({"part": "best attack", "what": f"{model}: none done", "value": None})
             continue
+        best = max(attacks, key=attacks.__getitem__)
         called = f"{model}: {best.trigger} at {best.rate!r}"
         for metric, means in (("effect_share", share), ("asr", asr), ("asr0", asr0), ("auroc_clean", auroc)):
             rows.append(_mean_row("best attack", f"{called}: {metric}", means.get(best), study.groups[best]))
-        for group in attacks:
-            if study.is_control(group.trigger) and group.rate == best.rate:
+        for group in sorted(reached.keys() - attacks.keys()):
+            if group.rate == best.rate:
                 what = f"{model}: {group.trigger} at {group.rate!r}: effect_share"
                 rows.append(_mean_row("its control", what, share[group], study.groups[group]))
     below = [
-        f"best attack: by the mean effect_share, of up to {max(n_attacks.values(), default=0)} trigger × rate per "
+        f"best attack: by the mean effect_share, of up to {max(n_attacks)} trigger × rate per "
         "model, which flatters it; means over seeds with their 95 % intervals",
         *study.left_out(),
     ]
     if facts.get("people"):
         below.append("counts of people are told in tens, and numbers over fewer than ten are withheld")
-    columns = [
-        Column("part"),
-        Column("what"),
-        Column("value", ("ci_low", "ci_high")),
-        Column("", head="seeds", field="seeds"),
-    ]
-    columns += [Column("n_seeds", head=None), Column("n_asked", head=None)]
-    return Table(columns, rows, [f"dataset {name} of the study in {study.folder}"], below)
+    counts = [Column(name, head=None) for name in ("n_seeds", "n_asked")]
+    value = Column("value", ("ci_low", "ci_high"))
+    shown = [Column("part"), Column("what"), value, Column("", head="seeds", field="seeds"), *counts]
+    return Table(shown, rows, [f"dataset {name} of the study in {study.folder}"], below)
 
 
-def _mean_row(part: str, what: str, mean, asked: int | None) -> dict[str, Any]:
-    row = {"part": part, "what": what, "n_asked": asked, "value": None}
-    if mean is None:
+def _mean_row(part: str, what: str, found: Mean | None, asked: int | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"part": part, "what": what, "n_asked": asked, "value": None}
+    if found is None:
         return row | {"n_seeds": 0, "seeds": f"0/{asked}"}
-    row |= {"value": mean.mean, "ci_low": mean.low, "ci_high": mean.high}
-    return row | {"n_seeds": mean.n_seeds, "seeds": f"{mean.n_seeds}/{asked}"}
+    row |= {"value": found.mean, "ci_low": found.low, "ci_high": found.high}
+    return row | {"n_seeds": found.n_seeds, "seeds": f"{found.n_seeds}/{asked}"}
 
 
 def _plain(value: Any) -> Any:

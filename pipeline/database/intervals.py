@@ -36,7 +36,7 @@ class Difference(NamedTuple):
 
     @property
     def excludes_zero(self) -> bool:
-        return self.low is not None and (self.low > 0 or self.high < 0)
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
 def quantiles(connection: sqlite3.Connection) -> dict[int, float]:
@@ -71,14 +71,14 @@ def over_seeds(
     n = len(values)
     if not n:
         return Estimate(0, None, None, None)
-    mean = fsum(values) / n
+    middle = fsum(values) / n
     if n == 1 or n - 1 not in t or error is None:
-        return Estimate(n, mean, None, None)
-    spread = sqrt(fsum((value - mean) ** 2 for value in values) / (n - 1))
+        return Estimate(n, middle, None, None)
+    spread = sqrt(fsum([(value - middle) ** 2 for value in values]) / (n - 1))
     if spread <= _CONSTANT * max(1.0, *map(abs, values)):
         spread = 0.0
     half = max(t[n - 1] * spread * sqrt(1 / n + test_to_train), error)
-    return Estimate(n, mean, max(mean - half, bounds[0]), min(mean + half, bounds[1]))
+    return Estimate(n, middle, max(middle - half, bounds[0]), min(middle + half, bounds[1]))
 
 
 def difference(
@@ -92,10 +92,21 @@ def difference(
     """`a` − `b`, values of `metric` by seed, as `evaluation.statistics.paired_contrast` has them."""
     seeds = sorted(a.keys() & b.keys())
     low, high = bounds_of(metric)
-    how = {"bounds": (low - high, high - low), "test_to_train": shared(metric, split), "error": error}
-    found = over_seeds((a[seed] - b[seed] for seed in seeds), t, **how)
-    means = [fsum(values[seed] for seed in seeds) / len(seeds) if seeds else None for values in (a, b)]
-    return Difference(found.n, *means, *found[1:])
+    found = over_seeds(
+        [a[seed] - b[seed] for seed in seeds],
+        t,
+        bounds=(low - high, high - low),
+        test_to_train=shared(metric, split),
+        error=error,
+    )
+    of_a, of_b = (mean([values[seed] for seed in seeds]) for values in (a, b))
+    return Difference(found.n, of_a, of_b, found.mean, found.low, found.high)
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """None: there are none."""
+    values = list(values)
+    return fsum(values) / len(values) if values else None
 
 
 def error_of(one: float | None, other: float | None) -> float | None:

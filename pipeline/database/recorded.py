@@ -117,7 +117,8 @@ class Recorded:
                 f"{name!r}: expected a run, dataset/model/trigger/rate/seed, or those of all seeds, "
                 "dataset/model/trigger/rate"
             )
-        where, given = "1", []
+        where = "1"
+        given: list[Any] = []
         for field, part in zip(fields, parts, strict=False):
             sql = f"SELECT DISTINCT {field} FROM runs WHERE {where} ORDER BY 1"
             known = {str(value): value for (value,) in self.connection.execute(sql, given)}

@@ -53,8 +53,8 @@ def compare_studies(a: Recorded, b: Recorded, metrics: Sequence[str]) -> Table:
     below = [f"means over the seeds that both have; A − B: {METHOD}, the largest first"]
     if equal:
         below.append(f"all {counted(len(rows), 'difference')} are exactly 0, seed by seed: the studies say the same")
-    elif found := by_chance(rows):
-        below += [f"{found[0]}, and the largest differences are flattered by the choice among so many"]
+    elif chance := by_chance(rows):
+        below += [f"{chance[0]}, and the largest differences are flattered by the choice among so many"]
     else:
         below.append("one pair each has no interval: any difference may be that of the seeds")
     return Table(columns, rows, [f"A: {a.folder}", f"B: {b.folder}", *_above(a, b)], below + _not_in(a, b))
@@ -89,9 +89,9 @@ def _settings(a: Recorded, b: Recorded) -> list[str]:
     pairs = Counter((made_a[cell], made_b[cell]) for cell in cells if made_a[cell] != made_b[cell])
     differ: Counter[tuple[str, str, str]] = Counter()
     for texts, count in pairs.items():
-        one, other = (flat(json.loads(text)) if text else {} for text in texts)
-        for key in one.keys() | other.keys():
-            values = value_in(one, key), value_in(other, key)
+        made = [flat(json.loads(text)) if text else {} for text in texts]
+        for key in made[0].keys() | made[1].keys():
+            values = value_in(made[0], key), value_in(made[1], key)
             if values[0] != values[1] and not any(key == name or key.endswith(f".{name}") for name in told):
                 differ[key, *values] += count
     for (key, one, other), count in sorted(differ.items()):

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.database.intervals import bounds_of, over_seeds, shared
+from pipeline.database.intervals import Estimate, bounds_of, over_seeds, shared
 from pipeline.database.recorded import Group, Recorded, differing, flat, measured
 from pipeline.database.shown import Column, Table
 from pipeline.errors import UserError
@@ -97,16 +97,20 @@ def _by_setting(study: Recorded, param: str, metric: str) -> list[dict[str, Any]
     for group, by_value in values.items():
         for text, seeds in by_value.items():
             row = {**group._asdict(), "value": json.loads(text), "n_asked": study.groups.get(group, 0)}
+            found: Estimate | None
             if len(by_value) == 1:
-                found = means.get(group)
+                found = Estimate(*means[group]) if group in means else None
             else:
-                mine = [numbers[group][seed] for seed in seeds if seed in numbers.get(group, {})]
-                how = {"bounds": bounds_of(metric), "test_to_train": shared(metric, study.split)}
-                how["error"] = errors.get(group, 0.0)
-                found = over_seeds(mine, study.t, **how) if mine else None
-            if found is not None:
-                n, *mean = found
-                rows.append(row | {"n_seeds": n} | dict(zip(("mean", "ci_low", "ci_high"), mean, strict=True)))
+                found = over_seeds(
+                    [numbers[group][seed] for seed in seeds if seed in numbers.get(group, {})],
+                    study.t,
+                    bounds=bounds_of(metric),
+                    test_to_train=shared(metric, study.split),
+                    error=errors.get(group, 0.0),
+                )
+            if found is not None and found.n:
+                row |= {"n_seeds": found.n, "mean": found.mean, "ci_low": found.low, "ci_high": found.high}
+                rows.append(row)
     return rows
 
 
@@ -150,6 +154,7 @@ def _controls(study: Recorded, metric: str, by_seed: bool) -> dict[Any, float | 
     """What `metric` is held against: the mean of each group or, by group and seed, of each run."""
     name, _, detector = metric.partition(":")
     other = _OWN_CONTROL.get(metric, f"{name}:{BASELINE}" if detector else metric)
+    values: dict[Any, float | None]
     if by_seed:
         values = {(group, seed): value for group, own in study.by_seed(other).items() for seed, value in own.items()}
     else:

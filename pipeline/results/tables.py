@@ -303,27 +303,14 @@ def summary(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
     `split` is the study's: where every seed deals the patients anew, intervals of what is measured on test patients
     count how far the seeds share them. An interval reaches at least as far as rounded counts can be wrong.
     """
-    long, rows = _with_errors(tables), []
+    long = _measures(tables).assign(error=_measures(largest_errors(tables))["value"].to_numpy()).dropna(subset="value")
+    rows = []
     for key, group in long.sort_values([*RUN, "metric", "seed"]).groupby([*RUN, "metric"]):
         values = group["value"].to_numpy(float)
         how = {"test_to_train": _shared(key[-1], split), "error": group["error"].mean()}
         interval = _over_seeds(values, possible(key[-1]), how)
         rows.append((*key, *(x.item() for x in interval), values.min(), values.max()))
     return _table([dict(zip(SUMMARY, row, strict=True)) for row in rows], SUMMARY, [*RUN, "metric"])
-
-
-def rounding(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """One row per run key × metric that rounding can have moved: how far, as a mean over the seeds in `summary`.
-
-    It is missing where nobody can say: the size of the test set is withheld.
-    """
-    errors = _with_errors(tables).groupby([*RUN, "metric"], as_index=False)["error"].mean()
-    return errors[errors["error"] != 0].reset_index(drop=True)
-
-
-def _with_errors(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """`_measures` that are not missing, each with how far rounding can have moved it."""
-    return _measures(tables).assign(error=_measures(largest_errors(tables))["value"].to_numpy()).dropna(subset="value")
 
 
 def _measures(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -335,6 +322,17 @@ def _measures(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
             tables["explanations"].melt(KEY, [*SHARES, *DRIFT], "metric"),
         ]
     )
+
+
+def rounding(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row per run key × metric that rounding can have moved: how far, as a mean over its seeds.
+
+    It is missing where nobody can say: the size of the test set is withheld.
+    """
+    errors = _measures(largest_errors(tables)).rename(columns={"value": "error"})
+    errors = errors[_measures(tables)["value"].notna().to_numpy()]
+    means = errors.groupby([*RUN, "metric"], as_index=False)["error"].mean()
+    return means[means["error"] != 0].reset_index(drop=True)
 
 
 def _over_seeds(values: np.ndarray, bounds: tuple[float, float], how: dict[str, float]) -> Interval:
