@@ -34,10 +34,6 @@ class Difference(NamedTuple):
     low: float | None
     high: float | None
 
-    @property
-    def excludes_zero(self) -> bool:
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
-
 
 def quantiles(connection: sqlite3.Connection) -> dict[int, float]:
     """97.5 % quantiles of Student's t by degrees of freedom."""

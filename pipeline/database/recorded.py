@@ -228,9 +228,6 @@ class Recorded:
                 old.add(group)
         return old
 
-    def detectors(self) -> list[str]:
-        return [name for (name,) in self.connection.execute("SELECT DISTINCT detector FROM detections ORDER BY 1")]
-
     def errors(self, metric: str) -> dict[Group, float | None]:
         """How far rounding can have moved the mean of `metric`, where it can; None: nobody can say."""
         rows = self.connection.execute(f"SELECT {_GROUP}, error FROM rounding WHERE metric = ?", [metric])
