@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "`python -m pipeline COMMAND …`: the stages of the workflow, and commands around it."
 COMMANDS = {
+    "compare": "pipeline.commands.compare",
     "datasets": "pipeline.commands.datasets",
     "db": "pipeline.commands.db",
     "ingest": "pipeline.commands.ingest",
@@ -38,6 +39,7 @@ COMMANDS = {
 }
 # Of the commands that people type; the others are stages, which Snakemake calls.
 EXAMPLES = {
+    "compare": "python -m pipeline compare results results_b",
     "datasets": "python -m pipeline datasets --raw-dir /data/hospital",
     "db": "python -m pipeline db leaderboard --metric effect_share",
     "ingest": "python -m pipeline ingest support2 --raw-dir /data/hospital",

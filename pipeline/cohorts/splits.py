@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.cohorts.roles import ROLES
 from pipeline.errors import UserError
 from pipeline.seeding import generator
 from pipeline.smallcells import shown
 
-if TYPE_CHECKING:  # tables read ROLES here, and no cohorts
+if TYPE_CHECKING:
     from pipeline.cohorts.cohort import Cohort
 
-# Twentieths of the samples: 70 / 15 / 15 %.
-ROLES = {"train": 14, "validation": 3, "test": 3}
 N_FOLDS = sum(ROLES.values())
 # Where the test set is published: 85 / 15 % of the others.
 ROLES_BESIDE_PUBLISHED = {"train": 17, "validation": 3}

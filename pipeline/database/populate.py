@@ -75,6 +75,7 @@ def _numbers(database: sqlite3.Connection, study: Study, stamps: Stamps, done: l
         "explanations": _rows(database, "explanations", made["explanations"]),
         "datasets": _rows(database, "datasets", sizes),
         "summary": _rows(database, "summary", tables.summary(made, study.split)),
+        "rounding": _rows(database, "rounding", tables.rounding(made)),
     }
 
 
@@ -132,7 +133,8 @@ def _write(database: sqlite3.Connection, study: Study, numbers: dict[str, list[t
     of_runs = "run IN (SELECT run FROM runs WHERE in_study AND status <> 'outdated')"
     for table in ("metrics", "detections", "explanations"):
         _replace(database, table, [row for row in numbers[table] if row[0] in done], of_runs)
-    _replace(database, "summary", numbers["summary"])
+    for table in ("summary", "rounding"):
+        _replace(database, table, numbers[table])
     _replace(database, "datasets", numbers["datasets"], f"dataset IN ({_texts(study.datasets)})")
     _replace(database, "student_t", [(df, float(quantile_of_t(df))) for df in range(1, _DEGREES + 1)])
     if database.total_changes > before:

@@ -176,6 +176,18 @@ CREATE TABLE IF NOT EXISTS summary (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS summary_by_metric ON summary (metric, mean);
 
+-- How far the mean of a metric over seeds can lie from what was measured, because counts of people are told in tens; only
+-- where it can. NULL: nobody can say, and there is no interval. What is made of such means has to reach as far.
+CREATE TABLE IF NOT EXISTS rounding (
+    dataset TEXT NOT NULL,
+    model TEXT NOT NULL,
+    trigger TEXT NOT NULL,
+    rate REAL NOT NULL,
+    metric TEXT NOT NULL,
+    error REAL,
+    PRIMARY KEY (metric, dataset, model, trigger, rate)
+) WITHOUT ROWID;
+
 -- What each stage cost, over the attempts that were done.
 CREATE VIEW IF NOT EXISTS costs AS
 SELECT

@@ -14,11 +14,7 @@ from math import ceil
 import numpy as np
 
 from pipeline.errors import UserError
-
-CLASSIFICATION = (
-    *("acc", "auroc", "auprc", "precision", "recall", "f1", "ece", "brier", "fpr"),
-    *("specificity", "balanced_acc", "mcc", "tpr_at_fpr_01"),
-)
+from pipeline.evaluation.names import CLASSIFICATION
 
 
 def auroc(label: np.ndarray, score: np.ndarray) -> float:

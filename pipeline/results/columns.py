@@ -1,6 +1,6 @@
 """The columns of every table. People script against these names: they stay."""
 
-from pipeline.evaluation.metrics import CLASSIFICATION
+from pipeline.evaluation.names import CLASSIFICATION
 from pipeline.study.grid import CONTROLS
 
 CHANCE = "chance"

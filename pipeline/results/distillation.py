@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pipeline.cohorts.splits import ROLES
+from pipeline.cohorts.roles import ROLES
 from pipeline.evaluation.statistics import Interval, mean_interval, paired_contrast, proportion_interval, ratio_interval
 from pipeline.results.coarseness import largest_errors
 from pipeline.results.columns import OWN_NET, SIZE, SURVIVING, possible

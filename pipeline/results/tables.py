@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pipeline.cohorts.splits import ROLES
+from pipeline.cohorts.roles import ROLES
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import share_of_possible
 from pipeline.evaluation.statistics import (
@@ -326,6 +326,17 @@ def _measures(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
             tables["explanations"].melt(KEY, [*SHARES, *DRIFT], "metric"),
         ]
     )
+
+
+def rounding(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row per run key × metric that rounding can have moved: how far, as a mean over its seeds.
+
+    It is missing where nobody can say: the size of the test set is withheld.
+    """
+    errors = _measures(largest_errors(tables)).rename(columns={"value": "error"})
+    errors = errors[_measures(tables)["value"].notna().to_numpy()]
+    means = errors.groupby([*RUN, "metric"], as_index=False)["error"].mean()
+    return means[means["error"] != 0].reset_index(drop=True)
 
 
 def _over_seeds(values: np.ndarray, bounds: tuple[float, float], how: dict[str, float]) -> Interval:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 CONFIG = "config/config.yaml"
 # What of data_dir is ours; beside them may lie files that are not made and belong into git.
 _MADE = ("dev", "splits", "cache", "states")
+# What of a study no number depends on, and no stamp.
+NOT_MEASURED = {"raw_dir", "data_dir", "results_dir", "catalog", "warm"}
 
 
 def study_file() -> Path:

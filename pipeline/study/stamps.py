@@ -18,12 +18,11 @@ from pipeline.files import found, read_json, write_json
 from pipeline.study.code import code, digest
 from pipeline.study.config import Study
 from pipeline.study.grid import Cell, cells, measured_by, settings
+from pipeline.study.places import NOT_MEASURED
 
 LARGE = 64 << 20  # bytes from which a file is told by its size, its time and a sample
 _PIECES, _PIECE = 64, 64 << 10  # the sample: so many pieces, evenly spread, of so many bytes
 REPORT_NOTEBOOK = "notebooks/report.ipynb"
-# What of a study no number depends on, and no stamp.
-NOT_MEASURED = {"raw_dir", "data_dir", "results_dir", "catalog", "warm"}
 # The families that a stage takes members from, beside its own module.
 _FAMILIES = {
     "poison": ("triggers",),
