@@ -73,6 +73,15 @@ def test_a_process_runs_the_queries_it_was_loaded_with(monkeypatch, name):
     assert query in [constant for constant in constants if isinstance(constant, str)]
 
 
+def screen(ours: int) -> str:
+    """What was written to the other side of a terminal until that was closed."""
+    text = b""
+    with os.fdopen(ours, "rb", buffering=0) as file, suppress(OSError):  # Linux tells the end by an error
+        while piece := file.read(65536):
+            text += piece
+    return text.decode()
+
+
 def handler(stream) -> terminal.Terminal:
     """Ours, before Snakemake's own one of the terminal."""
     usual = snakemake.logging.ColorizingTextHandler(stream=stream, formatter=snakemake.logging.DefaultFormatter())
@@ -164,7 +173,7 @@ def test_a_failed_job_is_not_counted_as_done_and_one_that_is_tried_again_not_as_
     for number in range(1000):
         progress.begin(number, terminal.Job("train", "", number, False))
         (progress.fail if number in (7, 8) else lambda job, now=number: progress.finish(job, now + 1))(number)
-    assert progress.line(1000) == "998 of 1000 jobs (99 %), 2 failed"
+    assert progress.line(1000) == "998 of 1000 jobs (99 %), 2 failed; 1.0 jobs/s"
     progress.begin(7, terminal.Job("train", "", 1000, False))
     assert progress.line(1000).startswith("998 of 1000 jobs (99 %), 1 failed; ")
     assert progress.line(1000).endswith("; submitted: train 1"), "whether a cluster's job runs or waits is not known"
@@ -200,7 +209,7 @@ def test_on_a_terminal_one_line_is_rewritten_and_never_longer_than_it(monkeypatc
     monkeypatch.setenv("TERM", "xterm")
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 30))
-    with os.fdopen(theirs, "w") as stream, os.fdopen(ours, "rb", buffering=0) as screen:
+    with os.fdopen(theirs, "w") as stream:
         shown = handler(stream)
         plan(shown, train=3)
         begin(shown, 1, 1, "train")
@@ -210,7 +219,7 @@ def test_on_a_terminal_one_line_is_rewritten_and_never_longer_than_it(monkeypatc
         finish(shown, 32, 2)
         tell(shown, 33, msg="the end")
         shown.close()
-        text = screen.read(65536).decode()
+    text = screen(ours)
     drawn = re.findall(r"\r([^\r\x1b]+)\x1b\[K", text)
     assert drawn[1] == "0 of 3 jobs (0 %); running: t" and max(map(len, drawn)) == 29
     assert "\r\x1b[K\x1b[33mthe disk is slow\x1b[0m\r\n\r1 of 3 jobs" in text, "what is said stands above the line"
@@ -267,7 +276,7 @@ def test_of_a_group_on_a_cluster_those_jobs_are_told_that_failed(tmp_path):
     for job in facts["job_error_info"]:
         tell(shown, 2, "job_error", "Error in rule", logging.ERROR, **job | {"indent": True})
     tell(shown, 3, msg="Trying to restart job 1.")
-    assert stream.getvalue().splitlines()[2:] == [
+    assert stream.getvalue().splitlines()[3:] == [
         f"failed: train: it diverged (icu_dev/mlp/pattern/0.05/1; log: {tmp_path}/b.log)",
         "0 of 4 jobs (0 %), 1 failed",
         "Trying to restart job 1.",
@@ -328,43 +337,36 @@ def on_a_terminal(*command: str, **variables: str) -> tuple[int, str]:
     environment = os.environ | {"TERM": "xterm"} | variables
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
-        text = b""
-        with suppress(OSError):  # Linux tells so that the other side is closed
-            while piece := os.read(ours, 65536):
-                text += piece
-    os.close(ours)
-    return process.returncode, text.decode()
+        text = screen(ours)
+    return process.returncode, text
 
 
-def test_a_study_on_a_terminal_and_in_a_pipe(tmp_path):
+def test_a_study_on_a_terminal_and_one_that_fails_in_a_pipe(tmp_path):
     config = {"data_dir": f"{tmp_path}/data", "results_dir": f"{tmp_path}/results", "models": ["mlp"], "rates": [0.05]}
-    config |= {"triggers": ["rare_value"], "seeds": [1], "n_samples": 600}
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--nolock", "--until", "poison", "--config"]
-    command += [f"{key}={json.dumps(value)}" for key, value in config.items()]
-    status, text = on_a_terminal(*command)
+    config |= {"triggers": ["rare_value"], "seeds": [1], "n_samples": 600, "warm": False}
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--nolock"]
+    texts = ["--config", *(f"{key}={json.dumps(value)}" for key, value in config.items())]
+    status, text = on_a_terminal(*command, "--until", "poison", *texts, NO_COLOR="1")
     assert status == 0, text
     drawn = re.findall(r"\r([^\r\x1b]+)\x1b\[K", text)
     assert "0 of 3 jobs (0 %); running: sample_dev 1" in drawn and max(map(len, drawn)) <= 99
-    assert text.count("3 of 3 jobs (100 %)\r\n") == 1 and "\x1b[33m" in text and "\x1b[?25l" not in text
+    assert set(re.findall(r"\x1b\[[^A-Za-z]*[A-Za-z]", text)) == {"\x1b[K"}, (
+        "no colours, and the cursor is never hidden"
+    )
     assert "localrule" not in text and "SNAKEMAKE" not in text
-    closing = text[text.index("3 of 3 jobs (100 %)\r\n") :]
-    assert "of 2 cells done" in closing and "failed: nothing" in closing and "\x1b[K" not in closing
-    [log] = re.findall(r"Complete log\(s\): ([^\r\x1b]+)", closing)
+    closing = text.split("3 of 3 jobs (100 %)\r\n")[1]
+    assert "of 2 cells done" in closing and "failed: nothing" in closing and "\x1b" not in closing
+    [log] = re.findall(r"Complete log\(s\): ([^\r]+)", closing)
     assert "localrule sample_dev:" in Path(log).read_text() and "jobid: " in Path(log).read_text()
     windows = tmp_path / "data/dev/icu_dev/windows.parquet"
     times = windows.stat()
     windows.write_bytes(windows.read_bytes()[:1000])
     os.utime(windows, ns=(times.st_atime_ns, times.st_mtime_ns))
-    command.insert(command.index("--until"), "--force")
-    command[command.index("--until") : command.index("--config")] = [
-        f"{tmp_path}/results/poison/icu_dev/rare_value/0.05/seed_1/poison.json"
-    ]
-    piped = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stderr
-    status, text = on_a_terminal(*command, NO_COLOR="1")
-    assert status == 1 and "\x1b[3" not in text
-    for lines in (piped.splitlines(), text.splitlines()):
-        assert len(lines) <= 40
-        told = [line for line in lines if line.startswith("failed: poison: ")]
-        assert len(told) == 2 and told[0] == told[1], "at once and in the end"
-        assert f"{windows}: " in told[0] and f"log: {tmp_path}/results/logs/poison/icu_dev/" in told[0]
-        assert told[0] in lines[-10:] and Path(told[0].split("log: ")[1].rstrip(")")).is_file()
+    poison = f"{tmp_path}/results/poison/icu_dev/rare_value/0.05/seed_1/poison.json"
+    done = subprocess.run([*command, "--force", poison, *texts], cwd=ROOT, capture_output=True, text=True)
+    lines = done.stderr.splitlines()
+    assert done.returncode == 1 and len(lines) <= 40 and not re.search(r"[\r\x1b]", done.stderr)
+    log = f"{tmp_path}/results/logs/poison/icu_dev/rare_value/0.05/seed_1.log"
+    told = [line for line in lines if line.startswith(f"failed: poison: {windows}: ") and line.endswith(f"log: {log})")]
+    assert len(told) == 2 and told[1] in lines[-10:], "at once and in the end"
+    assert Path(log).is_file() and "0 of 1 jobs (0 %), 1 failed" in lines

@@ -90,7 +90,7 @@ def closing(study: Study, stamps: Stamps, seconds: float, failed: bool) -> list[
     for job, end, why in ends:
         if end == FAILED:
             reasons.append(f"{job.stage}: {why} (log: {log_file(study.results_dir, job.stage)})")
-    others = [f"{len(reasons) - TOLD} more, in cells.csv"] if len(reasons) > TOLD else []
+    others = [f"{len(reasons) - TOLD} more; python -m pipeline status tells them"] if len(reasons) > TOLD else []
     report, end, _ = ends[-1]
     none = "none; python -m pipeline tables, with the same settings, makes one of the cells done"
     return [

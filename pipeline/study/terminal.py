@@ -170,8 +170,9 @@ class Terminal(logging.Handler):
 
     def close(self) -> None:
         self._stop.set()
-        with self.lock:
-            self._erase()
+        self.acquire()
+        self._erase()
+        self.release()
         super().close()
 
     def _take(self, record: logging.LogRecord) -> None:
@@ -286,9 +287,10 @@ class Terminal(logging.Handler):
     def _tick(self) -> None:
         """The times go on also where no job begins or ends."""
         while not self._stop.wait(1):
-            with self.lock:
-                if self.progress.running and not self._stop.is_set():
-                    self._show(time.time())
+            self.acquire()
+            if self.progress.running and not self._stop.is_set():
+                self._show(time.time())
+            self.release()
 
 
 def attach(logger: logging.Logger, settings) -> None:
