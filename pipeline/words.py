@@ -28,6 +28,11 @@ def roughly(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+def first_line(text: str) -> str:
+    """Of a reason that goes on in a list, what stands above it."""
+    return text.partition("\n")[0].removesuffix(":")
+
+
 def suggestion(word: object, known: Iterable[str]) -> str:
     """What may have been meant by `word`, which is none of `known`, in brackets."""
     known = list(known)

@@ -267,7 +267,7 @@ def test_a_damaged_result_is_named_and_made_anew_once_deleted(undisturbed, tmp_p
     damaged.write_bytes(damaged.read_bytes()[:100])
     table.unlink()
     output = project.snakemake(TABLE, "--config", "warm=false", status=1)
-    assert f"error: {CLEAN}/seed_1/results_eval.json: not a readable JSON file" in output
+    assert f"failed: aggregate: {CLEAN}/seed_1/results_eval.json: not a readable JSON file" in output
     assert "delete it and run again" in output and "Traceback" not in output and not table.exists()
     damaged.unlink()
     assert project.jobs(project.snakemake(TABLE, "--config", "warm=false")) == {"eval": 1, "aggregate": 1}

@@ -245,6 +245,11 @@ def test_a_failure_is_told_at_once_in_one_line_with_its_reason_and_log(tmp_path)
     assert first.splitlines()[0] == f"ValueError: … (icu_dev/mlp/pattern/0.05/2; log: {log})"
     assert first.splitlines()[1:] == [*(f"    line {number}" for number in range(13, 20)), "    ValueError: 'Ann'"]
     assert second == f"ValueError: … (icu_dev/mlp/pattern/0.05/3; log: {log})\n"
+    log.write_text("error: a.csv: 2 columns are wrong:\n  column 'a'\n  column 'b'\n")
+    begin(shown, 4, 6, "sample_dev")
+    fail(shown, 4, 6, "sample_dev", log, {"why": "a.csv: 2 columns are wrong:\n  column 'a'\n  column 'b'"})
+    told = stream.getvalue().split("failed: sample_dev: ")[1].splitlines()
+    assert told[0] == f"a.csv: 2 columns are wrong (icu_dev/mlp/pattern/0.05/1; log: {log})" and len(told) == 4
     # A state of another run says nothing of this one.
     log.write_text("python: not found\n")
     fail(shown, 4, 4, "train", log, {"why": "it diverged", "stamp": "other"})
@@ -253,7 +258,7 @@ def test_a_failure_is_told_at_once_in_one_line_with_its_reason_and_log(tmp_path)
     fail(shown, 5, 5, "train", log, {"state": "running"})
     assert "failed: train: ended without a message (killed, or out of memory) (icu_dev/mlp/patt" in stream.getvalue()
     tell(shown, 6, msg="the end")
-    assert stream.getvalue().endswith("\n0 of 5 jobs (0 %), 5 failed\nthe end\n")
+    assert stream.getvalue().endswith("\n0 of 5 jobs (0 %), 6 failed\nthe end\n")
     assert "CalledProcessError" not in stream.getvalue() and "line 9" not in stream.getvalue()
 
 

@@ -17,7 +17,7 @@ from pipeline.jobs import state
 from pipeline.study.config import Study
 from pipeline.study.grid import Cell, cells, cohort_state_file, log_file, measured_by, result_files, state_file
 from pipeline.study.stamps import Stamps
-from pipeline.words import counted, duration
+from pipeline.words import counted, duration, first_line
 
 DONE, FAILED, OUTDATED, MISSING = "done", "failed", "outdated", "missing"
 TRAINED, EVALUATED = "trained", "evaluated"  # of what is missing: how far it has come
@@ -80,7 +80,7 @@ def closing(study: Study, stamps: Stamps, seconds: float, failed: bool) -> list[
     failed_cells: dict[tuple[str, str], list[Cell]] = {}
     for row in rows:
         if row.state == FAILED:
-            failed_cells.setdefault((row.stage, row.why), []).append(row.cell)
+            failed_cells.setdefault((row.stage, first_line(row.why)), []).append(row.cell)
     reasons = []
     for (stage, why), (first, *rest) in failed_cells.items():
         more = f" and {counted(len(rest), 'other cell')}" if rest else ""
@@ -89,7 +89,7 @@ def closing(study: Study, stamps: Stamps, seconds: float, failed: bool) -> list[
     ends = [(job, *_outcome(job)) for job in _of_all(study, stamps)]
     for job, end, why in ends:
         if end == FAILED:
-            reasons.append(f"{job.stage}: {why} (log: {log_file(study.results_dir, job.stage)})")
+            reasons.append(f"{job.stage}: {first_line(why)} (log: {log_file(study.results_dir, job.stage)})")
     others = [f"{len(reasons) - TOLD} more; python -m pipeline status tells them"] if len(reasons) > TOLD else []
     report, end, _ = ends[-1]
     none = "none; python -m pipeline tables, with the same settings, makes one of the cells done"

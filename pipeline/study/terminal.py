@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from pipeline.jobs import state
 from pipeline.study.progress import INTERRUPTED, NO_MESSAGE
-from pipeline.words import roughly
+from pipeline.words import first_line, roughly
 
 # Of Snakemake: what it calls its handler of the terminal, and its events and messages that are of single jobs or say
 # nothing to whoever runs a study.
@@ -227,7 +227,8 @@ class Terminal(logging.Handler):
         job = self.progress.running.get(facts["jobid"], Job(facts["rule_name"], "", 0, True))
         logs = logs or [path for path in facts["log"] if path.endswith(".log")]
         lines = _lines(logs)
-        why = _why(facts["shellcmd"]) or next((line.removeprefix("error: ") for line in lines[-1:]), NO_MESSAGE)
+        last = lines[-1].removeprefix("error: ") if lines else NO_MESSAGE
+        why = first_line(_why(facts["shellcmd"]) or last)
         if why == INTERRUPTED:
             self.progress.running.pop(facts["jobid"], None)
             self._say(f"interrupted: {job.rule} ({job.name})", facts)
