@@ -274,7 +274,7 @@ def test_of_a_group_on_a_cluster_those_jobs_are_told_that_failed(tmp_path):
     facts = {
         "level": logging.ERROR,
         "groupid": "x",
-        "aux_logs": ["slurm.log"],
+        "aux_logs": ["s/1.log"],
         "job_error_info": [done, failed, *never],
     }
     tell(shown, 2, "group_error", "Error in group x", **facts)
@@ -282,7 +282,7 @@ def test_of_a_group_on_a_cluster_those_jobs_are_told_that_failed(tmp_path):
         tell(shown, 2, "job_error", "Error in rule", logging.ERROR, **job | {"indent": True})
     tell(shown, 3, msg="Trying to restart job 1.")
     assert stream.getvalue().splitlines()[3:] == [
-        f"failed: train: it diverged (icu_dev/mlp/pattern/0.05/1; log: {tmp_path}/b.log)",
+        f"failed: train: it diverged (icu_dev/mlp/pattern/0.05/1; log: {tmp_path}/b.log, s/1.log)",
         "0 of 4 jobs (0 %), 1 failed",
         "Trying to restart job 1.",
     ]
@@ -290,10 +290,8 @@ def test_of_a_group_on_a_cluster_those_jobs_are_told_that_failed(tmp_path):
     begin(shown, 4, 1, "train", local=False)
     facts["job_error_info"] = [failure(1, "train", tmp_path / "c.log")]
     tell(shown, 5, "group_error", "Error in group x", **facts)
-    assert (
-        "failed: train: ended without a message (killed, or out of memory) (icu_dev/mlp/pattern/0.05/1; log: slurm"
-        in (stream.getvalue())
-    )
+    killed = "failed: train: ended without a message (killed, or out of memory) (icu_dev/mlp/pattern/0.05/1; log: "
+    assert f"{killed}{tmp_path}/c.log, s/1.log)" in stream.getvalue()
 
 
 def test_what_snakemake_itself_has_to_say_is_not_lost(tmp_path):
@@ -311,6 +309,23 @@ def test_what_snakemake_itself_has_to_say_is_not_lost(tmp_path):
     text = stream.getvalue()
     assert missing in text and "0 of 2 jobs (0 %), 1 failed\n" in text and "Nothing to be done" in text
     assert text.endswith("\nComplete log(s): a.log\n") and "has started" not in text
+
+
+def test_ctrl_c_ends_the_line(tmp_path):
+    stream = io.StringIO()
+    shown = handler(stream)
+    plan(shown, train=2)
+    begin(shown, 1, 1, "train")
+    tell(shown, 2, msg="Terminating processes on user request, this might take some time.")
+    fail(shown, 3, 1, "train", tmp_path / "a.log", {"state": "interrupted"})
+    tell(shown, 4, msg="0 of 6 cells done\nfailed: nothing")
+    assert stream.getvalue().splitlines()[3:] == [
+        "0 of 2 jobs (0 %)",
+        "Terminating processes on user request, this might take some time.",
+        "interrupted: train (icu_dev/mlp/pattern/0.05/1)",
+        "0 of 6 cells done",
+        "failed: nothing",
+    ]
 
 
 def settings(**asked) -> SimpleNamespace:

@@ -15,7 +15,7 @@ import shlex
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -176,41 +176,41 @@ class Terminal(logging.Handler):
         super().close()
 
     def _take(self, record: logging.LogRecord) -> None:
-        event, message = str(getattr(record, "event", "")), str(record.msg)
+        facts, message, now = vars(record), str(record.msg), record.created
+        event = str(facts.get("event", ""))
         if event == "job_info":
-            name = "/".join(map(str, record.wildcards.values()))
-            self.progress.begin(record.jobid, Job(record.rule_name, name, record.created, record.local))
+            name = "/".join(map(str, facts["wildcards"].values()))
+            self.progress.begin(facts["jobid"], Job(facts["rule_name"], name, now, facts["local"]))
             self._open = True
-            self._show(record.created)
+            self._show(now)
         elif event == "job_finished":
-            self.progress.finish(record.job_id, record.created)
-            self._show(record.created)
+            self.progress.finish(facts["job_id"], now)
+            self._show(now)
         elif event == "job_error":
-            if not record.indent:  # else it is one of a group, which has been told
-                self._tell_failure(vars(record))
+            if not facts["indent"]:  # else it is one of a group, which has been told
+                self._tell_failure(facts)
         elif event == "group_error":
-            self._tell_group(record)
+            self._tell_group(facts)
         elif event in _HIDDEN or _NOISE.match(message):
             pass
         elif event == "error" and "CalledProcessError" in message:
             pass  # a shell command that failed: job_error tells of it, without the command
         else:
             if event == "run_info":
-                self.progress = Progress({rule: count for rule, count in record.stats.items() if rule != "total"})
-            if message.startswith(_CANCELLED):
-                self.progress.running.clear()
+                self.progress = Progress({rule: count for rule, count in facts["stats"].items() if rule != "total"})
             elif missing := _NO_OUTPUT.search(message):
                 self.progress.fail(int(missing[1]))
-            self._pass_on(record)
+            if not self.progress.running or message.startswith(_CANCELLED):
+                self._conclude()
+            self._put(record)
 
-    def _pass_on(self, record: logging.LogRecord) -> None:
-        """Have Snakemake's handler print `record`; above it the line of progress if no job is at work any more."""
-        if self._open and not self.progress.running:
+    def _conclude(self) -> None:
+        """No job is at work any more: the line stays as it is, without what may still happen."""
+        if self._open:
             self._erase()
             if self.progress.counts() != self._printed:
                 self._write(f"{self.progress.counts()}\n")
             self._open = False
-        self._put(record)
 
     def _put(self, record: logging.LogRecord) -> None:
         """Have Snakemake's handler print `record`, on a terminal above the line."""
@@ -222,10 +222,10 @@ class Terminal(logging.Handler):
     def _say(self, text: str, record: Mapping[str, Any]) -> None:
         self._put(logging.makeLogRecord({"msg": text, **{name: record[name] for name in _WHEN}}))
 
-    def _tell_failure(self, facts: Mapping[str, Any], logs: list[str] | None = None) -> None:
+    def _tell_failure(self, facts: Mapping[str, Any], more_logs: Sequence[str] = ()) -> None:
         """One line about a job that failed; if its log holds more than that, its end, once for each reason."""
         job = self.progress.running.get(facts["jobid"], Job(facts["rule_name"], "", 0, True))
-        logs = logs or [path for path in facts["log"] if path.endswith(".log")]
+        logs = [path for path in [*facts["log"], *more_logs] if path.endswith(".log")]  # not an executed notebook
         lines = _lines(logs)
         last = lines[-1].removeprefix("error: ") if lines else NO_MESSAGE
         why = first_line(_why(facts["shellcmd"]) or last)
@@ -241,16 +241,13 @@ class Terminal(logging.Handler):
         self._told.add((job.rule, why))
         self._say("\n".join(told), facts)
 
-    def _tell_group(self, record: logging.LogRecord) -> None:
-        """Of a group those jobs that failed; if none has said so, that the group did. None of them runs any more."""
-        when = {name: vars(record)[name] for name in _WHEN}
-        failed = [facts for facts in record.job_error_info if _why(facts["shellcmd"])]
-        for facts in failed:
-            self._tell_failure(facts | when)
-        if not failed:
-            self._tell_failure(record.job_error_info[0] | when, record.aux_logs)
-        for facts in record.job_error_info:
-            self.progress.running.pop(facts["jobid"], None)
+    def _tell_group(self, facts: Mapping[str, Any]) -> None:
+        """Of a group those jobs that failed; if none has said so, the first. None of them is at work any more."""
+        jobs = [{name: facts[name] for name in _WHEN} | job for job in facts["job_error_info"]]
+        for job in [job for job in jobs if _why(job["shellcmd"])] or jobs[:1]:
+            self._tell_failure(job, facts["aux_logs"])
+        for job in jobs:
+            self.progress.running.pop(job["jobid"], None)
 
     def _show(self, now: float) -> None:
         """Rewrite the line on a terminal; elsewhere print one where it is due."""
@@ -289,7 +286,7 @@ class Terminal(logging.Handler):
         """The times go on also where no job begins or ends."""
         while not self._stop.wait(1):
             self.acquire()
-            if self.progress.running and not self._stop.is_set():
+            if self._open and not self._stop.is_set():
                 self._show(time.time())
             self.release()
 
