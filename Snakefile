@@ -9,8 +9,11 @@ import sys
 
 sys.path.insert(0, workflow.basedir)  # before what another project's environment or this folder has
 
-from pipeline.study import places
+from pipeline.study import places, terminal
 from pipeline.files import hide_from_git
+
+if workflow.is_main_process:  # not a job of a cluster
+    terminal.attach(logger, workflow.output_settings)
 
 
 configfile: str(places.study_file())

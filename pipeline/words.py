@@ -19,6 +19,20 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
+def roughly(seconds: float) -> str:
+    """A time that is estimated: 40 s, 3 min or 2.5 h."""
+    if seconds < 95:
+        return f"{max(round(seconds / 10), 1) * 10} s"
+    if seconds < 95 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def first_line(text: str) -> str:
+    """Of a reason that goes on in a list, what stands above it."""
+    return text.partition("\n")[0].removesuffix(":")
+
+
 def suggestion(word: object, known: Iterable[str]) -> str:
     """What may have been meant by `word`, which is none of `known`, in brackets."""
     known = list(known)

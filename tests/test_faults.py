@@ -150,6 +150,11 @@ def test_one_fault_leaves_the_others_alone_and_the_next_call_retries_just_those(
     with mounted(run, "size=8k"), mounted(poison, "size=4k"):
         output = project.snakemake(status=1)
         assert "4 of 6 cells done, 2 failed: made/results/cells.csv" in output and "Traceback" not in output
+        assert len(output.splitlines()) <= 60
+        for stage, job in (("train", "mlp/rare_value/0.05/seed_2"), ("poison", "flip_only/0.05/seed_1")):
+            log = f"made/results/logs/{stage}/icu_dev/{job}.log"
+            told = rf"^failed: {stage}: .*: No space left on device .*; log: {log}\)$"
+            assert re.search(told, "\n".join(output.splitlines()[-10:]), re.MULTILINE) and (made / log).is_file()
         told = project.cells()
         assert told.pop(("rare_value", "2")) == (
             "failed",
@@ -230,14 +235,12 @@ def test_a_study_that_is_interrupted_has_whole_cells(undisturbed, tmp_path):
     command = project.command("snakemake", "--cores", "2")
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, cwd=project.folder, start_new_session=True, **streams) as snakemake:
-        output, interrupted = [], False
-        for line in snakemake.stdout:
-            output.append(line)
-            steps = re.match(r"(\d+) of (\d+) steps", line)
-            if steps and 2 * int(steps[1]) >= int(steps[2]) and not interrupted:  # two jobs may end at once
-                interrupted = True
-                os.killpg(snakemake.pid, signal.SIGINT)  # as the terminal does for Ctrl-C
-        text = "".join(output)
+        deadline = time.monotonic() + 120
+        while len(list(project.folder.rglob("results_*.json"))) < 7:  # of 14
+            assert snakemake.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        os.killpg(snakemake.pid, signal.SIGINT)  # as the terminal does for Ctrl-C
+        text = snakemake.stdout.read()
     end = re.search(r"^(\d) of 6 cells done, .*\nfailed: nothing\nelapsed: .*\nreport: none", text, re.MULTILINE)
     assert end, text[-5000:]
     done = int(end[1])
@@ -264,7 +267,7 @@ def test_a_damaged_result_is_named_and_made_anew_once_deleted(undisturbed, tmp_p
     damaged.write_bytes(damaged.read_bytes()[:100])
     table.unlink()
     output = project.snakemake(TABLE, "--config", "warm=false", status=1)
-    assert f"error: {CLEAN}/seed_1/results_eval.json: not a readable JSON file" in output
+    assert f"failed: aggregate: {CLEAN}/seed_1/results_eval.json: not a readable JSON file" in output
     assert "delete it and run again" in output and "Traceback" not in output and not table.exists()
     damaged.unlink()
     assert project.jobs(project.snakemake(TABLE, "--config", "warm=false")) == {"eval": 1, "aggregate": 1}
@@ -495,7 +498,7 @@ def test_a_cell_waits_for_its_clean_run_and_fails_with_its_poison_and_cohort(tmp
     assert set(outcome(study).values()) == {("missing", "sample_dev", "not begun")}
 
 
-def test_the_end_of_a_run_is_told_in_four_lines(tmp_path):
+def test_the_end_of_a_run_is_told_in_a_few_lines(tmp_path):
     study = study_in(tmp_path)
     for stage, result in {"aggregate": "metrics.json", "figures": "figures", "report": "report.html"}.items():
         (tmp_path / "results" / result).touch()
@@ -515,9 +518,22 @@ def test_the_end_of_a_run_is_told_in_four_lines(tmp_path):
     write_json(tmp_path / "results/state_figures.json", told)
     assert progress.closing(study, stamps(study), 7513, failed=True) == [
         f"2 of 6 cells done, 4 failed: {tmp_path}/results/cells.csv; the same command again runs what is missing",
-        "failed: train: it diverged (icu_dev/mlp/flip_only/0.05/1 and 3 other cells); figures: no space",
+        "failed: train: it diverged (icu_dev/mlp/flip_only/0.05/1 and 3 other cells; log: "
+        f"{tmp_path}/results/logs/train/icu_dev/mlp/flip_only/0.05/seed_1.log)",
+        f"failed: figures: no space (log: {tmp_path}/results/logs/figures.log)",
         "elapsed: 2 h 05 min",
         "report: none; python -m pipeline tables, with the same settings, makes one of the cells done",
+    ]
+    for seed in study.seeds:
+        for trigger in study.triggers:
+            why = f"it diverged in epoch {seed} of {trigger}"
+            tell(study, "train", ATTACK._replace(trigger=trigger, seed=str(seed)), state="failed", why=why)
+    told = progress.closing(study, stamps(study), 7513, failed=True)
+    assert [line.split(" (")[0] for line in told[1:-2]] == [
+        "failed: train: it diverged in epoch 1 of flip_only",
+        "failed: train: it diverged in epoch 2 of flip_only",
+        "failed: train: it diverged in epoch 1 of rare_value",
+        "failed: 2 more; python -m pipeline status tells them",
     ]
 
 

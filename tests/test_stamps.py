@@ -276,7 +276,7 @@ def test_no_result_of_old_code_has_the_new_stamp_nor_the_other_way_round(tmp_pat
     assert 0 < len(first) < 4
     refusals = [why for state, _, why in project.cells().values() if state == "failed"]
     sentence = "the code of this stage was changed after the workflow was started; start it again"
-    assert refusals == [sentence] * (4 - len(first)) and f"error: {sentence}" in output
+    assert refusals == [sentence] * (4 - len(first)) and f"failed: eval: {sentence} (icu_dev/mlp/" in output
     assert len(list((project.folder / "made").rglob("results_detect.json"))) == 4, "its code is what it was"
     assert f"{len(first)} outdated" in project.run("pipeline", "status")
 

@@ -269,7 +269,7 @@ def test_a_failed_stage_says_why_and_leaves_nothing_half_written(study, tmp_path
     (run / "model.pt").write_bytes(b"damaged")
     target = run / "results_eval.json"
     output = snakemake(tmp_path / "copy", str(target), check=False)
-    assert "error: " in output and "seed_1/model.pt: refused, it is damaged" in output
+    assert f"failed: eval: {run}/model.pt: refused, it is damaged" in output and "log: " in output
     assert not target.exists() and not list(run.glob(".*"))
     assert (run / "results_detect.json").exists()
 

@@ -98,6 +98,16 @@ def cohort_state_file(data_dir: str, dataset: str) -> str:
     return f"{data_dir}/states/{dataset}.json"
 
 
+def log_file(results_dir: str, stage: str, cell: Cell | None = None) -> str:
+    """Where what `stage` prints lies: of `cell`, or without one of the whole study."""
+    job = stage
+    if cell and stage == "sample_dev":
+        job = f"{stage}/{cell.dataset}"
+    elif cell:
+        job = cell.poison_folder if stage == "poison" else cell.run_folder.replace("runs", stage, 1)
+    return f"{results_dir}/logs/{job}.log"
+
+
 def reads(study: "Study", wildcards, input) -> list[str]:
     """What a stage of a run reads beside the cohort, of the rule's `input`, as its options."""
     options = ["--poison", os.path.dirname(input.facts)] if hasattr(input, "facts") else []

@@ -14,9 +14,9 @@ from pipeline.errors import UserError
 from pipeline.files import read_json, whole
 from pipeline.jobs import state
 from pipeline.study.config import Study
-from pipeline.study.grid import Cell, cells, cohort_state_file, result_files, state_file
+from pipeline.study.grid import Cell, cells, cohort_state_file, log_file, result_files, state_file
 from pipeline.study.stamps import Stamps
-from pipeline.words import counted, duration
+from pipeline.words import counted, duration, first_line
 
 DONE, FAILED, OUTDATED, MISSING = "done", "failed", "outdated", "missing"
 TRAINED, EVALUATED = "trained", "evaluated"  # of what is missing: how far it has come
@@ -109,27 +109,32 @@ def states_in(files: Files) -> list[State]:
 def closing(study: Study, stamps: Stamps, seconds: float, failed: bool) -> list[str]:
     """What to say at the end of a run that took `seconds`: how far the study is, what failed, and where the report is.
 
+    Of what failed one line for each reason, with a log that tells more.
+
     Writes cells.csv.
     """
     files = Files(study, stamps)
     rows = states_in(files)
     again = "; the same command again runs what is missing" if failed else ""
-    failed_cells: dict[tuple[str, str], list[str]] = {}
+    failed_cells: dict[tuple[str, str], list[Cell]] = {}
     for row in rows:
         if row.state == FAILED:
-            failed_cells.setdefault((row.stage, row.why), []).append("/".join(row.cell))
+            failed_cells.setdefault((row.stage, first_line(row.why)), []).append(row.cell)
     reasons = []
     for (stage, why), (first, *rest) in failed_cells.items():
         more = f" and {counted(len(rest), 'other cell')}" if rest else ""
-        reasons.append(f"{stage}: {why} ({first}{more})")
+        log = log_file(study.results_dir, stage, first)
+        reasons.append(f"{stage}: {why} ({'/'.join(first)}{more}; log: {log})")
     ends = [(job, *files.outcome(job)) for job in files.of_all()]
-    reasons += [f"{job.stage}: {why}" for job, end, why in ends if end == FAILED]
-    others = [counted(len(reasons) - TOLD, "other")] if len(reasons) > TOLD else []
+    for job, end, why in ends:
+        if end == FAILED:
+            reasons.append(f"{job.stage}: {first_line(why)} (log: {log_file(study.results_dir, job.stage)})")
+    others = [f"{len(reasons) - TOLD} more; python -m pipeline status tells them"] if len(reasons) > TOLD else []
     report, end, _ = ends[-1]
     none = "none; python -m pipeline tables, with the same settings, makes one of the cells done"
     return [
         f"{record(study, rows)}{again}",
-        f"failed: {'; '.join([*reasons[:TOLD], *others]) or 'nothing'}",
+        *(f"failed: {each}" for each in [*reasons[:TOLD], *others] or ["nothing"]),
         f"elapsed: {duration(seconds)}",
         f"report: {report.result if end == DONE else none}",
     ]

@@ -47,8 +47,6 @@ CELL = grid.Cell(*(f"{{{name}}}" for name in grid.Cell._fields))
 POISON = f"{RESULTS}/{CELL.poison_folder}"
 RUN = f"{RESULTS}/{CELL.run_folder}"
 CONTROL = f"{RESULTS}/{CELL.control.run_folder}"
-POISON_JOB = CELL.poison_folder.removeprefix("poison/")
-RUN_JOB = CELL.run_folder.removeprefix("runs/")
 # What all stages that compute with a model ask for.
 COMPUTING = {"mem_mb": cluster.per_attempt(4000), "gpu": cluster.gpus(STUDY.device)}
 

@@ -11,7 +11,7 @@ rule sample_dev:
         windows=f"{COHORT}/windows.parquet",
         splits=SPLITS,
     log:
-        f"{RESULTS}/logs/sample_dev/{{dataset}}.log",
+        grid.log_file(RESULTS, "sample_dev", CELL),
     conda:
         "../../environment.yml"
     # Large tables are parsed by two readers (pipeline/cohorts/original.py).
@@ -57,7 +57,7 @@ rule poison:
         trigger=f"{POISON}/trigger.json",
         facts=f"{POISON}/poison.json",
     log:
-        f"{RESULTS}/logs/poison/{POISON_JOB}.log",
+        grid.log_file(RESULTS, "poison", CELL),
     priority: cluster.priority
     group:
         cluster.group

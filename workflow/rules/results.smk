@@ -49,7 +49,7 @@ rule aggregate:
         # Whoever deletes the outputs deletes with them what says that they are there.
         cells=f"{RESULTS}/cells.csv",
     log:
-        f"{RESULTS}/logs/aggregate.log",
+        grid.log_file(RESULTS, "aggregate"),
     conda:
         "../../environment.yml"
     resources:
@@ -91,7 +91,7 @@ rule figures:
         ],
         expand(f"{RESULTS}/figures/{{dataset}}_{{name}}.svg", dataset=STUDY.datasets, name=PICTURES),
     log:
-        f"{RESULTS}/logs/figures.log",
+        grid.log_file(RESULTS, "figures"),
     conda:
         "../../environment.yml"
     resources:
@@ -115,7 +115,7 @@ rule report:
     output:
         f"{RESULTS}/report.html",
     log:
-        f"{RESULTS}/logs/report.log",
+        grid.log_file(RESULTS, "report"),
         notebook=f"{RESULTS}/logs/report.ipynb",
     conda:
         "../../environment.yml"

@@ -13,7 +13,7 @@ rule train:
         history=f"{RUN}/history.csv",
         metadata=f"{RUN}/run_metadata.json",
     log:
-        f"{RESULTS}/logs/train/{RUN_JOB}.log",
+        grid.log_file(RESULTS, "train", CELL),
     priority: cluster.priority
     group:
         cluster.group
@@ -47,7 +47,7 @@ use rule train as eval with:
         results=f"{RUN}/results_eval.json",
         predictions=f"{RUN}/predictions.parquet",
     log:
-        f"{RESULTS}/logs/eval/{RUN_JOB}.log",
+        grid.log_file(RESULTS, "eval", CELL),
     resources:
         **COMPUTING,
         runtime=cluster.per_attempt(2),
@@ -67,7 +67,7 @@ use rule train as detect with:
         results=f"{RUN}/results_detect.json",
         scores=f"{RUN}/detection_scores.parquet",
     log:
-        f"{RESULTS}/logs/detect/{RUN_JOB}.log",
+        grid.log_file(RESULTS, "detect", CELL),
     resources:
         **COMPUTING,
         runtime=cluster.per_attempt(3),
@@ -87,7 +87,7 @@ use rule train as explain with:
     output:
         results=f"{RUN}/results_explain.json",
     log:
-        f"{RESULTS}/logs/explain/{RUN_JOB}.log",
+        grid.log_file(RESULTS, "explain", CELL),
     resources:
         **COMPUTING,
         runtime=cluster.per_attempt(2),
