@@ -29,7 +29,7 @@ def kept(path: Path, stage: str, made_by: dict[str, str], clock: Clock) -> Itera
     An error that is not for users is written for programmers: what it quotes, and its numbers, may come from a
     patient's row and are left out.
     """
-    facts = {"stage": stage, "state": RUNNING, "why": None, **made_by}
+    facts: dict[str, Any] = {"stage": stage, "state": RUNNING, "why": None, **made_by}
     facts |= {"host": platform.node(), "process": os.getpid(), "started": _now(), "ended": None}
     write_json(path, facts)
     try:
