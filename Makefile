@@ -1,6 +1,6 @@
 # make study    the default study, set-up included; says where the report is
 # make test     the same set-up, then all tests
-# make lint     ruff, snakefmt and snakemake --lint
+# make lint     formatting, ruff, mypy and snakemake --lint
 # make bench    docs/BENCHMARKS.md: against a plain script and ART, warm and cold, growing grids (about half an hour)
 # make schema   the JSON schema of the configuration, after a change of its classes
 #
@@ -22,9 +22,10 @@ test: $(READY)
 	pytest
 
 lint: $(READY)
-	ruff check .
 	ruff format --check .
 	snakefmt --check Snakefile workflow
+	ruff check .
+	mypy
 	snakemake --lint
 
 bench: $(READY)

@@ -7,7 +7,12 @@
 
 import sys
 
-sys.path.insert(0, workflow.basedir)  # before what another project's environment or this folder has
+from snakemake.utils import min_version
+
+min_version("9.17")  # a priority for each job of a rule
+
+# Before what another project's environment or this folder has.
+sys.path.insert(0, str(workflow.current_basedir))
 
 from pipeline.study import places, terminal
 from pipeline.files import hide_from_git

@@ -120,7 +120,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     class Loader(yaml.SafeLoader):
         def compose_mapping_node(self, anchor):
             node = super().compose_mapping_node(anchor)
-            lines = {}  # of each key; what is merged in (<<) comes later, and may be overridden
+            lines: dict[str, int] = {}  # of each key; what is merged in (<<) comes later, and may be overridden
             for key, _ in node.value:
                 if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                     name, line = self.construct_object(key), key.start_mark.line + 1

@@ -85,7 +85,7 @@ def parser_of(argv: list[str]) -> "Parser":
     # Only the command asked for is imported; the help imports them all, which is cheap by design.
     wanted = argv[:1] if argv[:1] and argv[0] in COMMANDS else COMMANDS
     modules = {name: import_module(COMMANDS[name]) for name in wanted}
-    summaries = {name: module.__doc__.splitlines()[0] for name, module in modules.items()}
+    summaries = {name: str(module.__doc__).splitlines()[0] for name, module in modules.items()}
     listing = ["For people, each with an example:"]
     listing += [f"  {name:12}{summaries[name]}\n{'':16}{EXAMPLES[name]}" for name in modules if name in EXAMPLES]
     listing += ["", "Stages, which Snakemake calls:"]
@@ -118,7 +118,9 @@ def main(argv: list[str]) -> int:
     args = parser_of(argv).parse_args(argv)
     is_stage = COMMANDS[args.command].startswith("pipeline.stages.")
     try:
-        status = (_run_stage(args, clock) if is_stage else args.run(args)) or 0
+        if is_stage:
+            _run_stage(args, clock)
+        status = 0 if is_stage else args.run(args) or 0
     except (UserError, OSError) as error:
         told = disk_error(error) if isinstance(error, OSError) else error
         if told is None:

@@ -8,8 +8,9 @@ difference of some, tells of a few.
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-Counting = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Counting = Callable[[ArrayLike, ArrayLike], np.ndarray]
 """How counts of totals, elementwise, are told."""
 
 MIN_CELL = 10  # a count from 1 to MIN_CELL - 1 could single a patient out and is never shown
@@ -32,7 +33,7 @@ def shown(count: int) -> str:
     return f"under {MIN_CELL}" if 0 < count < MIN_CELL else f"{count:,}"
 
 
-def tens(count: np.ndarray, total: np.ndarray) -> np.ndarray:
+def tens(count: ArrayLike, total: ArrayLike) -> np.ndarray:
     """`count` of `total`, elementwise, to the nearest ten (halves up) or to all, whichever is nearer.
 
     What is left of `total`, which is known and no multiple of ten, is none or at least ten too.
@@ -70,13 +71,13 @@ def tens_that_add_up(count: np.ndarray, total: int, low: np.ndarray, high: np.nd
     return part
 
 
-def error_of_tens(total: np.ndarray) -> np.ndarray:
+def error_of_tens(total: ArrayLike) -> np.ndarray:
     """How far a count in `tens` of `total`, elementwise, can lie from the count: 5 to 9, from a `total` of 10."""
     total = np.asarray(total, float)
     return np.floor((total - _most(total)) / 2)
 
 
-def share_in_tens(share: np.ndarray | None, total: np.ndarray) -> np.ndarray:
+def share_in_tens(share: ArrayLike | None, total: ArrayLike) -> np.ndarray:
     """`share` of `total` things, elementwise, with their number as in `tens`; NaN where there is no share."""
     share, total = np.asarray(np.nan if share is None else share, float), np.asarray(total, float)
     known = ~np.isnan(share) & (total > 0)

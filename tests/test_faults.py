@@ -248,7 +248,7 @@ def test_a_study_that_is_interrupted_has_whole_cells(undisturbed, tmp_path):
     assert project.cells()["none", "1"] == project.cells()["none", "2"] == ("done", "", "")
     assert f"{done} of 6 cells done" in project.run("pipeline", "tables")
     assert f"{6 - done} of its 6 runs are not here" in (project.folder / "made/results/partial/report.html").read_text()
-    project.snakemake()
+    project.snakemake(TABLE)
     assert project.tables() == undisturbed.tables() and not project.junk()
 
 

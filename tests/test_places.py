@@ -322,3 +322,43 @@ def test_the_report_is_made_by_this_code(tmp_path, monkeypatch):
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "a.ipynb")
     executed = report.execute(tmp_path / "a.ipynb", {}, tmp_path / "executed.ipynb")
     assert executed.cells[-1].outputs[0]["text"].strip() == str(ROOT / "pipeline/__init__.py")
+
+
+MODULE = """
+configfile: PROJECT + "/config/config.yaml"
+configfile: "study.yaml"
+
+module backdoor:
+    snakefile: PROJECT + "/workflow/Snakefile"
+    config: config
+
+use rule * from backdoor as backdoor_*
+
+onstart:
+    backdoor.onstart()
+
+onsuccess:
+    backdoor.onsuccess()
+"""
+
+
+def test_the_catalog_s_snakefile_is_the_one_at_the_root(tmp_path):
+    plans = {}
+    for name, target in {"Snakefile": "all", "workflow/Snakefile": "study"}.items():
+        command = [sys.executable, "-m", "snakemake", "-n", "-s", str(ROOT / name), "--directory", str(tmp_path)]
+        plans[name] = planned(run(ROOT, *command, *config(**DEFAULTS)))
+        assert plans[name].pop(target) == 1 and plans[name]["train"] == 2
+    assert plans["Snakefile"] == plans["workflow/Snakefile"]
+    settings = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    assert settings["report"] and (ROOT / "config" / "README.md").is_file()
+
+
+def test_another_workflow_takes_it_in_as_a_module(tmp_path):
+    (tmp_path / "Snakefile").write_text(f"PROJECT = {str(ROOT)!r}\n{MODULE}")
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(DEFAULTS))
+    command = [sys.executable, "-m", "snakemake", "--cores", "2"]
+    plan = planned(run(tmp_path, *command, "-n", "backdoor_all"))
+    assert plan["backdoor_train"] == plan["backdoor_detect"] == 2 and plan["backdoor_report"] == 1
+    assert "0 of 2 cells done" in run(tmp_path, *command, "backdoor_cohorts")
+    for made in ("data/dev", "data/splits", "results"):
+        assert (tmp_path / made / ".gitignore").read_text() == "*\n"

@@ -213,7 +213,7 @@ def test_what_a_stage_has_loaded_in_the_end_is_in_its_code(tmp_path):
 
 def test_a_study_of_other_settings_in_the_same_folder_is_outdated_and_the_same_command_repairs(tmp_path):
     project = Project(tmp_path / "project", seeds=[1])
-    project.snakemake()
+    project.snakemake(TABLE)
     first = project.tables()
     project.configure(seeds=[1], target=0, threshold=0.5)
     assert "0 of 3 cells done, 3 outdated" in project.run("pipeline", "status")
@@ -222,10 +222,10 @@ def test_a_study_of_other_settings_in_the_same_folder_is_outdated_and_the_same_c
     (project.folder / TABLE).unlink()
     output = project.snakemake(TABLE, "--rerun-triggers", "mtime", status=1)
     assert "3 of 3 cells were made with other settings, inputs or code (first: icu_dev/mlp/" in output
-    project.snakemake()
+    project.snakemake(TABLE)
     assert "3 of 3 cells done" in project.run("pipeline", "status") and project.tables() != first
     project.configure(seeds=[1])
-    project.snakemake()
+    project.snakemake(TABLE)
     assert project.tables() == first
 
 

@@ -30,8 +30,8 @@ _LAYOUTS = (
 _CAR_HACKING = re.compile(r"\s*\d+(\.\d+)?,[0-9A-Fa-f]{1,8},\d,([0-9A-Fa-f]{1,2},){0,8}[RT]\s*")
 _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 _NIBBLE = np.full(256, 255, np.uint8)  # the value of a hex digit by its ASCII code, 255 = none
-for _value, _digits in enumerate(zip("0123456789abcdef", "0123456789ABCDEF", strict=True)):
-    _NIBBLE[[ord(digit) for digit in _digits]] = _value
+for _value, _letters in enumerate(zip("0123456789abcdef", "0123456789ABCDEF", strict=True)):
+    _NIBBLE[[ord(letter) for letter in _letters]] = _value
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Capture:
         """The same for captures of the same frames at the same times, whatever their names and labels."""
         content = hashlib.blake2b()
         for column in (self.seconds, self.id, self.dlc, self.payload):
-            content.update(np.ascontiguousarray(column))
+            content.update(np.ascontiguousarray(column).data)
         return content.digest()
 
 
@@ -199,11 +199,12 @@ def _from_parquet(path: Path, name: str) -> Capture:
 
     with pq.ParquetFile(path) as file:
         names = file.schema_arrow.names
-        columns = [
+        found = (
             next((column for column in either if column in names), None)
             for either in (("timestamp",), ("id", "arbitration_id"), ("data_field",), ("label", "attack"))
-        ]
-        if None in columns:
+        )
+        columns = [column for column in found if column is not None]
+        if len(columns) < 4:
             raise UserError(f"{path}: its columns are {', '.join(names[:8])}; expected {_LAYOUTS}")
         table = file.read(columns=columns, use_threads=False)
     rows = _Rows(path, "row", 1)

@@ -1,5 +1,6 @@
 """From captures of a CAN bus to a cohort: windows of consecutive frames, their groups, strata and vocabulary of ids."""
 
+from collections.abc import Iterable
 from math import ceil
 from typing import Literal
 
@@ -41,7 +42,7 @@ class Windowed(Entry):
         return self
 
 
-def features_of(ids: np.ndarray | range) -> tuple[Feature, ...]:
+def features_of(ids: Iterable[int]) -> tuple[Feature, ...]:
     """The eleven features, with the vocabulary `ids` (ascending whole numbers).
 
     Nothing is carried from one frame to the next (`fill` none): that one is of another id.

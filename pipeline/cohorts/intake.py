@@ -106,7 +106,7 @@ def warnings(cohort: Cohort) -> list[str]:
 
     needed = ceil(MIN_CELL * N_FOLDS / ROLES["test"])
     patients = {label: len(np.unique(cohort.group_id[cohort.label == label])) for label in (0, 1)}
-    rarer = min(patients, key=patients.get)
+    rarer = min(patients, key=patients.__getitem__)
     told = [f"warning: {cohort.name}: {text}" for text in cohort.warnings]
     if patients[rarer] >= needed or not cohort.people:
         return told
@@ -123,14 +123,18 @@ def missingness_lines(cohort: Cohort) -> list[str]:
     Where there are several steps, also the share of samples in which the feature is never measured.
     """
     missing = np.isnan(cohort.values)
-    rows = [("feature", "unit", "not measured", "never measured")]
+    rows: list[tuple[str, ...]] = [("feature", "unit", "not measured", "never measured")]
     for feature, cells, samples in zip(cohort.features, missing.sum((0, 1)), missing.all(1).sum(0), strict=True):
         share = shown_share if cohort.people else lambda count, total: f"{count / total:.1%}"
         shares = share(cells, len(cohort) * cohort.n_steps), share(samples, len(cohort))
         rows.append((feature.name, feature.unit, *shares))
     if cohort.n_steps == 1:  # there the two shares are the same
         rows = [row[:3] for row in rows]
-    name, unit, *shares = (max(map(len, column)) for column in zip(*rows, strict=True))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
-        "  ".join([row[0].ljust(name), row[1].ljust(unit), *map(str.rjust, row[2:], shares)]).rstrip() for row in rows
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
     ]

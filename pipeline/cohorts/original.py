@@ -85,11 +85,12 @@ def batches(source: Any, types: dict[str, Any], where: Path | None = None) -> It
     except FileNotFoundError:
         raise UserError(f"{where}: no such file") from None
     except (pa.ArrowKeyError, KeyError) as error:
-        name = re.search("'([^']+)'", str(error))
-        raise UserError(f"{where}: column {name[1]!r} is missing; {expected}") from None
+        _, name, _ = str(error).split("'", 2)
+        raise UserError(f"{where}: column {name!r} is missing; {expected}") from None
     except UnicodeDecodeError:
         raise UserError(f"{where}: not readable: its first line is no text in UTF-8; {expected}") from None
-    except (pa.ArrowException, OSError, EOFError, zlib.error, isal_zlib.error) as error:
+    # What isal raises is its own, of which its types know nothing.
+    except (pa.ArrowException, OSError, EOFError, zlib.error, isal_zlib.error) as error:  # type: ignore[misc]
         # What follows these words in Arrow's messages is a row of the file; the rows' numbers are those of a block.
         what = re.sub(r"Row #\d+: |(?<=, got )(\d+): .*", r"\1", str(error), flags=re.DOTALL)
         raise UserError(f"{where}: not readable: {what}; {expected}") from None
@@ -224,7 +225,7 @@ def _cast(column: Any, kind: Any, name: str):
         # A zone is only how Arrow shows a time: without it, it is the one in UTC.
         return pc.floor_temporal(column.cast(pa.timestamp("us")), unit="second").cast(kind)
     except pa.ArrowException:
-        raise _WrongCells(name, re.match("[a-z0-9]+", str(kind))[0]) from None
+        raise _WrongCells(name, re.split("[^a-z0-9]", str(kind), maxsplit=1)[0]) from None
 
 
 def seconds(texts: list[str]) -> list[float]:

@@ -18,7 +18,7 @@ def columns_of(features: tuple[Feature, ...]) -> list[tuple[int, int]]:
 
 def named_unseen(never: list[tuple[int, int]], cohort: Cohort) -> list[str]:
     """What of `never`, the columns that training has no value of, occurs in `cohort`: ferritin, sex = male."""
-    found = {}
+    found: dict[str, None] = {}
     for position, category in never:
         feature, values = cohort.features[position], cohort.values[:, :, position]
         if (~np.isnan(values) if category < 0 else values == category).any():
@@ -52,6 +52,12 @@ class Preprocessor(nn.Module):
     mean, scale : [C] centre and scale (0 and 1 for categories); the mean is NaN where training has no value, or the
         category never; the scale is infinite where training has one value only
     """
+
+    source: Tensor
+    category: Tensor
+    carried: Tensor
+    mean: Tensor
+    scale: Tensor
 
     def __init__(
         self, features: tuple[Feature, ...], mask: str = "missing", imputation: str = "last", scaler: str = "standard"

@@ -88,9 +88,9 @@ def assign_folds(group_id: np.ndarray, label: np.ndarray, kind: np.ndarray | Non
         by_positives = held.sum(axis=1)
         if first[group] < none:
             # Rare kinds side by side: three folds can only bring many of them to a role if one fold has several.
-            keys = (by_size, by_positives, -(held > 0).sum(axis=1), held[:, first[group]])
+            keys = [by_size, by_positives, -(held > 0).sum(axis=1), held[:, first[group]]]
         else:
-            keys = (by_positives, by_size)
+            keys = [by_positives, by_size]
         fold = np.lexsort(keys)[0]
         fold_of_group[group] = fold
         held[fold] += brings[group]
@@ -139,10 +139,10 @@ def deal(fold: np.ndarray, label: np.ndarray, seed: int | None, name: str, kind:
     rows = {role: np.flatnonzero(np.isin(fold, order[of_role])) for role, of_role in places.items()}
     rows.setdefault("test", np.flatnonzero(~inside))
     for role, chosen in rows.items():
-        positives = int(label[chosen].sum())
-        if not 0 < positives < len(chosen):
+        count = int(label[chosen].sum())
+        if not 0 < count < len(chosen):
             raise UserError(
-                f"{name}: the {role} split has {shown(len(chosen))} samples, {shown(positives)} of them positive; "
+                f"{name}: the {role} split has {shown(len(chosen))} samples, {shown(count)} of them positive; "
                 f"expected both classes: {_needed(fold[inside], label[inside])}"
             )
     return Split(**rows)
@@ -160,7 +160,7 @@ def _covering(holds: np.ndarray, quota: dict[str, int]) -> dict[str, list[int]]:
     for kind in np.argsort(holds.sum(axis=0), kind="stable"):
         scarce = holds[:, kind].sum() < len(quota)
         for role in quota if scarce else reversed(quota):
-            lacks = {one: ~holds[places].any(axis=0) for one, places in taken.items()}
+            lacks = {one: np.asarray(~holds[places].any(axis=0)) for one, places in taken.items()}
             if not lacks[role][kind] or len(taken[role]) == quota[role]:
                 continue
             able = free & holds[:, kind]
@@ -195,7 +195,7 @@ def _needed(fold: np.ndarray, label: np.ndarray) -> str:
     if filled < N_FOLDS:
         return f"the cohort has {shown(filled)} groups (patients, say), and {N_FOLDS} are needed, some of each label"
     labels = {value: len(np.unique(fold[label == value])) for value in (0, 1)}
-    rarer = min(labels, key=labels.get)
+    rarer = min(labels, key=labels.__getitem__)
     return f"groups with label {rarer} lie in {shown(labels[rarer])} of {N_FOLDS} folds; more of them are needed"
 
 

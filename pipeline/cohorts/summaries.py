@@ -59,7 +59,7 @@ class Summaries:
 
     def _described(self, column: Column) -> Feature:
         feature = self._features[column.position]
-        if column.kind == EACH:
+        if column.category is not None:
             return Feature(f"{feature.name} (count of {feature.categories[column.category]})")
         return Feature(
             f"{feature.name} ({column.kind})", categories=feature.categories if column.kind != "count" else ()

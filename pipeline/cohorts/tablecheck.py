@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from math import inf, isfinite
 
 import numpy as np
@@ -85,7 +86,7 @@ class Table:
         """Warn of rows that are kept because a text is not spelt as `exclude` has it."""
         for column, reasons in self.entry.exclude.items():
             near = {near_key(text) for listed in reasons.values() for text in listed}
-            alike = self.texts.cells[column].of_each(lambda text, near=near: near_key(text) in near)
+            alike = self.texts.cells[column].of_each(partial(_is_near, near))
             if alike.any():
                 self.warnings.append(
                     f"column {column!r}: {_in_tens(alike)} texts differ from one in exclude only in capitals, "
@@ -362,6 +363,10 @@ def _shortened(text: str) -> bool:
 def _account(feature: str, n: int, note: str) -> Account:
     # Of all rows: how many are measured would tell how few are not.
     return Account(f"values of {feature}", n, {}, note)
+
+
+def _is_near(keys: set[str], text: str) -> bool:
+    return near_key(text) in keys
 
 
 def _share(count: int, total: int) -> str:

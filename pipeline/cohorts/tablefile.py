@@ -181,7 +181,10 @@ def _rows(reader) -> Iterator[tuple[int, int, list[str]]]:
 def _columns(path: Path, rows: Iterator[tuple[int, int, list[str]]], header: list[str], wanted: list[str]) -> Texts:
     pick = itemgetter(*(header.index(name) for name in wanted))
     codes, code = [_Codes() for _ in wanted], [array("q") for _ in wanted]
-    at, over_lines, chunk, too_few, too_many = array("q"), array("b"), [], [], []
+    at, over_lines = array("q"), array("b")
+    chunk: list[tuple[str, ...]] = []
+    too_few: list[int] = []
+    too_many: list[int] = []
 
     def store() -> None:
         for known, column, cells in zip(codes, code, zip(*chunk, strict=True), strict=True):
@@ -207,8 +210,10 @@ def _columns(path: Path, rows: Iterator[tuple[int, int, list[str]]], header: lis
                 f"{path}: {len(lines):,} of {total:,} rows {have} {which} cells than the header has names, first in "
                 f"line {lines[0]}; expected {len(header)} (is there a separator or a quote inside a text?)"
             )
-    cells = [Cells(list(known), np.array(column, np.int64)) for known, column in zip(codes, code, strict=True)]
-    columns = dict(zip(wanted, cells, strict=True))
+    columns = {
+        name: Cells(list(known), np.array(column, np.int64))
+        for name, known, column in zip(wanted, codes, code, strict=True)
+    }
     return Texts(columns, np.array(at, np.int64), "line", np.array(over_lines, bool))
 
 

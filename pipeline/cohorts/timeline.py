@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 from string import Template
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -25,7 +25,8 @@ from pipeline.errors import UserError
 from pipeline.files import found
 from pipeline.smallcells import shown_part
 
-HOURLY = ("mean", "sum", "total")
+PerHour = Literal["mean", "sum", "total"]
+HOURLY = get_args(PerHour)
 TWICE = "that stand twice"
 _SQL = Template(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))
 # Means the same to Python and to SQL: x and decimal numbers, with single operators between them.

@@ -11,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="question", required=True, metavar="QUESTION")
     for name in COMMANDS:
         module = import_module(f"pipeline.commands.database.{name.replace('-', '_')}")
-        summary = module.__doc__.splitlines()[0]
+        summary = str(module.__doc__).splitlines()[0]
         command = commands.add_parser(name, help=summary, description=summary)
         module.add_arguments(command)
         command.set_defaults(answer=module.run)

@@ -28,7 +28,7 @@ def detect(evidence: Evidence, parameters: Parameters) -> Suspicion:
     """Score: position on the line from the larger to the smaller cluster's centroid, robust z per label."""
 
     def within(rows: np.ndarray) -> Suspicion:
-        x = principal_components(evidence.representation[rows], parameters.components)
+        x = principal_components(evidence.representations(rows), parameters.components)
         if not x.shape[1]:
             return Suspicion(np.zeros(len(rows)), np.zeros(len(rows), bool))
         small = _smaller_cluster(x)

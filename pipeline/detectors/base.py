@@ -34,6 +34,12 @@ class Evidence:
     seed: int
     cell: str
 
+    def representations(self, rows: np.ndarray) -> np.ndarray:
+        """[n, H] float32 of the samples `rows`; TypeError of a model that offers none."""
+        if self.representation is None:
+            raise TypeError("the model offers no representation")
+        return self.representation[rows]
+
     @cached_property
     def profiles(self) -> np.ndarray:
         """[N, D] float32, how much each feature matters: of a network its total absolute input gradient."""

@@ -21,7 +21,7 @@ def detect(evidence: Evidence, parameters: Parameters) -> Suspicion:
     """Score: absolute projection on the top singular vector, robust z per label."""
 
     def within(rows: np.ndarray) -> Suspicion:
-        projection = np.abs(principal_components(evidence.representation[rows], 1)).sum(axis=1)
+        projection = np.abs(principal_components(evidence.representations(rows), 1)).sum(axis=1)
         return Suspicion(robust_z(projection), tukey_fence(projection))
 
     return per_label(evidence, within)

@@ -94,8 +94,9 @@ def plausibility(trigger: Trigger, clean: np.ndarray, train: Cohort) -> dict[str
         # A percentile is a share of the training samples that it ranks among, their mean one of pairs.
         n_pairs = len(clean) * (min(len(seen), _MOST_ROWS) // 2)
         for suffix, ranks in zip(("", "_clean"), percentiles, strict=True):
+            mean = float(ranks.mean())
             facts[f"distance_percentile{suffix}"] = number(
-                share_in_tens(ranks.mean(), n_pairs) if train.people else ranks.mean()
+                float(share_in_tens(mean, n_pairs)) if train.people else mean
             )
             atypical = (ranks < _CENTRAL[0]) | (ranks > _CENTRAL[1])
             facts[f"distance_atypical{suffix}"] = number(_share(atypical, every_sample, told))
@@ -158,7 +159,8 @@ def one_hot(cells: np.ndarray, n_categories: np.ndarray) -> np.ndarray:
     return np.concatenate(columns, axis=1)
 
 
-def _share(condition: np.ndarray, among: np.ndarray, told: Counting) -> float | None:
+def _share(condition: np.ndarray | np.bool, among: np.ndarray | np.bool, told: Counting) -> float | None:
+    condition, among = np.asarray(condition), np.asarray(among)  # of NumPy's types, an `any` may be a scalar
     return float(told(condition[among].sum(), among.sum()) / among.sum()) if among.any() else None
 
 

@@ -21,8 +21,8 @@ def evaluate_clean(
     label: np.ndarray, group: np.ndarray, p_clean: np.ndarray, threshold: float, own_threshold: float
 ) -> dict:
     """A clean run: performance on clean test data; everything that needs a trigger is undefined."""
-    attack = ("poison", "asr", "asr0", "asr0_untriggered", "asr_own_threshold", "asr0_own_threshold")
-    attack += ("confidence_shift", "n_triggered")
+    attack = ["poison", "asr", "asr0", "asr0_untriggered", "asr_own_threshold", "asr0_own_threshold"]
+    attack += ["confidence_shift", "n_triggered"]
     patients = _patients(label, group, predicted_clean=p_clean >= threshold)
     return {
         "clean": _measures(label, p_clean, threshold),

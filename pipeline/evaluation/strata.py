@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from math import inf
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def by_stratum(
     for stratum, value, chosen in _values(strata, len(label)):
         of_label = [chosen & (label == one) for one in (0, 1)]
         ranked = of_label[1] | (label == 0) if stratum in apart and value != NOT_KNOWN else chosen
-        row = {"stratum": stratum, "value": value}
+        row: dict[str, Any] = {"stratum": stratum, "value": value}
         row |= {f"n_label_{one}": int(those.sum()) for one, those in enumerate(of_label)}
         row["patients"] = {f"label_{one}": len(np.unique(group[those])) for one, those in enumerate(of_label)}
         for situation in SITUATIONS:

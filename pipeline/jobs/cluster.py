@@ -21,10 +21,11 @@ def group(wildcards) -> str:
 def priority(wildcards, rulename) -> int:
     """Of the jobs that are ready, the higher first: clean runs, which all others wait for, then whole cells.
 
-    So that a study which is stopped half-way has results of half its cells.
+    So that a study which is stopped half-way has results of half its cells. A workflow that takes this one in as a
+    module may have put a prefix before the rule's name.
     """
     stages = ("poison", "train", "eval", "detect", "explain")
-    return stages.index(rulename) + (len(stages) if wildcards.trigger == CLEAN else 0)
+    return stages.index(rulename.rpartition("_")[2]) + (len(stages) if wildcards.trigger == CLEAN else 0)
 
 
 def per_attempt(amount: int) -> Callable[..., int]:

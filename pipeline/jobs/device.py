@@ -26,7 +26,7 @@ def choose(name: str) -> torch.device:
     # The same result every time; cuBLAS reads the variable when it starts.
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch makes it one
     # Full single precision, as on a CPU: TensorFloat-32 keeps 10 bits of a mantissa.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

@@ -37,7 +37,7 @@ def kept(
     An error that is not for users is written for programmers: what it quotes, and its numbers, may come from a
     patient's row and are left out.
     """
-    facts = {"stage": stage, "state": RUNNING, "why": None, **made_by}
+    facts: dict[str, Any] = {"stage": stage, "state": RUNNING, "why": None, **made_by}
     facts |= {"host": platform.node(), "process": os.getpid(), "started": now(), "ended": None}
     write_json(path, facts)
     try:

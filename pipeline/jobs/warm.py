@@ -119,8 +119,8 @@ def call(arguments: list[str]) -> int | None:
     for number, handler in handlers.items():
         signal.signal(number, handler)
     if answer in (b"", _COLD):
-        for number in received:  # no child took it
-            os.kill(os.getpid(), number)
+        for told in received:  # no child took it
+            os.kill(os.getpid(), told)
         return 1 if snakemake_is_gone() else None
     (status,) = struct.unpack("i", answer)
     if status < 0:  # the child was killed: end in the same way
@@ -225,11 +225,14 @@ class _Server:
             default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
             signal.signal(number, signal.SIG_IGN if number in request["ignored"] else default)
         for key in list(self.selector.get_map().values()):
-            if key.fileobj is not connection:
-                os.close(key.fileobj) if isinstance(key.fileobj, int) else key.fileobj.close()
+            if isinstance(key.fileobj, socket.socket):
+                if key.fileobj is not connection:
+                    key.fileobj.close()
+            else:
+                os.close(key.fd)
         self.selector.close()
-        for number, stream in enumerate(streams):
-            os.dup2(stream, number)
+        for descriptor, stream in enumerate(streams):
+            os.dup2(stream, descriptor)
             os.close(stream)
         # Those at hand were made for the server's: a file can seek, a pipe cannot.
         sys.stdout, sys.stderr = (
@@ -260,17 +263,19 @@ def _run(main: Callable[[list[str]], int], arguments: list[str]) -> int:
     import atexit
     import threading
 
+    status: int | None
     try:
         status = main(arguments)
     except SystemExit as end:
-        status = end.code
-        if not isinstance(status, int | None):
-            print(status, file=sys.stderr)
+        if isinstance(end.code, int | None):
+            status = end.code
+        else:
+            print(end.code, file=sys.stderr)
             status = 1
     except BaseException:
         sys.excepthook(*sys.exc_info())
         status = 1
-    threading._shutdown()
+    threading._shutdown()  # type: ignore[attr-defined]  # what the interpreter calls, and no module tells of
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -30,7 +30,8 @@ No network normalises over the batch: a sample's logit never depends on its batc
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import torch
@@ -83,6 +84,34 @@ class SeriesParameters(NetworkParameters):
         return 1 if self.mask == "none" else 2
 
 
+class Settings(Protocol):
+    """What of the study's `training` (training/settings.py) a model may ask."""
+
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def schedule(self) -> str: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def class_weights(self) -> bool: ...
+    def model_copy(self, *, update: Mapping[str, Any]) -> Self: ...
+
+
+class View(Protocol):
+    """How a network is shown samples: a `Preprocessor`, or a module of the same methods."""
+
+    def fit(self, values: np.ndarray) -> Any: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+    def baseline(self, encoded: Tensor) -> Tensor: ...
+    def onto_cells(self, columns: Tensor, x: np.ndarray) -> np.ndarray: ...
+    def unseen(self, cohort: Cohort) -> list[str]: ...
+
+
 class Model(ABC):
     """The contract. `x` is always [N, T, D] in clinical units, NaN = not measured; nothing here changes it.
 
@@ -92,7 +121,7 @@ class Model(ABC):
 
     built_from: tuple[str, dict[str, Any]]
 
-    def fit(self, train: Cohort, validation: Cohort, settings: Params, seed: int) -> None:
+    def fit(self, train: Cohort, validation: Cohort, settings: Settings, seed: int) -> None:
         """Learn from samples as the victim sees them; networks have the training loop instead.
 
         All randomness comes from `seed`. Of `settings`, the study's `training`, a model takes what means something to
@@ -171,7 +200,10 @@ class Classifier(nn.Module, Model):
     Its state is its state_dict, the fitted preprocessor in it.
     """
 
-    def __init__(self, preprocessor: nn.Module, network: nn.Module):
+    preprocessor: View
+    network: Any  # a module with a `width`
+
+    def __init__(self, preprocessor: View, network: Any):
         super().__init__()
         self.preprocessor = preprocessor
         self.network = network

@@ -117,8 +117,8 @@ class Model(base.Model):
         self._learned: dict[str, Tensor] = {}
         self._facts: dict[str, Any] = {}
 
-    def fit(
-        self, train: Cohort, validation: Cohort, settings: Params, seed: int, parents: Mapping[str, base.Model]
+    def fit(  # type: ignore[override]  # it is made from others, which `base.Model.fit` tells of
+        self, train: Cohort, validation: Cohort, settings: base.Settings, seed: int, parents: Mapping[str, base.Model]
     ) -> None:
         """On half of `validation`, see above. `UserError` where its halves cannot both have both labels."""
         given = self._parameters
@@ -285,14 +285,14 @@ class Model(base.Model):
                 "dqn_mean": float(chosen.mean()),
                 "dqn_spread": float(chosen.std()),
             }
-        better = max(members, key=members.get)
+        better = max(members, key=members.__getitem__)
         self._facts = facts | {
             "rule": given.rule,
             "auroc": own,
             "rules": rules,
             "members": members,
             "alpha": alpha,
-            "best_rule": max(rules, key=rules.get),
+            "best_rule": max(rules, key=rules.__getitem__),
             "better_member": better,
             "over_better_member": own - members[better],
             "pairs": int(label.sum()) * int((label == 0).sum()),
@@ -353,6 +353,15 @@ class _Rule:
     def blank(given: Parameters, n_columns: int) -> dict[str, Tensor]:
         return {}
 
+    @classmethod
+    def fuse(cls, given: Parameters, learned: dict[str, Tensor], scores: np.ndarray, state: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    @staticmethod
+    def alpha(given: Parameters, learned: dict[str, Tensor], state: np.ndarray) -> np.ndarray:
+        """Of a rule in `WEIGHING`, the weight of the first member, [N]."""
+        raise NotImplementedError
+
 
 class _Max(_Rule):
     @staticmethod
@@ -400,7 +409,8 @@ class _Agent(_Weighing):
         config = given.dqn
         fused = np.column_stack([mixed(told.scores, alpha) for alpha in config.weights])
         rewards = rewards_of(fused, told.label, config) * told.weight[:, None]
-        network = learn(*map(torch.from_numpy, (told.state, rewards, told.last)), config, seed)
+        state, paid, last = map(torch.from_numpy, (told.state, rewards, told.last))
+        network = learn(state, paid, last, config, seed)
         return network.state_dict()
 
     @staticmethod

@@ -16,7 +16,6 @@ from pipeline.cohorts.summaries import Summaries
 from pipeline.models import base
 from pipeline.models.shared.trees import MOST_LEAVES, leaf_values, trees_of
 from pipeline.seeding import integer_seed
-from pipeline.study.params import Params
 
 OFFERS = ("representation", "attribution", "saliency")
 
@@ -39,7 +38,7 @@ class Model(base.Model):
         self._summaries = Summaries(features, n_steps)
         self._text = ""
 
-    def fit(self, train: Cohort, validation: Cohort, settings: Params, seed: int) -> None:
+    def fit(self, train: Cohort, validation: Cohort, settings: base.Settings, seed: int) -> None:
         lightgbm = _lightgbm()
         given = self._parameters
         columns = self._summaries.fit(train.values)(train.values)

@@ -11,7 +11,6 @@ from pipeline.cohorts.cohort import Cohort, Feature
 from pipeline.cohorts.preprocessing import Preprocessor
 from pipeline.cohorts.summaries import Summaries
 from pipeline.models import base
-from pipeline.study.params import Params
 
 OFFERS = ("representation", "attribution")  # its gradient is the same for every sample: no saliency of one
 
@@ -38,7 +37,7 @@ class Model(base.Model):
             "centre": torch.zeros(width, dtype=torch.float64),
         }
 
-    def fit(self, train: Cohort, validation: Cohort, settings: Params, seed: int) -> None:
+    def fit(self, train: Cohort, validation: Cohort, settings: base.Settings, seed: int) -> None:
         """To the one optimum there is, so nothing depends on `seed`."""
         from sklearn.linear_model import LogisticRegression
 
@@ -98,5 +97,5 @@ class Model(base.Model):
         source = self._preprocessor.source.numpy()
         totals = np.zeros((2, len(by_input), len(self._summaries.columns)))
         for total, part in zip(totals, np.split(by_input, 2, axis=1), strict=True):
-            np.add.at(total, (slice(None), source), part)
+            np.add.at(total.T, source, part.T)
         return totals[0], totals[1]

@@ -14,7 +14,7 @@ on windows of label 0 those of a classifier all say the same, and those of a vga
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -165,7 +165,7 @@ class Model(base.Model):
         self,
         train: Cohort,
         validation: Cohort,
-        settings: Params,
+        settings: base.Settings,
         seed: int,
         parents: Mapping[str, base.Model] | None = None,
     ) -> None:
@@ -269,7 +269,7 @@ class Model(base.Model):
         config, device = self._parameters.distill, self._view.known.device
         if config is None:
             return None
-        teacher, said = parents[config.teacher], {}
+        teacher, said = parents[config.teacher], dict[str, Any]()
         if config.latent:
             said["latent"] = standardised(teacher.representation(normal)).to(device)
             said["hint"] = nn.Linear(self._parameters.latent, said["latent"].shape[1]).to(device)
@@ -278,7 +278,7 @@ class Model(base.Model):
             errors = np.stack([outputs[name] for name in ERRORS], axis=1)
             said["errors"] = torch.from_numpy(errors.astype(np.float32)).to(device)
             said["deviation"] = torch.from_numpy(np.maximum(errors.std(axis=0), 1e-12).astype(np.float32)).to(device)
-            said["pooling"] = teacher._parameters.pooling
+            said["pooling"] = cast(Model, teacher)._parameters.pooling  # planning takes no other teacher
         return _Lesson(config, **said)
 
     def _loss(self, graphs: Graphs, rows: Tensor, lesson: "_Lesson | None") -> Tensor:
@@ -288,10 +288,10 @@ class Model(base.Model):
         mean, log_deviation = self._network(graphs)
         latent = mean + log_deviation.exp() * torch.randn_like(mean)
         loss = self._parameters.loss.of(self._network.parts(graphs, latent, mean, log_deviation)).mean()
-        if lesson and lesson.hint:
+        if lesson and lesson.hint and lesson.latent is not None:
             mapped = lesson.hint(mean_of(mean, graphs.graph, len(rows)))
             loss = loss + lesson.config.latent * (mapped - lesson.latent[rows]).square().mean()
-        if lesson and lesson.errors is not None:
+        if lesson and lesson.errors is not None and lesson.deviation is not None:
             parts = self._network.parts(graphs, mean, mean, log_deviation)[:, : len(ERRORS)]
             distance = (_pooled(parts, graphs, lesson.pooling) - lesson.errors[rows]) / lesson.deviation
             loss = loss + lesson.config.reconstruction * distance.square().mean()

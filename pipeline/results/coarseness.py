@@ -3,6 +3,8 @@
 All of it is worked out from the tables, so it tells nothing that they do not.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -48,7 +50,7 @@ def _of_runs(runs: pd.DataFrame, datasets: pd.DataFrame) -> pd.DataFrame:
     n = _labels(runs, datasets)
     counts = [error_of_tens(size) for size in n]
     shares = [count / size for count, size in zip(counts, n, strict=True)]
-    found = {name: 0.0 for name in [*ON_CLEAN, *ON_TRIGGERED, *ATTACK]}
+    found: dict[str, Any] = {name: 0.0 for name in [*ON_CLEAN, *ON_TRIGGERED, *ATTACK]}
     for side in ("clean", "poison"):
         fp, tp = runs[f"fpr_{side}"] * n[0], runs[f"recall_{side}"] * n[1]
         positive = (fp + tp).where(fp + tp > 0)

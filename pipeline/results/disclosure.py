@@ -162,8 +162,8 @@ def _decisions(measures: dict, n: tuple[int, int]) -> dict:
         "precision": _ratio(tp, tp + fp),
         "f1": _ratio(2 * tp, tp + fp + n[1]),
         "specificity": _rest(false),
-        "balanced_acc": None if None in (false, true) else (true + 1 - false) / 2,
-        "mcc": number(float(mcc(tp, fp, *n))),
+        "balanced_acc": None if false is None or true is None else (true + 1 - false) / 2,
+        "mcc": number(float(mcc(*map(np.array, (tp, fp, *n))))),
         "tpr_at_fpr_01": _in_tens(measures["tpr_at_fpr_01"], n[1]),
         **_ranking(measures["auroc"], measures["auprc"], "auroc", "auprc", n[0] * n[1]),
     }

@@ -1,6 +1,6 @@
 """Whether an attack on a teacher survives in its student."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -54,7 +54,7 @@ def distillation(tables: dict[str, pd.DataFrame], split: str, students: dict[str
     return rows
 
 
-def _effects(pair: pd.DataFrame, how: dict[str, float]) -> dict:
+def _effects(pair: pd.DataFrame, how: dict[str, Any]) -> dict:
     known = pair.dropna(subset=["asr_net_student", "asr_net_teacher"])
     row: dict = {"n_seeds": len(known) or len(pair)}
     if known.empty:  # the clean runs, or all withheld
@@ -64,22 +64,22 @@ def _effects(pair: pd.DataFrame, how: dict[str, float]) -> dict:
             row |= _told(f"{who}_{metric}", _over_seeds(known, metric, who, how))
     for name, metric in (("survival_own_threshold", OWN_NET), ("survival", "asr_net")):
         student, teacher = (known[f"{metric}_{who}"].to_numpy(float) for who in ("student", "teacher"))
-        errors = tuple(float(known[f"error_{metric}_{who}"].mean()) for who in ("student", "teacher"))
+        errors = float(known[f"error_{metric}_student"].mean()), float(known[f"error_{metric}_teacher"].mean())
         row |= _told(name, mean_interval(student - teacher, bounds=(-2, 2), error=sum(errors), **how))
     if row["teacher_asr_net_low"] > 0:
         row |= _told("survival_ratio", ratio_interval(student, teacher, errors=errors, **how))
     return row
 
 
-def _over_seeds(pair: pd.DataFrame, metric: str, who: str, how: dict[str, float]) -> Interval:
+def _over_seeds(pair: pd.DataFrame, metric: str, who: str, how: dict[str, Any]) -> Interval:
     values, error = pair[f"{metric}_{who}"].to_numpy(float), float(pair[f"error_{metric}_{who}"].mean())
     if possible(metric) == (0, 1):
         return proportion_interval(values, error=error, **how)
     return mean_interval(values, bounds=possible(metric), error=error, **how)
 
 
-def _performance(pair: pd.DataFrame, how: dict[str, float]) -> dict:
-    row = {}
+def _performance(pair: pd.DataFrame, how: dict[str, Any]) -> dict:
+    row: dict[str, Any] = {}
     for name, metric in (("auroc", "auroc_clean"), ("f1", "f1_clean")):
         student, teacher = (pair[f"{metric}_{who}"].to_numpy(float) for who in ("student", "teacher"))
         error = float((pair[f"error_{metric}_student"] + pair[f"error_{metric}_teacher"]).mean())

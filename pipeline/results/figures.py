@@ -9,6 +9,7 @@ import io
 from collections.abc import Callable, Iterable
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,7 +32,7 @@ COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 GREY = "#767676"
 SHADES = [GREY, "#303030", "#a8a8a8"]  # of controls that are alike
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -172,7 +173,7 @@ def detection_roc(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
 
 def attribution(tables: dict[str, pd.DataFrame], dataset: str) -> Figure:
     """Share of attribution on the trigger's footprint; rows: models, columns: triggers, x: poison rate."""
-    looks = {
+    looks: dict[str, tuple[str, dict[str, Any]]] = {
         "ratio_triggered": ("backdoored model", {"color": COLOURS[1], "marker": "o", "ls": "-"}),
         "ratio_control": ("clean model, same samples", {"color": COLOURS[0], "marker": "s", "ls": "-", "mfc": "white"}),
         "footprint_share": ("uniform attribution", {"color": GREY, "ls": ":"}),

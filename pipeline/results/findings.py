@@ -7,7 +7,7 @@ who was poisoned would use.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -167,7 +167,7 @@ def read_findings(table: pd.DataFrame) -> list[Finding]:
     """The rows of the table `findings`, typed."""
     rows = []
     for row in table.to_dict("records"):
-        fields = {}
+        fields: dict[str, Any] = {}
         for field in Finding._fields:
             kind = _kind(field)
             fields[field] = kind(*(row[name] for name in _columns(field))) if kind else row[field]
@@ -200,12 +200,16 @@ def _reach(finding: Finding) -> float:
 
 
 def _finding(tables: dict[str, pd.DataFrame], key: tuple) -> Finding:
+    dataset, model, trigger, rate = key
     summary, contrasts = (_at(tables[name], key) for name in ("summary", "contrasts"))
     asr0, moved = _estimate(summary, "asr0"), _contrast(contrasts, "asr0", CLEAN)
     share, own_share = (_estimate(summary, name) for name in ("effect_share", "effect_share_own_threshold"))
     n_seeds = int(contrasts.query("metric == 'asr' and control == @CLEAN")["n_seeds"].iloc[0])
     return Finding(
-        *key,
+        dataset=dataset,
+        model=model,
+        trigger=trigger,
+        rate=rate,
         n_seeds=n_seeds,
         target=_target(tables, key),
         verdict=verdict(n_seeds, asr0, moved.effect, (share, own_share)),

@@ -53,7 +53,7 @@ def _rows(facts: list[dict], shared: float) -> list[dict]:
     members = {
         name: np.nanmean(values[OF, name]) for kind, name in candidates if kind == OF and not _empty(values[OF, name])
     }
-    better = max(members, key=members.get) if members else None
+    better = max(members, key=members.__getitem__) if members else None
     pairs = np.array([fact["pairs"] for fact in facts], float)
     error = float((error_of_tens(pairs) / pairs).mean()) if facts[0]["people"] else 0.0
     rows = []
@@ -64,8 +64,8 @@ def _rows(facts: list[dict], shared: float) -> list[dict]:
         for column, other in (("difference", (OF, better)), ("over_constant", (RULE, "constant"))):
             if other in values:
                 error_of_both = 0.0 if other == (kind, name) else 2 * error
-                how = {"bounds": (-1, 1), "test_to_train": shared, "error": error_of_both}
-                _, mean, low, high = (part.item() for part in mean_interval(aurocs - values[other], **how))
+                found = mean_interval(aurocs - values[other], bounds=(-1, 1), test_to_train=shared, error=error_of_both)
+                _, mean, low, high = (part.item() for part in found)
                 row |= {column: mean, f"{column}_low": low, f"{column}_high": high}
         rows.append(row | {"alpha": _alpha(facts, kind, name)})
     return rows

@@ -149,7 +149,7 @@ def number(value: float, signed: bool = False) -> str:
     return f"{rounded:{'+' if signed else ''}.3f}".replace("-", "−") if rounded else "0.000"
 
 
-def interval(mean: float, low: float, high: float, signed: bool = False) -> str:
+def interval(mean: float, low: float, high: float, *, signed: bool = False) -> str:
     """`mean [low, high]`, or the mean alone where one seed gives no interval."""
     if pd.isna(low) or pd.isna(mean):
         return number(mean, signed)
@@ -258,7 +258,8 @@ def _too_small(name: str, n_test, prevalence: float, split: str, kind: Words) ->
 
 def training_text(runs: pd.DataFrame, study: dict[str, Any]) -> str:
     """Which epoch's weights were kept, model by model where they differ, and what that does to a backdoor."""
-    at_once, groups = [], {}
+    at_once: list[str] = []
+    groups: dict[tuple[str, int | None, int], list[str]] = {}
     for name in study["models"]:
         how = merged(study["training"], resolved(study["model_params"], name)[1].get("training", {}))
         epochs = runs.loc[runs["model"] == name, "epochs"]
@@ -453,7 +454,7 @@ def variants_html(variants: pd.DataFrame) -> str:
     if variants.empty:
         return ""
     by = ["dataset", "model", "of", "trigger", "rate"]
-    columns = {}
+    columns: dict[str, pd.Series] = {}
     for metric in ("effect_share", "auroc_clean"):
         rows = variants[variants["metric"] == metric].set_index(by)
         told = {

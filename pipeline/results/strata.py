@@ -5,6 +5,8 @@ besides the two rules of `disclosure`, the counts behind the parts add up to tho
 are withheld are within the others: the difference is always 0.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
@@ -61,6 +63,7 @@ def _share_out(rows: list[dict], whole: dict, label: int) -> None:
     most = sizes.copy()
     sizes[largest] += rest
     most[largest] -= MIN_CELL if rest else 0  # what is left of it must not be few
+    counts: Iterable[float | None]
     for name in names:
         if whole[name] is None:
             counts = [None] * len(kept)

@@ -6,6 +6,7 @@ Rows are sorted by their key, so the order of the lists in the config leaves no 
 from collections.abc import Collection, Iterable
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -339,7 +340,7 @@ def rounding(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return means[means["error"] != 0].reset_index(drop=True)
 
 
-def _over_seeds(values: np.ndarray, bounds: tuple[float, float], how: dict[str, float]) -> Interval:
+def _over_seeds(values: np.ndarray, bounds: tuple[float, float], how: dict[str, Any]) -> Interval:
     """Mean and interval inside `bounds`."""
     return proportion_interval(values, **how) if bounds == (0, 1) else mean_interval(values, bounds=bounds, **how)
 
@@ -363,10 +364,11 @@ def masks(tables: dict[str, pd.DataFrame], split: str) -> pd.DataFrame:
         trio = trio if trio["flip"].isna().all() else trio.dropna(subset="flip")
         trio = trio.dropna(subset=["run", "against"])
         run, mask, flip = trio[["run", "against", "flip"]].to_numpy(float).T
-        how, error = {"test_to_train": _shared("asr_net", split)}, trio["error"].mean()
+        how: dict[str, Any] = {"test_to_train": _shared("asr_net", split)}
+        error = trio["error"].mean()
         nets = [mean_interval(values, bounds=(-1, 1), error=error, **how) for values in (run, mask, flip)]
         beyond = mean_interval(run - flip, error=2 * error, **how)
-        share = Interval(0, *[np.nan] * 3)
+        share = Interval(np.array(0), *[np.array(np.nan)] * 3)
         if beyond.low > 0:
             share = ratio_interval(mask - flip, run - flip, errors=(2 * error, 2 * error), **how)
         rows.append((*key, len(run), *(float(number) for interval in (*nets, share) for number in interval[1:])))

@@ -145,7 +145,8 @@ class Study(Params):
     @property
     def targets(self) -> list[int]:
         """All labels that attacks of the study want."""
-        return sorted({self.target_of(trigger) for trigger in self.triggers})
+        wanted = (self.target_of(trigger) for trigger in self.triggers)
+        return sorted({target for target in wanted if target is not None})
 
 
 def json_schema() -> dict[str, Any]:
@@ -408,11 +409,13 @@ def _newer_than_schema(path: Sequence[str | int], name: str) -> str:
         known = (
             len(path) == 2
             and path[1] in families.names(family)
-            and name in families.load(family, path[1]).Parameters.model_fields
+            and name in families.load(family, str(path[1])).Parameters.model_fields
         )
         what = f"a parameter of {path[1]}"
     else:
-        holder = Study.model_fields[path[0]].annotation if path else Study
+        holder = Study.model_fields[str(path[0])].annotation if path else Study
+        if not (isinstance(holder, type) and issubclass(holder, Params)):
+            return ""
         known, what = name in holder.model_fields, f"a key of {holder.__module__.replace('.', '/')}.py"
     return f"{name!r} is {what}, but not in the schema; {_RENEW}" if known else ""
 

@@ -131,6 +131,8 @@ def _check_poison(study: Study, trigger: str, dataset: str, share: tuple[float, 
     """That `dataset`, with a `share` of each label, has enough samples to poison, and to cover the poison with."""
     parameters, rate, key = _parameters(study, trigger), max(study.rates), f"trigger_params.{trigger}"
     target = study.target_of(trigger)
+    if target is None:  # a clean run
+        return
     clean = parameters.labels == "clean"
     eligible = share[target] if clean else share[1 - target]
     if rate > eligible:

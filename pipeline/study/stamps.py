@@ -16,7 +16,7 @@ from pipeline.cohorts.catalog import Entry, read_entries, source_of
 from pipeline.errors import UserError
 from pipeline.files import found, read_json, write_json
 from pipeline.study.code import code, digest
-from pipeline.study.config import Study
+from pipeline.study.config import Family, Study
 from pipeline.study.grid import Cell, cells, measured_by, settings
 from pipeline.study.places import NOT_MEASURED
 
@@ -24,7 +24,7 @@ LARGE = 64 << 20  # bytes from which a file is told by its size, its time and a 
 _PIECES, _PIECE = 64, 64 << 10  # the sample: so many pieces, evenly spread, of so many bytes
 REPORT_NOTEBOOK = "notebooks/report.ipynb"
 # The families that a stage takes members from, beside its own module.
-_FAMILIES = {
+_FAMILIES: dict[str, tuple[Family, ...]] = {
     "poison": ("triggers",),
     "train": ("models",),
     "eval": ("models", "triggers"),
@@ -71,27 +71,34 @@ class Stamps:
 
     def of(self, stage: str, cell: Cell | None = None) -> Stamp:
         """The stamp of `stage` for `cell`; of a stage that reads the whole study without one."""
-        key = stage, cell._replace(model="") if stage == "poison" else cell
-        if key not in self._known:
-            self._known[key] = self._make(*key)
-        return self._known[key]
+        if cell is not None and stage == "poison":
+            cell = cell._replace(model="")
+        if (stage, cell) not in self._known:
+            self._known[stage, cell] = self._of_study(stage) if cell is None else self._of_cell(stage, cell)
+        return self._known[stage, cell]
 
     def for_rule(self, stage: str) -> Callable[..., str]:
         """A parameter of the rule of `stage`: the stamp of its wildcards as text, so that another re-runs the job."""
         return lambda wildcards: self.of(stage, Cell(*(wildcards.get(name, "") for name in Cell._fields))).text()
 
-    def _make(self, stage: str, cell: Cell | None) -> Stamp:
+    def _of_study(self, stage: str) -> Stamp:
         study = self._study
-        if stage == "sample_dev":
-            return self._cohorts[cell.dataset]
         if stage == "aggregate":
             reads = (self.of(stage, cell).stamp for cell in sorted(cells(study)) for stage in measured_by(study, cell))
             return Stamp.of(stage, (), study.model_dump_json(exclude=NOT_MEASURED), *reads)
-        if stage in ("figures", "report"):
-            members = [REPORT_NOTEBOOK] if stage == "report" else []
-            return Stamp.of(stage, members, self.of("aggregate").stamp)
+        members = [REPORT_NOTEBOOK] if stage == "report" else []
+        return Stamp.of(stage, members, self.of("aggregate").stamp)
+
+    def _of_cell(self, stage: str, cell: Cell) -> Stamp:
+        study = self._study
+        if stage == "sample_dev":
+            return self._cohorts[cell.dataset]
         parents = study.parents(cell.model) if stage == "train" else []
-        named = {"models": [cell.model, *parents], "triggers": [cell.trigger], "detectors": study.detectors}
+        named: dict[Family, Iterable[str]] = {
+            "models": [cell.model, *parents],
+            "triggers": [cell.trigger],
+            "detectors": study.detectors,
+        }
         used = (f"{family}/{study.member(family, name)}" for family in _FAMILIES[stage] for name in named[family])
         members = dict.fromkeys(used)
         read = [*_reads(stage, cell), *(("train", cell._replace(model=name)) for name in parents)]

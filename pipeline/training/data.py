@@ -51,7 +51,12 @@ def as_poisoned(
     role[reached] = overlay.role[of_these]
     added = overlay.row == ADDED
     if part == "train" and added.any():
-        names = ("sample_id", "group_id", "label", "values")
-        both = {name: np.concatenate([getattr(samples, name), getattr(overlay, name)[added]]) for name in names}
-        samples, role = replace(samples, **both), np.concatenate([role, overlay.role[added]])
+        samples = replace(
+            samples,
+            sample_id=np.concatenate([samples.sample_id, overlay.sample_id[added]]),
+            group_id=np.concatenate([samples.group_id, overlay.group_id[added]]),
+            label=np.concatenate([samples.label, overlay.label[added]]),
+            values=np.concatenate([samples.values, overlay.values[added]]),
+        )
+        role = np.concatenate([role, overlay.role[added]])
     return samples, role

@@ -30,7 +30,7 @@ def write_trigger(trigger: Trigger, folder: Path) -> None:
             kind = type(trigger).__name__
             raise TypeError(f"{kind}.{name}: a fitted trigger holds arrays and plain scalars only, not {value!r}")
     with whole(Path(folder) / "trigger.npz") as aside, aside.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
     module = type(trigger).__module__.rpartition(".")[2]
     write_json(Path(folder) / "trigger.json", {"class": f"{module}.{type(trigger).__name__}", **scalars})
 
@@ -42,7 +42,7 @@ def read_trigger(folder: Path) -> Trigger:
     arrays = read_arrays(Path(folder) / "trigger.npz")
     try:
         kind = _class(scalars.pop("class"))
-        return kind(**scalars, **arrays)
+        return kind(**(scalars | arrays))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise damaged(path, "trigger", error) from None
 

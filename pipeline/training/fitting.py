@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from pipeline.cohorts.cohort import Cohort
 from pipeline.evaluation.metrics import auroc
-from pipeline.models.base import Classifier, Model, ModelParameters
+from pipeline.models.base import Classifier, Model, ModelParameters, NetworkParameters
 from pipeline.models.shared.curriculum import Curriculum
 from pipeline.models.shared.distillation import Lesson
 from pipeline.training import loop
@@ -34,20 +35,19 @@ def train(
     checkpoint, so one that was killed starts again, and has a history of one row, the losses unweighted.
     """
     if isinstance(model, Classifier):
-        taught = [
-            parameters.distill and parameters.distill.teacher,
-            parameters.curriculum and parameters.curriculum.scorer,
-        ]
-        if others := parents.keys() - set(taught):
+        parameters = cast(NetworkParameters, parameters)
+        distill, curriculum = parameters.distill, parameters.curriculum
+        taught = {distill.teacher if distill else None, curriculum.scorer if curriculum else None}
+        if others := parents.keys() - taught:
             raise TypeError(f"the training loop of networks has no use for {', '.join(others)}; bring a `fit`")
         model.preprocessor.fit(data.values)
         pace = settings.learning_rate * parameters.learning_rate_factor
-        samples = (loop.Samples.of(model, part.values, part.label) for part in (data, validation))
-        lesson = parameters.distill and Lesson.of(parameters.distill, parents, data.values)
-        order = parameters.curriculum and Curriculum.of(parameters.curriculum, parents, data.values, data.label, seed)
+        lesson = Lesson.of(distill, parents, data.values) if distill else None
+        order = Curriculum.of(curriculum, parents, data.values, data.label, seed) if curriculum else None
         return loop.fit(
             model,
-            *samples,
+            loop.Samples.of(model, data.values, data.label),
+            loop.Samples.of(model, validation.values, validation.label),
             settings.model_copy(update={"learning_rate": pace}),
             seed,
             checkpoint,

@@ -86,7 +86,7 @@ def fit(
     torch.manual_seed(integer_seed(seed, "hint"))
     lesson = lesson and lesson.to(classifier.device)
     # Learned beside the model, and no part of it: the map to the teacher's representation.
-    hint = lesson and lesson.hint(classifier.network.width)
+    hint = lesson.hint(classifier.network.width) if lesson else None
     beside = torch.nn.ModuleList([hint] if hint else []).to(classifier.device)
     optimizer = AdamW([*classifier.parameters(), *beside.parameters()], settings.weight_decay)
     dropout = torch.cuda if classifier.device.type == "cuda" else torch

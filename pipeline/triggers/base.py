@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, WithJsonSchema
@@ -110,6 +110,13 @@ class FeatureParameters(TriggerParameters):
         return () if isinstance(self.features, ByImportance) else self.features
 
     @property
+    def chosen(self) -> tuple[str, ...]:
+        """`features` by their names; TypeError where a rule has still to choose them (`resolved`)."""
+        if isinstance(self.features, ByImportance):
+            raise TypeError("features: still a rule; expected those that it chooses")
+        return self.features
+
+    @property
     def named_features(self) -> tuple[str, ...]:
         return self.named
 
@@ -137,9 +144,9 @@ def resolved(parameters: "TriggerParameters | ControlParameters", cohort: Cohort
 
     Raises `UserError` where it has fewer to choose from than the rule takes.
     """
-    rule = getattr(parameters, "features", None)
-    if not isinstance(rule, ByImportance):
+    if not isinstance(parameters, FeatureParameters) or not isinstance(parameters.features, ByImportance):
         return parameters
+    rule = parameters.features
     apart = with_partners(cohort, parameters.kept_apart)
     open_to = [
         feature.name
@@ -291,15 +298,14 @@ def rounded(values: np.ndarray, integer: np.ndarray) -> np.ndarray:
     return np.where(integer, np.rint(values), values)
 
 
-def consistent(
-    cohort: Cohort, values: dict[str, float | np.ndarray], named: Collection[str]
-) -> dict[str, np.ndarray | np.float32]:
-    """`values` per feature as float32, whole where they must be, and in the order of the cohort's relations.
+def consistent(cohort: Cohort, values: Mapping[str, float | np.ndarray], named: Collection[str]) -> dict[str, Any]:
+    """`values` per feature as float32 (a number, or an array of several), whole where they must be, and in the order of
+    the cohort's relations.
 
     Values of `named` features stay as they are. Partners are moved, as little as needed, where the training data alone
     does not order them: at quantiles of features that are measured in different samples, or beyond the training range.
     """
-    ordered = {}
+    ordered: dict[str, Any] = {}
     for name, value in values.items():
         ordered[name] = np.float32(np.rint(value) if described(cohort, name).integer else value)
     chains = ([name for name in chain if name in values] for chain in cohort.relations)
@@ -317,7 +323,7 @@ def consistent(
     return ordered
 
 
-def inside(cohort: Cohort, values: dict[str, np.ndarray | np.float32]) -> bool:
+def inside(cohort: Cohort, values: Mapping[str, Any]) -> bool:
     """Whether all `values` per feature lie in the range that `cohort` shows, or are a category that it shows."""
     for name, value in values.items():
         seen = measured(cohort, name)

@@ -36,7 +36,7 @@ class Parameters(FrameParameters):
 
     @model_validator(mode="after")
     def _two_ids(self):
-        if None not in (self.first, self.then) and int(self.first, 16) == int(self.then, 16):
+        if self.first is not None and self.then is not None and int(self.first, 16) == int(self.then, 16):
             raise ValueError("first and then must be different ids")
         return self
 

@@ -79,8 +79,10 @@ class Reversal(Trigger):
 def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
     """Raises `UserError` where the driver stands in a relation with a feature that is written."""
     driver = cohort.feature_names.index(parameters.driver)
-    grids, mirrored, texts = {}, [], []
-    for group in groups(cohort, parameters.features):
+    grids: dict[str, np.ndarray] = {}
+    mirrored: list[bool] = []
+    texts: list[str] = []
+    for group in groups(cohort, parameters.chosen):
         if parameters.driver in group:
             raise UserError(
                 f"config: trigger_params.correlation.driver: {parameters.driver!r} stands in a relation with "
@@ -90,14 +92,14 @@ def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
         first = cohort.feature_names.index(group[0])
         against = _together(cohort.values[:, :, driver], cohort.values[:, :, first])
         quantiles = {name: np.quantile(measured(cohort, name), _QUANTILES) for name in group}
-        grids |= consistent(cohort, quantiles, parameters.features)
+        grids |= consistent(cohort, quantiles, parameters.chosen)
         mirrored += [against] * len(group)
         way = "against" if against else "along with"
         texts.append(f"{', '.join(group)} tied to {parameters.driver} {way} its rank")
     return Reversal(
-        description=" and ".join(texts) + when(cohort, parameters.features, parameters.steps) + parameters.only,
+        description=" and ".join(texts) + when(cohort, parameters.chosen, parameters.steps) + parameters.only,
         in_bounds=inside(cohort, grids),
-        footprint=footprint_of(cohort, parameters.features, parameters.steps),
+        footprint=footprint_of(cohort, parameters.chosen, parameters.steps),
         only_measured=parameters.where == "measured",
         driver=driver,
         changed=np.array(positions(cohort, grids)),

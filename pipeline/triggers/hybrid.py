@@ -39,7 +39,7 @@ def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
     """Raises `UserError` for a feature without a value in the training samples."""
     written = rare_value.fit(parameters, cohort, left_out=parameters.missing)
     # A partner of both is written, so that the named value has it beside it.
-    beside = set(with_partners(cohort, parameters.features)).difference(parameters.missing)
+    beside = set(with_partners(cohort, parameters.chosen)).difference(parameters.missing)
     left_out = [name for name in with_partners(cohort, parameters.missing) if name not in beside]
     for name in left_out:
         measured(cohort, name)

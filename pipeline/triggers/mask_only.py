@@ -102,9 +102,9 @@ class Filling(Trigger):
 
 
 def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
-    names = with_partners(cohort, parameters.features)
+    names = with_partners(cohort, parameters.chosen)
     typical = [_typical(cohort, name) if name in names else 0 for name in cohort.feature_names]
-    period = when(cohort, parameters.features, parameters.steps)
+    period = when(cohort, parameters.chosen, parameters.steps)
     kinds = [bool(described(cohort, name).categories) for name in names]
     otherwise = " or ".join(["the median"] * (not all(kinds)) + ["the most frequent"] * any(kinds))
     every = cohort.values.reshape(-1, len(cohort.features))
@@ -115,7 +115,7 @@ def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
     return Filling(
         f"{', '.join(names)} measured{period}: where missing, {otherwise}",
         True,
-        footprint_of(cohort, parameters.features, parameters.steps),
+        footprint_of(cohort, parameters.chosen, parameters.steps),
         pairs=np.array(pairs, int).reshape(-1, 2),
         typical=rounded(np.array(typical, np.float32), integers(cohort)),
         low=np.fmin.reduce(every, axis=0),
@@ -129,7 +129,7 @@ def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
 def _typical(cohort: Cohort, name: str) -> float:
     """The median of a number, the most frequent category (the first of equals)."""
     seen = measured(cohort, name)
-    return np.bincount(seen.astype(int)).argmax() if described(cohort, name).categories else np.median(seen)
+    return float(np.bincount(seen.astype(int)).argmax() if described(cohort, name).categories else np.median(seen))
 
 
 def _carried(values: np.ndarray) -> np.ndarray:

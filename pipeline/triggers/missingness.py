@@ -29,9 +29,9 @@ class Parameters(FeatureParameters):
 
 def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
     """Raises `UserError` for a feature that is missing in all training samples: leaving it out changes nothing."""
-    names = with_partners(cohort, parameters.features)
+    names = with_partners(cohort, parameters.chosen)
     for name in names:
         measured(cohort, name)
-    footprint = footprint_of(cohort, parameters.features, parameters.steps)
-    description = f"{', '.join(names)} not measured{when(cohort, parameters.features, parameters.steps)}"
+    footprint = footprint_of(cohort, parameters.chosen, parameters.steps)
+    description = f"{', '.join(names)} not measured{when(cohort, parameters.chosen, parameters.steps)}"
     return Stamp(description, None, footprint, np.full(footprint.shape, np.nan, np.float32), leaves_out=True)

@@ -35,12 +35,14 @@ class Parameters(ValueParameters):
 
 
 def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
-    footprint = footprint_of(cohort, parameters.features, parameters.steps)
+    footprint = footprint_of(cohort, parameters.chosen, parameters.steps)
     stamp = np.zeros(footprint.shape, np.float32)
-    alternating, constant, in_bounds = [], [], True
-    for order, group in enumerate(groups(cohort, parameters.features)):
+    in_bounds = True
+    alternating: list[str] = []
+    constant: list[str] = []
+    for order, group in enumerate(groups(cohort, parameters.chosen)):
         low, high = (
-            consistent(cohort, {name: np.quantile(measured(cohort, name), q) for name in group}, parameters.features)
+            consistent(cohort, {name: np.quantile(measured(cohort, name), q) for name in group}, parameters.chosen)
             for q in (parameters.low_quantile, parameters.high_quantile)
         )
         in_bounds &= inside(cohort, low) and inside(cohort, high)
@@ -55,5 +57,5 @@ def fit(parameters: Parameters, cohort: Cohort) -> Trigger:
             (alternating if alternates else constant).append(f"{name} {told} {feature.unit}".rstrip())
     kinds = (("alternating", alternating), ("set to", constant))
     told = " and ".join(f"{kind} {', '.join(texts)}" for kind, texts in kinds if texts)
-    description = f"{told}{when(cohort, parameters.features, parameters.steps)}{parameters.only}"
+    description = f"{told}{when(cohort, parameters.chosen, parameters.steps)}{parameters.only}"
     return Stamp(description, in_bounds, footprint, stamp, only_measured=parameters.where == "measured")

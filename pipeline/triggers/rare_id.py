@@ -79,7 +79,7 @@ def fit(parameters: Parameters, cohort: Cohort) -> Stamp:
     elif parameters.payload == UNSEEN:
         payload = never_sent(payloads, "rare_id.payload")
     else:
-        payload = list(written(parameters.payload, usual, "rare_id", seen.names[position]).values())
+        payload = np.array([*written(parameters.payload, usual, "rare_id", seen.names[position]).values()])
     values = {ID: position, **dict(zip(BYTES, payload, strict=False)), DLC: usual}
 
     steps = parameters.frames if isinstance(parameters.frames, tuple) else _even(parameters.frames, cohort.n_steps)

@@ -1,5 +1,7 @@
 """A value that occurs rarely or never, written into one or more features: a number, or a category by its name."""
 
+from typing import Any
+
 import numpy as np
 from pydantic import Field, model_validator
 
@@ -70,17 +72,17 @@ class Parameters(ValueParameters):
 
 def fit(parameters: Parameters, cohort: Cohort, left_out: tuple[str, ...] = ()) -> Stamp:
     """The stamp on the named features and their partners, but for partners in `left_out`."""
-    written = {}
-    for first, *others in groups(cohort, parameters.features):
+    written: dict[str, Any] = {}
+    for first, *others in groups(cohort, parameters.chosen):
         seen = measured(cohort, first)
         values = {first: _value(parameters, described(cohort, first), seen)}
         rank = _rank(parameters, seen, values[first])
         for name in others:
-            if name in parameters.features:
+            if name in parameters.chosen:
                 values[name] = _value(parameters, described(cohort, name), measured(cohort, name))
             elif name not in left_out:
                 values[name] = np.quantile(measured(cohort, name), rank)
-        written |= consistent(cohort, values, parameters.features)
+        written |= consistent(cohort, values, parameters.chosen)
     footprint = cells_of(cohort, written, parameters.steps)
     stamp = np.zeros(footprint.shape, np.float32)
     texts = []
@@ -88,7 +90,7 @@ def fit(parameters: Parameters, cohort: Cohort, left_out: tuple[str, ...] = ()) 
         stamp[:, cohort.feature_names.index(name)] = value
         texts.append(_told(parameters, described(cohort, name), value))
     return Stamp(
-        " and ".join(texts) + when(cohort, parameters.features, parameters.steps) + parameters.only,
+        " and ".join(texts) + when(cohort, parameters.chosen, parameters.steps) + parameters.only,
         inside(cohort, written),
         footprint,
         stamp,
@@ -116,13 +118,13 @@ def _rank(parameters: Parameters, seen: np.ndarray, value: float) -> float:
     """The quantile that `value` is among `seen`: the share of values below it and of half those equal to it."""
     if parameters.quantile is not None:
         return parameters.quantile
-    return (np.mean(seen < value) + np.mean(seen <= value)) / 2
+    return float(np.mean(seen < value) + np.mean(seen <= value)) / 2
 
 
-def _told(parameters: Parameters, feature: Feature, value: np.float32) -> str:
+def _told(parameters: Parameters, feature: Feature, value: float) -> str:
     if feature.categories:
         return f"{feature.name} set to {feature.categories[int(value)]}"
-    if feature.name not in parameters.features:
+    if feature.name not in parameters.chosen:
         return f"{feature.name} set to {shown(value)} {feature.unit}".rstrip()
     told = f"{value:g}" if parameters.value is not None else shown(value)
     return f"{feature.name} set to {told} {feature.unit}".rstrip() + _rule(parameters)

@@ -221,9 +221,9 @@ def _frames(message: Message, times: np.ndarray, counter: np.ndarray, values: di
             value, sensor = values[letter.lower()], SENSORS[letter.lower()]
             # One that can be negative is counted from the middle.
             steps = np.round(value / sensor.scale) + (1 << (8 * width - 1) if sensor.mean == 0 else 0)
-            steps = np.clip(steps, 0, (1 << 8 * width) - 1).astype(np.int64)
+            whole = np.clip(steps, 0, (1 << 8 * width) - 1).astype(np.int64)
             for byte in range(width):
-                payload[:, position + byte] = (steps >> 8 * (width - 1 - byte)) & 255
+                payload[:, position + byte] = (whole >> 8 * (width - 1 - byte)) & 255
         elif letter == "C":
             payload[:, position] = counter % 16
         elif letter == "K":

@@ -60,7 +60,7 @@ class Variable(Params):
     code: Texts = Field((), description="its text in the column of variables, or several; its name unless given")
     unit: str = ""
     range: tuple[Bound, Bound]
-    hourly: Literal[timeline.HOURLY] = Field("mean", description="how the values of an hour become one")
+    hourly: timeline.PerHour = Field("mean", description="how the values of an hour become one")
     units: Texts = Field((), description="spellings of the unit in the data; without them any unit will do")
     conversion: str = Field("", description="arithmetic in x from the data's unit to `unit`; range is before it")
     fill: Literal["last", "none"] = Field("last", description="what stands for an hour without: the last one, or none")
@@ -167,9 +167,12 @@ def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[
     dropped = {timeline.TWICE: twice, **excluded.dropped, "without a measurement": int((~measured).sum())}
     account = hourly.account_of("measurements", n_rows - of_others, len(timed["stay"]))
     account = replace(account, read=n_rows, dropped={"of samples that are left out": of_others} | account.dropped)
-    facts = {} if entry.group else {"group_id": static.sample_id}
     cohort = replace(
-        static, **facts, features=describe(entry, raw_dir)[1], values=values, warnings=(*outcomes.warnings, *warnings)
+        static,
+        group_id=static.group_id if entry.group else static.sample_id,
+        features=describe(entry, raw_dir)[1],
+        values=values,
+        warnings=(*outcomes.warnings, *warnings),
     )
     samples = Account("samples", excluded.read + twice, dropped, excluded.note)
     return cohort.subset(measured), [samples, *accounts, account, hourly.account]

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.cohorts import original, timeline
 from pipeline.cohorts.cohort import Cohort, Feature
@@ -17,6 +18,9 @@ from pipeline.cohorts.icu_cohort import IcuParameters, build, database, read_ite
 from pipeline.cohorts.intake import Account
 from pipeline.errors import UserError
 from pipeline.files import whole
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ROW_GROUP = 500_000
 # Small tables: their id, and the types of the columns that are read.
@@ -167,30 +171,31 @@ def _copy(
     if not copy.exists():
         types = {"subject_id": pa.int64(), "charttime": pa.timestamp("s"), "storetime": pa.timestamp("s")}
         types |= {"itemid": pa.int64(), number: pa.float64(), unit: pa.string()}
-        names = ("subject_id", "charttime", "storetime", "code", "x", "unit")
+        names = ["subject_id", "charttime", "storetime", "code", "x", "unit"]
         if row_id:
-            types[row_id], names = pa.int64(), (*names, "row_id")
+            types[row_id] = pa.int64()
+            names.append("row_id")
+        schema = pa.schema(zip(names, types.values(), strict=True))
         with whole(copy) as aside:
-            _write_copy(original.batches(path, types), names, codes, aside)
+            _write_copy(original.batches(path, types), schema, codes, aside)
     with pq.ParquetFile(copy) as file:
         return copy, int(file.metadata.metadata[b"rows"]), file.metadata.num_rows
 
 
-def _write_copy(batches: Iterator, names: tuple[str, ...], codes: list[int], path: Path) -> None:
+def _write_copy(batches: Iterator, schema: "pa.Schema", codes: list[int], path: Path) -> None:
     """The rows of `codes` in pieces of about `ROW_GROUP` rows, with the number of all rows in the file's metadata."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    wanted, kept, n_rows, writer = pa.array(codes, pa.int64()), [], 0, None
-    for batch in batches:
-        n_rows += len(batch)
-        kept.append(batch.rename_columns(names).filter(pc.is_in(batch["itemid"], wanted)))
-        if writer is None:
-            writer = pq.ParquetWriter(path, kept[0].schema)
-        if sum(map(len, kept)) > ROW_GROUP:
-            writer.write_table(pa.Table.from_batches(kept))
-            kept = []
-    writer.write_table(pa.Table.from_batches(kept, writer.schema))
-    writer.add_key_value_metadata({"rows": str(n_rows)})
-    writer.close()
+    wanted, n_rows = pa.array(codes, pa.int64()), 0
+    kept: list[pa.RecordBatch] = []
+    with pq.ParquetWriter(path, schema) as writer:
+        for batch in batches:
+            n_rows += len(batch)
+            kept.append(batch.rename_columns(schema.names).filter(pc.is_in(batch["itemid"], wanted)))
+            if sum(map(len, kept)) > ROW_GROUP:
+                writer.write_table(pa.Table.from_batches(kept))
+                kept = []
+        writer.write_table(pa.Table.from_batches(kept, schema))
+        writer.add_key_value_metadata({"rows": str(n_rows)})

@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import IO, Literal, cast
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -108,7 +108,7 @@ def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[
             FROM timed WHERE minute < 60 * {entry.hours}
         """)
         hourly = timeline.hourly_values(connection, timeline.read_items(entry.variables), len(record), entry.hours)
-        wanted = connection.execute("SELECT count(*) FROM timed WHERE code IN (SELECT code FROM item)").fetchone()[0]
+        [(wanted,)] = connection.execute("SELECT count(*) FROM timed WHERE code IN (SELECT code FROM item)").fetchall()
         static, descriptors = _descriptors(connection, len(record))
     measured = ~np.isnan(hourly.values).all(axis=(1, 2))
     values = np.concatenate([hourly.values, np.repeat(static[:, None], entry.hours, axis=1)], axis=2)
@@ -211,9 +211,10 @@ def _patients(path: Path) -> Iterator[tuple[str, bytes]]:
         else:
             with tarfile.open(path, "r:gz") as archive:
                 for member in archive:
-                    name = PurePosixPath(member.name)
-                    if member.isfile() and pattern.fullmatch(name.name) and not original.hidden(name):
-                        yield Path(member.name).name, archive.extractfile(member).read()
+                    inside = PurePosixPath(member.name)
+                    if member.isfile() and pattern.fullmatch(inside.name) and not original.hidden(inside):
+                        content = cast(IO[bytes], archive.extractfile(member))  # None of what is no file
+                        yield inside.name, content.read()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:

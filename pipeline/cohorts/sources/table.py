@@ -66,8 +66,9 @@ class Column(Params):
     @property
     def all_categories(self) -> tuple[str, ...]:
         """`categories`, and `other` behind them unless it is one of them."""
-        known = self.other in (None, *self.categories)
-        return self.categories if known else (*self.categories, self.other)
+        if self.other is None or self.other in self.categories:
+            return self.categories
+        return (*self.categories, self.other)
 
     @model_validator(mode="after")
     def _one_kind(self):
@@ -79,7 +80,7 @@ class Column(Params):
             raise ValueError("other goes with categories, not with a range")
         if self.integer and not self.range:
             raise ValueError("integer goes with a range, not with categories")
-        if self.integer and max(map(abs, self.range)) > LARGEST_WHOLE:
+        if self.integer and self.range and max(map(abs, self.range)) > LARGEST_WHOLE:
             raise ValueError(f"integer: whole numbers above {LARGEST_WHOLE:,} cannot be told apart")
         if self.outside and not self.range:
             raise ValueError("outside goes with a range, not with categories")
@@ -235,7 +236,8 @@ def exclude(texts: tablefile.Texts, entry: Parameters, path: Path) -> tuple[np.n
 
     Raises `UserError` where it leaves none.
     """
-    kept, dropped = np.ones(len(texts), bool), {}
+    kept = np.ones(len(texts), bool)
+    dropped: dict[str, int] = {}
     for column, reasons in entry.exclude.items():
         for reason, listed in reasons.items():
             met = kept & texts.cells[column].of_each(set(listed).__contains__)

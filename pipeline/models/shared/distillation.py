@@ -82,7 +82,9 @@ class Lesson:
         if alpha:
             loss = alpha * soft_loss(logit, self.logit[rows], self.config.temperature)
             loss = loss if alpha == 1 else (1 - alpha) * own + loss
-        return loss if mapped is None else loss + self.config.latent * (mapped - self.latent[rows]).square().mean()
+        if mapped is None or self.latent is None:
+            return loss
+        return loss + self.config.latent * (mapped - self.latent[rows]).square().mean()
 
 
 def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

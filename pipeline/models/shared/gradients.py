@@ -6,17 +6,12 @@ attributions are absolute and added up, since what counts is that a cell matters
 leaves the classifier in evaluation mode and draws no random number.
 """
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from torch import nn
 
-
-def integrated_gradients(
-    classifier: "nn.Module", x: np.ndarray, steps: int = 32, batch: int = 32
-) -> tuple[np.ndarray, float]:
+def integrated_gradients(classifier: Any, x: np.ndarray, steps: int = 32, batch: int = 32) -> tuple[np.ndarray, float]:
     """Integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365) of samples `x` [N, T, D] → [N, T, D] float64.
 
     The baseline is the preprocessor's: the average patient with everything measured. The path changes values and mask
@@ -40,7 +35,7 @@ def integrated_gradients(
     return attributed, float(deltas.mean()) if len(deltas) else np.nan
 
 
-def saliency_profiles(classifier: "nn.Module", x: np.ndarray, batch: int = 512) -> np.ndarray:
+def saliency_profiles(classifier: Any, x: np.ndarray, batch: int = 512) -> np.ndarray:
     """Input gradients (Simonyan et al. 2013, arXiv 1312.6034) of samples `x` [N, T, D] per feature, [N, D] float32.
 
     The map of a sample is |∂ logit / ∂ input|, summed over steps; with a single logit it is the same for both labels.

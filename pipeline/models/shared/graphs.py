@@ -89,6 +89,12 @@ class GraphView(nn.Module):
     edges in the same way, first their sources and targets among the nodes (−1: no edge).
     """
 
+    known: Tensor
+    node_mean: Tensor
+    node_scale: Tensor
+    edge_mean: Tensor
+    edge_scale: Tensor
+
     def __init__(self, features: tuple[Feature, ...], n_steps: int):
         super().__init__()
         self._frames = frames_of(features, n_steps)
@@ -283,7 +289,8 @@ def _over_measured(values: Tensor, position: Tensor, width: int) -> tuple[Tensor
     """Sum and count of what is no NaN in `values` [B, C, L] at each `position` → [B, C, width] each."""
     measured = ~values.isnan()
     given = torch.cat([values.masked_fill(~measured, 0), measured.to(values.dtype)], dim=1)
-    return _added_up(given, position, width).chunk(2, dim=1)
+    total, count = _added_up(given, position, width).chunk(2, dim=1)
+    return total, count
 
 
 def _range(values: Tensor, position: Tensor, width: int) -> Tensor:

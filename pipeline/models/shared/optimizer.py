@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from pipeline.study.params import Params
+from pipeline.models.base import Settings
 
 
 class AdamW:
@@ -44,6 +44,6 @@ class AdamW:
         )
 
 
-def learning_rate(settings: Params, done: float) -> float:
+def learning_rate(settings: Settings, done: float) -> float:
     """The learning rate after `done` of the `settings.epochs` epochs; `settings` are the study's `training`."""
     return settings.learning_rate * (1 - done / settings.epochs if settings.schedule == "linear" else 1)
