@@ -1,5 +1,5 @@
 # make study    the default study, set-up included; says where the report is
-# make test     the same set-up, then all tests
+# make test     the same set-up, then all tests, on two cores; TESTS='-m "not slow"' for those without whole studies
 # make lint     formatting, ruff, mypy and snakemake --lint
 # make bench    docs/BENCHMARKS.md: against a plain script and ART, warm and cold, growing grids (about half an hour)
 # make schema   the JSON schema of the configuration, after a change of its classes
@@ -19,7 +19,7 @@ study: $(READY)
 	@echo "The report: $(CURDIR)/results/report.html"
 
 test: $(READY)
-	pytest
+	pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: $(READY)
 	ruff format --check .

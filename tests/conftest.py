@@ -13,6 +13,20 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 from pipeline.cohorts.cohort import Cohort, Feature  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
+# Files whose tests run whole studies, the longest first: two workers that share the files out end at about one time.
+WHOLE_STUDIES = (
+    "test_warm",
+    "test_workflow",
+    "test_stamps",
+    "test_faults",
+    "test_privacy",
+    "test_dvc",
+    "test_variants",
+    "test_parents",
+    "test_slurm",
+    "test_places",
+    "test_new_model",
+)
 FEATURES = (
     Feature("heart_rate", "1/min", 20, 250),
     Feature("mean_bp", "mmHg", 20, 200),
@@ -41,6 +55,15 @@ def make_cohort(n: int = 200, steps: int = 1, seed: int = 0) -> Cohort:
 @pytest.fixture(params=[1, 12], ids=["table", "series"])
 def cohort(request) -> Cohort:
     return make_cohort(steps=request.param)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole studies first, and marked `slow`."""
+    for item in items:
+        if item.path.stem in WHOLE_STUDIES:
+            item.add_marker(pytest.mark.slow)
+    place = {name: number for number, name in enumerate(WHOLE_STUDIES)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
 @pytest.fixture(scope="session")

@@ -34,12 +34,18 @@ SMALL = {
 WHOLE = {"n_samples": "all", "training": {}, "explain": {"samples": 16}, "detectors": ["random"]}
 
 
-def snakemake(folder: Path, *arguments: str, cores: int = 2, check: bool = True, **changes) -> str:
-    """What `snakemake` prints for the small study with its data and results below `folder`."""
+def command(folder: Path, *arguments: str, cores: int = 2, **changes) -> list[str]:
+    """`snakemake` for the small study with its data, its results and Snakemake's own records below `folder`."""
+    folder.mkdir(exist_ok=True)
     config = SMALL | {"data_dir": str(folder / "data"), "results_dir": str(folder / "results")} | changes
     texts = [f"{key}={json.dumps(value)}" for key, value in config.items()]
-    command = [sys.executable, "-m", "snakemake", *arguments, "--cores", str(cores), "--nolock", "--config", *texts]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    snakemake = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--directory", str(folder)]
+    return [*snakemake, *arguments, "--cores", str(cores), "--config", *texts]
+
+
+def snakemake(folder: Path, *arguments: str, cores: int = 2, check: bool = True, **changes) -> str:
+    """What it prints."""
+    done = subprocess.run(command(folder, *arguments, cores=cores, **changes), capture_output=True, text=True)
     output = done.stdout + done.stderr
     assert not check or done.returncode == 0, output
     return output
@@ -288,13 +294,9 @@ def test_a_failed_stage_says_why_and_leaves_nothing_half_written(study, tmp_path
 
 def test_a_run_killed_while_training_ends_like_an_undisturbed_one(study, tmp_path):
     run = Path("results/runs/icu_dev/mlp/rare_value/0.05/seed_1")
-    config = SMALL | {"data_dir": str(tmp_path / "data"), "results_dir": str(tmp_path / "results")}
-    texts = [f"{key}={json.dumps(value)}" for key, value in config.items()]
     target = str(tmp_path / run / "results_eval.json")
-    command = [sys.executable, "-m", "snakemake", target, "--cores", "2", "--nolock", "--config", *texts]
-    process = subprocess.Popen(
-        command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command(tmp_path, target), start_new_session=True, **quiet)
     deadline = time.monotonic() + 120
     while not list(tmp_path.rglob("checkpoint.pt")):
         assert process.poll() is None and time.monotonic() < deadline
@@ -302,6 +304,7 @@ def test_a_run_killed_while_training_ends_like_an_undisturbed_one(study, tmp_pat
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (tmp_path / run / "model.pt").exists()
+    snakemake(tmp_path, "--unlock")
     snakemake(tmp_path, target)
     for name in ("model.pt", "results_eval.json", "predictions.parquet"):
         assert (study / run / name).read_bytes() == (tmp_path / run / name).read_bytes(), name
