@@ -268,6 +268,7 @@ def test_of_a_group_on_a_cluster_those_jobs_are_told_that_failed(tmp_path):
     plan(shown, train=2, eval=2)
     for number, rule in enumerate(["train", "train", "eval", "eval"]):
         begin(shown, 1, number, rule, seed=number % 2, local=False)
+    tell(shown, 1, msg="Job 97be609d-ad79 has been submitted with SLURM jobid 3 (log: s/1.log).")
     done = failure(0, "train", tmp_path / "a.log", {"state": "done"})
     failed = failure(1, "train", tmp_path / "b.log", {"why": "it diverged"})
     never = [failure(number, "eval", tmp_path / f"{number}.log") for number in (2, 3)]

@@ -31,7 +31,7 @@ _HIDDEN = {"workflow_started", "job_started", "progress", "shellcmd", "group_inf
 _NOISE = re.compile(
     r"Assuming unrestricted shared|Using shell: |Rules claiming more|Conda environments: |Group jobs: "
     r"|Select jobs to execute|Removing output files of failed job|Elapsed time: "
-    r"|Job \d+ has been submitted|Submitted array job"
+    r"|Job \S+ has been submitted|Submitted array job"
 )
 _CANCELLED = "Terminating processes on user request"
 _NO_OUTPUT = re.compile(r"Job (\d+) +completed successfully, but some output files are missing")
