@@ -190,8 +190,9 @@ def _put(client: "MlflowClient", experiment: str, name: str, stamp: str, run: _R
     found = client.create_run(experiment, start_time=run.began, tags=tags, run_name=name).info
     time = run.ended or found.start_time
     parameters = [Param(key, value[:_LONGEST]) for key, value in sorted(run.parameters.items())]
-    client.log_batch(found.run_id, [Metric(key, value, time, 0) for key, value in sorted(run.metrics.items())])
-    for first in range(0, len(parameters), _BATCH):
+    metrics = [Metric(key, value, time, 0) for key, value in sorted(run.metrics.items())]
+    client.log_batch(found.run_id, metrics, parameters[:_BATCH])
+    for first in range(_BATCH, len(parameters), _BATCH):
         client.log_batch(found.run_id, params=parameters[first : first + _BATCH])
     for path, text in run.artefacts.items():
         client.log_text(found.run_id, text, path)
