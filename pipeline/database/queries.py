@@ -164,8 +164,12 @@ ORDER BY status = 'missing', status = 'outdated', status = 'running', run""",
     Query(
         "sessions",
         "When it ran, and how busy the cores were",
-        "Each call of Snakemake on this machine; idle_share is the share of its cores' time that no job computed in.",
-        "SELECT * FROM sessions ORDER BY started DESC",
+        "Each call of Snakemake on this machine; idle_share is the share of its cores' time that no job computed in, of "
+        "calls that have ended.",
+        """\
+SELECT session, sessions.started, sessions.ended, status, sessions.cores, n_jobs, elapsed_seconds, cpu_seconds, idle_share
+FROM sessions LEFT JOIN session_costs USING (session)
+ORDER BY sessions.started DESC""",
     ),
     Query(
         "run_settings",
