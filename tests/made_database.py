@@ -60,7 +60,8 @@ def _put_group(database, model: str, trigger: str, rate: float, seeds: list[int]
         status = "failed" if run == FAILED else "done" if seed in seeds else "missing"
         why = "the disk is full" if status == "failed" else "not begun" if status == "missing" else None
         row = (run, "icu_dev", model, trigger, rate, seed, status, None if status == "done" else "train", why, 1)
-        settings = json.dumps({"model": {"hidden": [32, 16]}, "threshold": "youden"})
+        model_settings = {"hidden": [32, 16], "dropout": 0.0003, "batch_norm": False}
+        settings = json.dumps({"model": model_settings, "threshold": "youden", "patience": None})
         database.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, settings))
         job = (model, trigger, rate, seed, "failed" if status == "failed" else "done", 3.0, 2.5, 400.0, f"state/{run}")
         if status != "missing":

@@ -138,7 +138,8 @@ def test_parameters_choose_and_left_empty_ask_for_all(address):
         ("mlp", "beyond", 0.05),
     ]
     settings = {row["setting"]: row["value"] for row in rows(address, "run_settings", run="icu_dev/mlp/beyond/0.05/1")}
-    assert settings == {"model.hidden[0]": 32, "model.hidden[1]": 16, "threshold": "youden"}
+    made = {"model.hidden[0]": "32", "model.hidden[1]": "16", "model.dropout": "0.0003", "model.batch_norm": "false"}
+    assert settings == made | {"threshold": "youden", "patience": "null"}
 
 
 def test_what_failed_comes_first_with_its_reason_and_log(address):

@@ -17,12 +17,12 @@ class Query(NamedTuple):
     sql: str
 
 
-# A trigger is a control if it is one of these members, or a variant of one. `now` is what the means have to be of.
-_EFFECTS = f"""\
+# A trigger is a control if it is one of these members, or a variant of one.
+_KINDS = f"""\
 WITH RECURSIVE
     variants (trigger, member, parameters) AS (
-        SELECT DISTINCT trigger, trigger, json_extract(value, '$.trigger_params')
-        FROM runs LEFT JOIN study ON key = 'configuration'
+        SELECT trigger, trigger, json_extract(value, '$.trigger_params')
+        FROM (SELECT DISTINCT trigger FROM runs) LEFT JOIN study ON key = 'configuration'
         UNION
         SELECT trigger, json_extract(parameters, '$."' || member || '".of'), parameters FROM variants
     ),
@@ -30,7 +30,10 @@ WITH RECURSIVE
         SELECT trigger, CASE WHEN max(member IN {CONTROLS}) THEN 'control' ELSE 'attack' END AS kind
         FROM variants
         GROUP BY trigger
-    ),
+    )"""
+# `now` is what the means have to be of.
+_EFFECTS = f"""\
+{_KINDS},
     now AS (
         SELECT dataset, model, trigger, rate, count(*) AS n_asked, count(value) AS n, avg(value) AS mean
         FROM runs LEFT JOIN metrics ON metrics.run = runs.run AND metric = 'asr_net' AND status = 'done'
@@ -114,11 +117,13 @@ QUERIES = (
         "Share of the poison that is found at 1 % and at 5 % false alarms (tpr01, tpr05), and AUROC, among the "
         "training samples with the label that the attack wants: means over seeds with their 95 % intervals. random is "
         "what luck finds; a detector that finds flip_only as well finds flipped labels, not backdoors.",
-        """\
+        f"""\
+{_KINDS}
 SELECT
     dataset,
     model,
     trigger,
+    kind,
     rate,
     substr(metric, instr(metric, ':') + 1) AS detector,
     max(n_seeds) AS seeds,
@@ -129,7 +134,7 @@ SELECT
     max(mean) FILTER (WHERE metric LIKE 'detection_auroc%') AS auroc,
     max(ci_low) FILTER (WHERE metric LIKE 'detection_auroc%') AS auroc_low,
     max(ci_high) FILTER (WHERE metric LIKE 'detection_auroc%') AS auroc_high
-FROM summary
+FROM summary LEFT JOIN kinds USING (trigger)
 WHERE metric LIKE 'detection_%_in_label:%' AND :detector IN ('', substr(metric, instr(metric, ':') + 1))
 GROUP BY dataset, model, trigger, rate, detector
 ORDER BY dataset, model, trigger, rate, tpr01 DESC""",
@@ -164,10 +169,19 @@ ORDER BY status = 'missing', status = 'outdated', status = 'running', run""",
     Query(
         "sessions",
         "When it ran, and how busy the cores were",
-        "Each call of Snakemake on this machine; idle_share is the share of its cores' time that no job computed in, of "
-        "calls that have ended.",
+        "Each call of Snakemake on this machine; idle_share is the share of its cores' time that no job computed in, "
+        "where it has ended.",
         """\
-SELECT session, sessions.started, sessions.ended, status, sessions.cores, n_jobs, elapsed_seconds, cpu_seconds, idle_share
+SELECT
+    session,
+    sessions.started,
+    sessions.ended,
+    status,
+    sessions.cores,
+    n_jobs,
+    elapsed_seconds,
+    cpu_seconds,
+    idle_share
 FROM sessions LEFT JOIN session_costs USING (session)
 ORDER BY sessions.started DESC""",
     ),
@@ -176,7 +190,10 @@ ORDER BY sessions.started DESC""",
         "The settings of a run",
         "All that a run was made with. run is its name, such as icu_dev/mlp/rare_value/0.05/1; left empty, the first.",
         """\
-SELECT run, substr(fullkey, 3) AS setting, atom AS value
+SELECT
+    run,
+    replace(substr(fullkey, 3), '"', '') AS setting,
+    CASE WHEN type IN ('true', 'false', 'null') THEN type ELSE CAST(atom AS TEXT) END AS value
 FROM runs, json_tree(settings)
 WHERE run = coalesce(nullif(:run, ''), (SELECT min(run) FROM runs)) AND type NOT IN ('object', 'array')
 ORDER BY fullkey""",

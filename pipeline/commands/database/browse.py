@@ -11,8 +11,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from pathlib import Path
+    from pipeline.database import browse, store
 
-    from pipeline.database.browse import serve
-
-    serve(Path(study_of(args).results_dir) / "study.db", args.port)
+    browse.serve(store.path_of(study_of(args).results_dir), args.port)
