@@ -290,12 +290,12 @@ def test_a_taken_port_is_said_and_without_one_the_next_is_taken(results):
 
 
 def test_what_is_no_study_database_is_said(tmp_path):
-    assert "study.db: no such file" in ended(tmp_path)
+    assert "no study database here (study.db); expected" in ended(tmp_path)
     (tmp_path / "study.db").write_text("something else")
-    assert "not a readable study database (file is not a database)" in ended(tmp_path)
+    assert "not a SQLite database" in ended(tmp_path)
     (tmp_path / "study.db").unlink()
     sqlite3.connect(tmp_path / "study.db").execute("CREATE TABLE other (x)")
-    assert "not a readable study database (no such table: runs)" in ended(tmp_path)
+    assert "another format, without the" in ended(tmp_path)
 
 
 def test_without_datasette_it_is_said_how_to_get_it(results, tmp_path):

@@ -35,7 +35,7 @@ def finished(study: Study, stamps: Stamps, report: str = "the report") -> None:
         (results / name).write_text(text)
     (results / "tables/runs.parquet").write_text("binary")
     (results / "figures").mkdir(exist_ok=True)
-    for job in progress.of_all(study, stamps):
+    for job in progress.Files(study, stamps).of_all():
         write_json(Path(job.state), {"state": "done", "stamp": job.stamp, "why": None})
 
 

@@ -9,12 +9,15 @@ import socket
 import sqlite3
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from pipeline.database import reading
 from pipeline.database.descriptions import described
 from pipeline.database.queries import QUERIES
+from pipeline.database.shown import number
+from pipeline.database.store import path_of
 from pipeline.errors import UserError
 
 HOST = "127.0.0.1"
@@ -33,16 +36,17 @@ _HEADERS = [(b"content-security-policy", _POLICY.encode())]
 _App = Callable[[dict[str, Any], Callable[[], Awaitable], Callable[[dict[str, Any]], Awaitable]], Awaitable]
 
 
-def serve(database: Path, port: int | None) -> None:
-    """Serve `database` at `port`, or at the first free one from `PORT` on, until interrupted.
+def serve(folder: Path, port: int | None) -> None:
+    """Serve the study database in `folder` at `port`, or at the first free one from `PORT` on, until interrupted.
 
     Raises `UserError` where there is no study database or no Datasette, or where the port is not free.
     """
-    app = application(database)
+    app = application(folder)
     import uvicorn
 
     with _listening(port) as listener, suppress(KeyboardInterrupt):
-        print(f"{database}: http://{HOST}:{listener.getsockname()[1]}/{database.stem} (Ctrl-C ends it)", flush=True)
+        address = f"http://{HOST}:{listener.getsockname()[1]}/{path_of(folder).stem}"
+        print(f"{path_of(folder)}: {address} (Ctrl-C ends it)", flush=True)
         config = uvicorn.Config(app, log_level="error", lifespan="on", timeout_graceful_shutdown=1)
         uvicorn.Server(config).run(sockets=[listener])
 
@@ -63,9 +67,11 @@ def _listening(port: int | None) -> Iterator[socket.socket]:
     raise UserError(f"--port: {port} is not to be had ({reason}); without --port the next free one is taken")
 
 
-def application(database: Path) -> _App:
-    """Datasette over `database`, as an ASGI application that only reads; raises `UserError` as `serve` does."""
-    mode = _mode(database)
+def application(folder: Path) -> _App:
+    """Datasette over the study database in `folder`, as an ASGI application that only reads; raises as `serve` does."""
+    with reading.opened(folder):  # or it is said why not
+        pass
+    database = path_of(folder)
     try:
         with _without_plugins():
             from datasette.app import Datasette
@@ -75,60 +81,28 @@ def application(database: Path) -> _App:
 
     class ReadOnly(Database):
         def connect(self, write: bool = False) -> sqlite3.Connection:
-            # Not through Datasette, which takes ?, # and % in a path for something else.
-            connection = _connected(database, mode)
+            # Not by Datasette's own address, where ?, # and % in a path are something else.
+            connection = reading.connected(database)
             self._all_file_connections.append(connection)
             return connection
 
-    sys.modules["datasette.handle_exception"].rich = None  # or each mistake in somebody's SQL fills the terminal
+    vars(sys.modules["datasette.handle_exception"])["rich"] = (
+        None  # or each mistake in somebody's SQL fills the terminal
+    )
     _register_cells()
     datasette = Datasette([str(database)], metadata=metadata(database), settings=_SETTINGS)
     datasette.remove_database(database.stem)
-    datasette.add_database(ReadOnly(datasette, str(database), is_mutable=mode == _READ), database.stem)
+    datasette.add_database(ReadOnly(datasette, str(database)), database.stem)
     return _guarded(datasette.app(), database)
 
 
 @contextmanager
 def _without_plugins() -> Iterator[None]:
-    sys._called_from_test = True  # what Datasette asks before it loads those that the environment has
+    vars(sys)["_called_from_test"] = True  # what Datasette asks before it loads those that the environment has
     try:
         yield
     finally:
-        del sys._called_from_test
-
-
-_READ, _FROZEN = "mode=ro", "immutable=1"
-
-
-def _mode(database: Path) -> str:
-    """How `database` can be read; `UserError` where it is none of a study."""
-    if not database.is_file():
-        raise UserError(
-            f"{database}: no such file; expected the database of a study, which `python -m pipeline db populate` makes"
-        )
-    reason = _unreadable(database, _READ)
-    # Beside a database that several write even readers make files, which they may not everywhere. Where there are none
-    # nobody writes either.
-    if isinstance(reason, sqlite3.OperationalError) and not Path(f"{database}-wal").exists():
-        frozen = _unreadable(database, _FROZEN)
-        if frozen is None:
-            return _FROZEN
-    if reason is not None:
-        raise UserError(f"{database}: not a readable study database ({reason})")
-    return _READ
-
-
-def _unreadable(database: Path, mode: str) -> sqlite3.Error | None:
-    try:
-        with closing(_connected(database, mode)) as connection:
-            connection.execute("SELECT 1 FROM runs, summary, study").fetchone()
-    except sqlite3.Error as error:
-        return error
-    return None
-
-
-def _connected(database: Path, mode: str) -> sqlite3.Connection:
-    return sqlite3.connect(f"{database.absolute().as_uri()}?{mode}", uri=True, check_same_thread=False)
+        del vars(sys)["_called_from_test"]
 
 
 def metadata(database: Path) -> dict[str, Any]:
@@ -167,8 +141,7 @@ def _register_cells() -> None:
             if value is None:
                 return Markup('<span title="missing: undefined, withheld, or not there yet">–</span>')
             if isinstance(value, float) and column != "rate":  # which is called as in the names of folders
-                small = 0 < abs(value) < 0.001
-                return Markup('<span title="{}">{}</span>').format(value, f"{value:.2e}" if small else f"{value:,.3f}")
+                return Markup('<span title="{}">{}</span>').format(value, number(value))
             return None
 
     if not pm.has_plugin(Cells.__name__):

@@ -26,7 +26,8 @@ from pipeline.study import preflight, progress
 from pipeline.study.code import digest
 from pipeline.study.config import Study
 from pipeline.study.grid import CONTROLS, Cell, cells, result_files
-from pipeline.study.stamps import NOT_MEASURED, Stamps
+from pipeline.study.places import NOT_MEASURED
+from pipeline.study.stamps import Stamps
 from pipeline.words import counted
 
 if TYPE_CHECKING:
@@ -34,9 +35,9 @@ if TYPE_CHECKING:
 
 STUDY = "study"  # the name of the run that holds the tables and the report; those of cells have slashes
 # Of run_metadata.json, whose other numbers are told exactly; those that may be told are metrics.
-_TOLD = ("stamp", "code", "cohort", "people", "config", "trained_on", "parents_sha256", "n_parameters", "epochs")
-_TOLD += ("best_epoch", "resumed_from_epoch", "data_sha256", "git_commit", "versions", "device", "device_note")
-_TOLD += ("threads", "host", "wall_seconds", "cpu_seconds", "peak_memory_mib")
+_TOLD = {"stamp", "code", "cohort", "people", "config", "trained_on", "parents_sha256", "n_parameters", "epochs"}
+_TOLD |= {"best_epoch", "resumed_from_epoch", "data_sha256", "git_commit", "versions", "device", "device_note"}
+_TOLD |= {"threads", "host", "wall_seconds", "cpu_seconds", "peak_memory_mib"}
 _BATCH = 100  # parameters that a store takes at once
 _PAGE = 1000  # runs that it tells at once
 _LONGEST = 6000  # letters of a parameter
@@ -158,19 +159,20 @@ def _made(study: Study, stamps: Stamps, wanted: Mapping[str, str]) -> list[tuple
     with closing(_database(study)) as database:
         rows = database.execute("SELECT run FROM runs WHERE in_study AND status = 'done' ORDER BY run").fetchall()
     made = [(name, wanted[name]) for (name,) in rows]
-    files = progress.Files()
-    if all(files.outcome(job)[0] == progress.DONE for job in progress.of_all(study, stamps)):
+    files = progress.Files(study, stamps)
+    if all(files.outcome(job)[0] == progress.DONE for job in files.of_all()):
         made.append((STUDY, stamps.of("report").stamp))
     return made
 
 
 def _known(client: "MlflowClient", experiment: str, wanted: Mapping[str, str]) -> set[tuple[str, str]]:
     """Name and stamp of each whole run of the store; one of another stamp than `wanted` says is marked as outdated."""
-    known, page = set(), None
+    known: set[tuple[str, str]] = set()
+    page = None
     while True:
         found = client.search_runs([experiment], max_results=_PAGE, page_token=page)
         for run in found:
-            name, stamp = run.info.run_name, run.data.tags.get("stamp")
+            name, stamp = run.info.run_name, run.data.tags.get("stamp", "")
             if run.info.status != "FINISHED":  # somebody was killed over it
                 client.delete_run(run.info.run_id)
                 continue
@@ -232,7 +234,7 @@ def _artefacts(study: Study, cell: Cell) -> dict[str, str]:
 
     folder = Path(study.results_dir, cell.run_folder)
     metadata = read_json(folder / "run_metadata.json")
-    told = {name: metadata[name] for name in _TOLD if name in metadata}
+    told = {name: value for name, value in metadata.items() if name in _TOLD}
     with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
         history = history_in_tens(list(csv.DictReader(file)), read_json(folder / "results_eval.json"))
     text = io.StringIO()

@@ -1,16 +1,16 @@
-"""Show the study database in a browser: tables, the questions asked most, and SQL of one's own."""
+"""Show the study database in a browser: tables, the questions asked most, and SQL of one's own (needs Datasette)."""
 
 import argparse
 
-from pipeline.commands.arguments import add_study_arguments, study_of
+from pipeline.commands.database.folders import add_results_argument, folder_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_study_arguments(parser)
+    add_results_argument(parser)
     parser.add_argument("--port", type=int, help="of the loopback address (default: the first free one from 8001)")
 
 
 def run(args: argparse.Namespace) -> None:
-    from pipeline.database import browse, store
+    from pipeline.database.browse import serve
 
-    browse.serve(store.path_of(study_of(args).results_dir), args.port)
+    serve(folder_of(args), args.port)
