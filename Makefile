@@ -1,6 +1,7 @@
 # make study    the default study, set-up included; says where the report is
 # make test     the same set-up, then all tests, on two cores; TESTS='-m "not slow"' for those without whole studies
 # make lint     formatting, ruff, mypy and snakemake --lint
+# make browse   the study in results/, in a browser: its database, for reading
 # make bench    docs/BENCHMARKS.md: against a plain script and ART, warm and cold, growing grids (about half an hour)
 # make schema   the JSON schema of the configuration, after a change of its classes
 #
@@ -12,11 +13,14 @@ VENV := .venv
 READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: study test lint bench schema setup clean
+.PHONY: study browse test lint bench schema setup clean
 
 study: $(READY)
 	snakemake --cores $(CORES)
 	@echo "The report: $(CURDIR)/results/report.html"
+
+browse: $(READY)
+	@python -m pipeline db browse
 
 test: $(READY)
 	pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)

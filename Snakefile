@@ -62,6 +62,7 @@ onstart:
 
 onsuccess:
     recorded = sessions.end(STUDY, COHORTS_JSON, failed=False) if workflow.local_exec else []
+    recorded += tracking.after_study(STUDY, COHORTS_JSON) if workflow.local_exec else []
     warm.stop()
     told = progress.closing(STUDY, STAMPS, CLOCK.read()["wall_seconds"], failed=False)
     logger.info("\n".join([*told, *costs.closing(STUDY, STAMPS), *recorded]))
@@ -69,6 +70,7 @@ onsuccess:
 
 onerror:
     recorded = sessions.end(STUDY, COHORTS_JSON, failed=True) if workflow.local_exec else []
+    recorded += tracking.after_study(STUDY, COHORTS_JSON) if workflow.local_exec else []
     warm.stop()
     told = progress.closing(STUDY, STAMPS, CLOCK.read()["wall_seconds"], failed=True)
     logger.info("\n".join([*told, *costs.closing(STUDY, STAMPS), *recorded]))

@@ -340,7 +340,8 @@ def test_a_stage_refuses_to_run_other_code_than_its_stamp_is_about(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"device": "auto"}, {"results_dir": "elsewhere"}, {"data_dir": "d"}, {"warm": False}]
+    "change",
+    [{"device": "auto"}, {"results_dir": "elsewhere"}, {"data_dir": "d"}, {"warm": False}, {"tracking": "mlflow"}],
 )
 def test_what_the_tables_are_told_of_a_study_gives_the_same_stamps(change):
     named = {"datasets": ["icu_dev"], "models": ["mlp"], "triggers": ["hybrid"], "detectors": ["random"]}

@@ -4,7 +4,18 @@ import argparse
 from importlib import import_module
 
 # Each a module beside this one, in database/.
-COMMANDS = ("populate", "query", "leaderboard", "sweep", "compare", "config-diff", "dataset", "export")
+COMMANDS = (
+    "populate",
+    "query",
+    "leaderboard",
+    "sweep",
+    "compare",
+    "config-diff",
+    "dataset",
+    "export",
+    "browse",
+    "track",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

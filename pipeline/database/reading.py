@@ -78,12 +78,14 @@ def opened(folder: Path) -> Iterator[sqlite3.Connection]:
             f"{folder}: {there} ({NAME}); expected the results_dir of a study, whose database "
             f"`python -m pipeline db populate --results-dir {folder}` makes from its files"
         )
-    with _told(path), closing(_connect(path)) as connection:
+    with _told(path), closing(connected(path)) as connection:
         _guard(connection, path)
         yield connection
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def connected(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write to the database at `path`, also where nobody may write beside it."""
+
     def connect(mode: str) -> sqlite3.Connection:
         address = f"file:{quote(str(path.absolute()))}?{mode}"
         # Not of one thread: nothing here has others. No transaction but the one that is begun below.

@@ -151,6 +151,22 @@ def explanation_in_tens(fact: dict) -> dict:
     return fact | {name: rounded(fact[name]) for name in ("drift_topk_jaccard", "control_topk_jaccard")}
 
 
+def history_in_tens(history: list[dict], fact: dict) -> list[dict]:
+    """What training told of each epoch, beside what `eval` found of the run, with counts in tens.
+
+    Told are losses and AUROC; what a curriculum says counts samples of a label.
+    """
+    if not of_people(fact):
+        return history
+    few = {name for name in ("train", "validation") if 0 < fact["patients"][name] < MIN_CELL}
+    told = []
+    for row in history:
+        area = _in_tens(float(row["validation_auroc"]), fact["validation_pairs"])
+        numbers = {name: row[name] for name in ("train_loss", "validation_loss")} | {"validation_auroc": area}
+        told.append({"epoch": row["epoch"]} | {k: None if k.split("_")[0] in few else v for k, v in numbers.items()})
+    return told
+
+
 def _decisions(measures: dict, n: tuple[int, int]) -> dict:
     """Measures of the test set, `n` samples per label, from its table of predictions by label in tens."""
     false, true = (_in_tens(measures[name], n[label]) for label, name in ((0, "fpr"), (1, "recall")))

@@ -43,6 +43,12 @@ class Study(Params):
     results_dir: Location = Field("results", description="where everything else is written")
     catalog: Location = Field("data/datasets.yaml", description="the catalog of datasets")
     warm: bool = Field(True, description="start stages from a process that has imported everything once (Linux)")
+    tracking: Literal["none", "mlflow"] = Field(
+        "none", description="whether runs that are done go to an MLflow store as well (needs the extra mlflow)"
+    )
+    tracking_uri: str | None = Field(
+        None, description="the store: sqlite:///FILE or a server's http(s)://…; by default mlflow.db in results_dir"
+    )
     datasets: Names
     models: Names
     triggers: Names

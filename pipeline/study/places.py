@@ -18,7 +18,7 @@ CONFIG = "config/config.yaml"
 # What of data_dir is ours; beside them may lie files that are not made and belong into git.
 _MADE = ("dev", "splits", "cache", "states")
 # What of a study no number depends on, and no stamp.
-NOT_MEASURED = {"raw_dir", "data_dir", "results_dir", "catalog", "warm"}
+NOT_MEASURED = {"raw_dir", "data_dir", "results_dir", "catalog", "warm", "tracking", "tracking_uri"}
 
 
 def study_file() -> Path:

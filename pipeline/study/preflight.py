@@ -1,7 +1,9 @@
 """Checks of a study against the catalog and the data, before any job starts."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pipeline.cohorts.catalog import Entry, check_files, read_entries, relations_of, source_of
 from pipeline.cohorts.cohort import Feature
@@ -11,6 +13,8 @@ from pipeline.errors import UserError
 from pipeline.study import families
 from pipeline.study.config import Study, parsed
 from pipeline.words import counted, suggestion
+
+SQLITE = "sqlite:///"  # before the path of a store that is a file
 
 
 def check(study: Study) -> dict[str, Entry]:
@@ -26,7 +30,27 @@ def check(study: Study) -> dict[str, Entry]:
             _check_writable(study, "data_dir")
         _check_rates(study, name, entry)
     _check_writable(study, "results_dir")
+    if study.tracking != "none":
+        check_tracking(study)
     return entries
+
+
+def check_tracking(study: Study) -> None:
+    """That there is MLflow, and that the study's store is one that runs can be sent to."""
+    if missing := [name for name in ("mlflow", "sqlalchemy", "alembic") if not find_spec(name)]:
+        raise UserError(
+            f"config: tracking: {missing[0]} is not installed; expected MLflow beside the project "
+            '(pip install ".[mlflow]"), or tracking: none'
+        )
+    given = study.tracking_uri or SQLITE
+    parts = urlsplit(given)
+    if not given.startswith((SQLITE, "http://", "https://")):
+        raise UserError(f"config: tracking_uri: {given!r} given, expected {SQLITE}FILE, http://… or https://…")
+    if parts.password is not None:  # it would stand in the study database
+        raise UserError(
+            "config: tracking_uri: holds a password, expected it in the environment (MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN)"
+        )
 
 
 def _check_writable(study: Study, key: str) -> None:

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from pipeline.database import sessions
+from pipeline.database import sessions, tracking
 from pipeline.jobs import cluster, lifetime, warm
 from pipeline.study import costs, grid, places, preflight, progress
 from pipeline.jobs.clock import Clock

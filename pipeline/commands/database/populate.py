@@ -3,8 +3,13 @@
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.commands.arguments import add_study_arguments, refuse_missing, study_of
+
+if TYPE_CHECKING:
+    from pipeline.study.config import Study
+    from pipeline.study.stamps import Stamps
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,14 +21,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from pipeline.database.populate import populate
+
+    print(populate(*asked_for(args)))
+
+
+def asked_for(args: argparse.Namespace) -> "tuple[Study, Stamps]":
+    """The study that `add_arguments` asked for, which has been started, and its stamps."""
     from pipeline.study.config import Study
     from pipeline.study.stamps import Stamp, Stamps, stamps_of
 
     if args.study is None:
         study = study_of(args)
         refuse_missing(Path(study.results_dir))
-        stamps = stamps_of(study)
-    else:
-        study = Study.model_validate_json(args.study)
-        stamps = Stamps(study, {name: Stamp.parse(text) for name, text in json.loads(args.cohorts).items()})
-    print(populate(study, stamps))
+        return study, stamps_of(study)
+    study = Study.model_validate_json(args.study)
+    return study, Stamps(study, {name: Stamp.parse(text) for name, text in json.loads(args.cohorts).items()})
