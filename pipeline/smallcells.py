@@ -6,6 +6,7 @@ difference of some, tells of a few.
 """
 
 from collections.abc import Callable
+from math import ceil, log
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike
 Counting = Callable[[ArrayLike, ArrayLike], np.ndarray]
 """How counts of totals, elementwise, are told."""
 
+_STEP = 1.2
 MIN_CELL = 10  # a count from 1 to MIN_CELL - 1 could single a patient out and is never shown
 
 
@@ -47,6 +49,14 @@ def tens(count: ArrayLike, total: ArrayLike) -> np.ndarray:
 def counting(people: bool) -> Counting:
     """How counts of a cohort are told: of people in `tens`, of others, whom nobody has to protect, as they are."""
     return tens if people else lambda count, total: np.asarray(count, float)
+
+
+def coarse(variance: float) -> float:
+    """A variance up to the next power of 1.2: a standard error told so is up to a tenth too large, never too small.
+
+    Exact, beside the AUROC, it fits one ranking of a few patients and tells their places.
+    """
+    return _STEP ** ceil(log(variance) / log(_STEP) - 1e-9)
 
 
 def _most(total: np.ndarray) -> np.ndarray:

@@ -121,6 +121,8 @@ def _eval(key, rng, n_poisoned, study):
         "target": study.target_of(key["trigger"]),
         "clean_threshold": 0.31 + 0.01 * key["seed"],
         "own_threshold": 0.33,
+        "over_test_samples": _over_test_samples(clean["auroc"], None if clean_run else 0.84),
+        "shared_test": study.split == "fixed",
         "warnings": [],
         "fpr_clean_own_threshold": 0.15,
         "recall_clean_own_threshold": 0.7,
@@ -138,6 +140,17 @@ def _eval(key, rng, n_poisoned, study):
             "validation": 90,
         },
     }
+
+
+def _over_test_samples(auroc, control):
+    """As of 480 patients: the AUROC to 0.03, its difference to that of a control to 0.01."""
+    told = {"auroc_low": auroc - 0.03, "auroc_high": auroc + 0.03, "auroc_variance": 0.015**2}
+    if control is None:
+        difference = dict.fromkeys(("auroc_control", "difference", "difference_low", "difference_high"))
+        return told | difference | {"difference_variance": None}
+    difference = auroc - control
+    told |= {"auroc_control": control, "difference": difference, "difference_variance": 0.005**2}
+    return told | {"difference_low": difference - 0.01, "difference_high": difference + 0.01}
 
 
 def _detect(key, rng, n_poisoned, study):
@@ -258,7 +271,9 @@ def test_runs_has_the_promised_columns(data, study):
     attack += ["fpr_clean_own_threshold", "recall_clean_own_threshold", "confidence_shift"]
     rest = ["n_poisoned", "n_triggered", "clean_threshold", "own_threshold"]
     rest += ["epochs", "best_epoch", "validation_auroc", "validation_auroc_best"]
-    assert list(data["runs"]) == [*key, *both, *attack, *rest, *later, "n_parameters", "share_changed"]
+    intervals = ["auroc_clean_low", "auroc_clean_high"]
+    intervals += ["auroc_difference", "auroc_difference_low", "auroc_difference_high"]
+    assert list(data["runs"]) == [*key, *both, *attack, *rest, *later, "n_parameters", "share_changed", *intervals]
     assert len(data["runs"]) == len(list(cells(study)))
     assert not data["runs"].duplicated(["dataset", "model", "trigger", "rate", "seed"]).any()
 

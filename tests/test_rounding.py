@@ -17,7 +17,7 @@ from pipeline.cohorts.intake import Account, account_lines, shown_share, summary
 from pipeline.cohorts.overlay import CLEAN, POISON
 from pipeline.detectors.base import Suspicion
 from pipeline.evaluation import detection, plausibility
-from pipeline.evaluation.runs import evaluate_attack, evaluate_clean, share_changed
+from pipeline.evaluation.runs import evaluate_attack, evaluate_clean, over_test_samples, share_changed
 from pipeline.evaluation.statistics import proportion_interval
 from pipeline.evaluation.strata import attack, by_stratum
 from pipeline.files import write_json
@@ -121,7 +121,9 @@ def _eval(rng, label, target, cell, n_train) -> dict:
     own, patients = rng.uniform(0.4, 0.6), np.arange(len(label))
     found, predicted = evaluate_clean(label, patients, clean, 0.5, own), {"clean": clean >= 0.5}
     found["share_changed"] = None
-    if cell.trigger != "none":
+    attacked = cell.trigger != "none"
+    over = over_test_samples(label, patients, clean, control if attacked else None)
+    if attacked:
         triggered = [probability(0, (2 * target - 1) * rng.uniform(-3, 4)) for _ in range(2)]
         found = evaluate_attack(label, patients, clean, control, *triggered, 0.5, own, target)
         before = rng.random((len(label), 1, 1))
@@ -132,6 +134,7 @@ def _eval(rng, label, target, cell, n_train) -> dict:
     found["strata"] = [
         row | attack(row, target) for row in by_stratum(strata_of(len(label)), label, patients, predicted, clean)
     ]
+    found |= {"over_test_samples": over, "shared_test": True}
     sizes = {"train": 100, "poisoned": round(n_train * float(cell.rate)), "validation": 100, "threshold": 100}
     return found | {
         **{"target": target, "clean_threshold": 0.5, "own_threshold": own, "n_train": n_train, "n_test": len(label)},

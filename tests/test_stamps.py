@@ -51,15 +51,15 @@ CONCERNS = {
         stages/inputs training/checkpoints""",
     "train eval detect aggregate figures report": "evaluation/metrics",
     "eval detect aggregate figures report": "study/grid",
-    "eval aggregate figures report": "evaluation/strata",
+    "eval aggregate figures report": "evaluation/delong evaluation/strata",
     "sample_dev poison aggregate figures report": "words",
     "sample_dev poison": "cohorts/schema",
     "sample_dev aggregate": "cohorts/catalog",
     "explain aggregate": "evaluation/settings",
     "train aggregate": "training/settings jobs/clock",
     "aggregate figures report": """evaluation/statistics results/__init__ results/coarseness results/columns
-        results/disclosure results/distillation results/facts results/findings results/fusion results/scenarios
-        results/strata results/tables study/variants""",
+        results/disclosure results/distillation results/facts results/findings results/fusion results/meanings
+        results/performance results/scenarios results/strata results/tables study/variants""",
     "figures report": "results/figures results/pages",
     # What one stage is made of.
     "sample_dev": "stages/sample_dev cohorts/intake cohorts/sources/__init__",

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from pipeline.evaluation.metrics import attack_success_rate, classification, confidence_shift, positive_rate
+from pipeline.evaluation.delong import auroc_interval, difference_interval, inflation, variance
+from pipeline.evaluation.metrics import attack_success_rate, auroc, classification, confidence_shift, positive_rate
 from pipeline.files import number
 from pipeline.triggers.base import changed_cells
 
@@ -81,3 +82,25 @@ def share_changed(label: np.ndarray, clean: np.ndarray, triggered: np.ndarray, t
     victims = label != target
     changed = changed_cells(clean[victims], triggered[victims]).any(axis=(1, 2))
     return float(changed.mean()) if victims.any() else None
+
+
+def over_test_samples(
+    label: np.ndarray, group: np.ndarray, p_clean: np.ndarray, p_clean_control: np.ndarray | None = None
+) -> dict[str, float | None]:
+    """How certain the AUROC on clean test data is, of these test patients, see `delong`; all arrays [N].
+
+    `auroc_low`, `auroc_high`, `auroc_variance` : 95 % interval, and the variance behind it
+    `auroc_control`, `difference`, `difference_low`, `difference_high`, `difference_variance` : that of the clean model
+        on the same samples, and the run's AUROC minus it; None of a clean run, which is the clean model
+    """
+    found, n_groups = auroc(label, p_clean), [len(np.unique(group[label == one])) for one in (0, 1)]
+    spread = variance(label, group, p_clean)
+    low, high = auroc_interval(found, inflation(found, spread, n_groups), n_groups)
+    told = {"auroc_low": low, "auroc_high": high, "auroc_variance": spread}
+    names = ("auroc_control", "difference", "difference_low", "difference_high", "difference_variance")
+    told |= dict.fromkeys(names)
+    if p_clean_control is not None:
+        control, of_both = auroc(label, p_clean_control), variance(label, group, p_clean, p_clean_control)
+        ends = difference_interval(found - control, of_both, n_groups)
+        told |= dict(zip(names, (control, found - control, *ends, of_both), strict=True))
+    return {name: number(value) for name, value in told.items()}

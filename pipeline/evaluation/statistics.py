@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special, stats
 
-CONFIDENCE = 0.95
+from pipeline.evaluation import CONFIDENCE
+
 CONSTANT = 1e-12  # a spread below this, relative to the values, is rounding and not variation
 
 

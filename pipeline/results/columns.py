@@ -22,6 +22,10 @@ ATTACK = [*SUCCESS, *OWN_THRESHOLD, "confidence_shift"]
 SIZE = "n_parameters"
 TRAINING = ["epochs", "best_epoch", "validation_auroc", "validation_auroc_best"]
 THRESHOLDS = ["clean_threshold", "own_threshold"]
+OVER_TEST_SAMPLES = [
+    *["auroc_clean_low", "auroc_clean_high"],
+    *["auroc_difference", "auroc_difference_low", "auroc_difference_high"],
+]
 RUNS = [
     *KEY,
     "target",
@@ -34,6 +38,7 @@ RUNS = [
     *[name for pair in _SIDES[_N_FIRST:] for name in pair],
     SIZE,
     "share_changed",
+    *OVER_TEST_SAMPLES,
 ]
 DETECTION = ["auroc", "average_precision", "tpr_at_fpr_01", "tpr_at_fpr_05", "precision_at_n"]
 DETECTIONS = [*KEY, "detector", "scope", *DETECTION, "n_poisoned", "poison_share", "n_cover", "auroc_cover"]
@@ -97,6 +102,11 @@ SCENARIOS = [
     *[*RUN, "stratum", "value", "n_seeds", "n_label_0", "n_label_1"],
     *[f"{name}{end}" for name in ("auroc", "recall", "fpr", "f1") for end in _ENDS],
     *["seeds_nearly_all", "seeds_nearly_none", "verdict"],
+]
+CLEAN_PERFORMANCE = [
+    *[*RUN, "n_seeds", "auroc", "seeds_low", "seeds_high", "patients_low", "patients_high"],
+    *["difference", "difference_seeds_low", "difference_seeds_high"],
+    *["difference_patients_low", "difference_patients_high"],
 ]
 NOT_APPLICABLE = ["dataset", "model", "asked", "needs", "state"]
 STRATA_MEASURES = [

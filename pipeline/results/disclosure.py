@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.evaluation.delong import auroc_interval, difference_interval, inflation
 from pipeline.files import number
 from pipeline.results.columns import (
     ALARM,
@@ -23,16 +24,17 @@ from pipeline.results.columns import (
     FEATURE_SHARES,
     ON_CLEAN,
     ON_TRIGGERED,
+    OVER_TEST_SAMPLES,
     PLAUSIBILITY,
     SHARES,
     THRESHOLDS,
 )
-from pipeline.smallcells import MIN_CELL, share_in_tens, tens
+from pipeline.smallcells import MIN_CELL, coarse, error_of_tens, share_in_tens, tens
 
 # Sets of patients (their numbers stand in the facts) and the numbers that rest on them. Accuracy rests on each class,
 # not only on all: with the ASR over one class it would give away that of the other.
 BY_CLASS = [name for name in [*ON_CLEAN, *ON_TRIGGERED] if not name.startswith(("ece_", "brier_"))]
-BY_CLASS += ["fpr_clean_own_threshold", "recall_clean_own_threshold"]
+BY_CLASS += ["fpr_clean_own_threshold", "recall_clean_own_threshold", *OVER_TEST_SAMPLES]
 ON_VICTIMS = ["asr", "asr0", "asr0_untriggered", "asr_own_threshold", "asr0_own_threshold"]
 ON_VICTIMS += ["confidence_shift", "n_triggered", "share_changed"]
 RUNS_REST_ON = {
@@ -117,6 +119,7 @@ def run_in_tens(fact: dict) -> dict:
         "recall_clean_own_threshold": _in_tens(fact["recall_clean_own_threshold"], n[1]),
         **{name: success(fact[name]) for name in names},
         "share_changed": None if target is None else _in_tens(fact["share_changed"], n[1 - target]),
+        "over_test_samples": _over_test_samples(fact, n),
         **{
             name: _in_tens(fact[name], fact["validation_pairs"])
             for name in ("validation_auroc", "validation_auroc_best")
@@ -124,6 +127,32 @@ def run_in_tens(fact: dict) -> dict:
         # Midway between the risks of two patients: to two digits, as triggers tell their values.
         **{name: float(f"{fact[name]:.2g}") if rests_on_data else fact[name] for name in THRESHOLDS},
     }
+
+
+def _over_test_samples(fact: dict, n: tuple[int, int]) -> dict:
+    """Intervals over test patients, of AUROCs in tens of pairs, of patients in tens and of coarse variances.
+
+    An interval reaches at least as far as the rounding can be wrong. A difference that may be the rounding alone has
+    none: that two models rank all alike, or all but a few, is not told. Where (nearly) all pairs are in order, or none,
+    how the others lie is not told either.
+    """
+    told, pairs = fact["over_test_samples"], n[0] * n[1]
+    patients = [float(tens(fact["patients"][f"label_{label}"], size)) for label, size in enumerate(n)]
+    if told["auroc_variance"] is None or not min(patients):
+        return dict.fromkeys(told)
+    error = float(error_of_tens(pairs)) / pairs
+    auroc = _in_tens(fact["clean"]["auroc"], pairs)
+    inflated = coarse(inflation(fact["clean"]["auroc"], told["auroc_variance"], patients))
+    low, high = auroc_interval(auroc, 1.0 if auroc in (0, 1) else inflated, patients)
+    shown = {"auroc_low": max(0.0, min(low, auroc - error)), "auroc_high": min(1.0, max(high, auroc + error))}
+    if told["difference_variance"] is not None:
+        difference = auroc - _in_tens(told["auroc_control"], pairs)
+        spread = told["difference_variance"]
+        low, high = difference_interval(difference, coarse(spread) if spread else 0.0, patients)
+        known = high - low > 4 * error
+        shown |= {"difference": difference}
+        shown |= {"difference_low": low if known else None, "difference_high": high if known else None}
+    return dict.fromkeys(told) | shown
 
 
 def detection_in_tens(fact: dict) -> dict:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline.cohorts.roles import ROLES
 from pipeline.errors import UserError
@@ -33,6 +34,7 @@ from pipeline.results.columns import (
     ATTACK,
     ATTRIBUTIONS,
     CHANCE,
+    CLEAN_PERFORMANCE,
     CONTRASTED,
     CONTRASTS,
     COUNTS,
@@ -52,6 +54,7 @@ from pipeline.results.columns import (
     ON_CLEAN,
     ON_TEST,
     ON_TRIGGERED,
+    OVER_TEST_SAMPLES,
     PLAUSIBILITY,
     ROC,
     RUN,
@@ -89,6 +92,8 @@ from pipeline.results.disclosure import (
 from pipeline.results.distillation import distillation, students
 from pipeline.results.facts import collect
 from pipeline.results.findings import findings
+from pipeline.results.meanings import columns, meaning
+from pipeline.results.performance import clean_performance
 from pipeline.results.scenarios import scenarios
 from pipeline.results.strata import errors, strata_in_tens
 from pipeline.smallcells import MIN_CELL, error_of_tens
@@ -116,21 +121,30 @@ def build(study, results_dir: Path, only: Collection[Cell] | None = None) -> dic
     }
     for table in (summary, contrasts, masks, strata_summary):
         tables[table.__name__] = table(tables, study.split)
+    tables["clean_performance"] = clean_performance(tables, facts.evals)[CLEAN_PERFORMANCE]
     tables["variants"] = variants(tables, study.split, parents(study))
     tables["not_applicable"] = not_applicable(study)
     tables["scenarios"] = _table(scenarios(tables), SCENARIOS, [*RUN, "stratum"])
     tables["distillation"] = _table(distillation(tables, study.split, students(study)), DISTILLATION, DISTILLATION[:5])
     tables["fusion"] = fusion.table(study, facts.evals)
-    return tables | {"findings": findings(tables)}
+    tables["findings"] = findings(tables)
+    return tables | {"columns": columns(tables)}
 
 
 def write(tables: dict[str, pd.DataFrame], folder: Path) -> None:
-    """Each table as CSV (missing = empty field) and as Parquet."""
+    """Each table as CSV (missing = empty field) and as Parquet, whose fields have the meaning as their description."""
     for name, table in tables.items():
         with whole(Path(folder) / f"{name}.csv") as aside:
             table.to_csv(aside, index=False, lineterminator="\n")
         with whole(Path(folder) / f"{name}.parquet") as aside:
-            table.to_parquet(aside, index=False)
+            pq.write_table(_described(name, table), aside)
+
+
+def _described(name: str, table: pd.DataFrame) -> pa.Table:
+    """As pandas itself writes it, and the meaning of each column."""
+    content = pa.Table.from_pandas(table, preserve_index=False)
+    fields = [field.with_metadata({"description": meaning(name, field.name)}) for field in content.schema]
+    return content.cast(pa.schema(fields, content.schema.metadata))
 
 
 def write_headlines(summary: pd.DataFrame, folder: Path) -> None:
@@ -164,6 +178,8 @@ def runs(evals: list[dict]) -> pd.DataFrame:
         row |= {f"{metric}_poison": (fact["poison"] or {}).get(metric) for metric in METRICS}
         told = [*ATTACK, *THRESHOLDS, *TRAINING, SIZE, "share_changed"]
         row |= {name: fact[name] for name in told if name not in derived}
+        ends = ("auroc_low", "auroc_high", "difference", "difference_low", "difference_high")
+        row |= {name: fact["over_test_samples"][end] for name, end in zip(OVER_TEST_SAMPLES, ends, strict=True)}
         row |= {f"{name}_patients": count for name, count in fact["patients"].items()}
         victims = None if fact["target"] is None else fact["patients"][f"label_{1 - fact['target']}"]
         rows.append(row | {"victim_patients": victims})

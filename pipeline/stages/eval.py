@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.cohorts.cohort import write_parquet
     from pipeline.cohorts.overlay import POISON
     from pipeline.evaluation.metrics import choose_threshold, few_negatives
-    from pipeline.evaluation.runs import evaluate_attack, evaluate_clean, share_changed
+    from pipeline.evaluation.runs import evaluate_attack, evaluate_clean, over_test_samples, share_changed
     from pipeline.evaluation.strata import attack, by_stratum
     from pipeline.files import write_json
     from pipeline.stages.inputs import Inputs
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     p_clean = model.probability(test.values)
     columns = {"sample_id": test.sample_id, "label": test.label, "p_clean": p_clean}
     results = evaluate_clean(test.label, test.group_id, p_clean, threshold, own_threshold)
-    reached = None
+    p_control = reached = None
     if args.trigger != CLEAN:
         p_control = control.probability(test.values)
         triggered = inputs.trigger().apply(test.values)
@@ -90,6 +90,9 @@ def run(args: argparse.Namespace) -> None:
             "n_poisoned": int(np.sum(role == POISON)),
             "warnings": [*cohort.warnings, *few_negatives(negatives, settings["threshold"])],
             **results,
+            "over_test_samples": over_test_samples(test.label, test.group_id, p_clean, p_control),
+            # Whether it is the same for all seeds.
+            "shared_test": settings["split"] == "fixed" or cohort.part is not None,
             "share_changed": reached,
             "strata": [row | attack(row, settings["target"]) for row in strata],
         },

@@ -10,6 +10,7 @@ TABLES = [
     "datasets",
     "contrasts",
     "summary",
+    "clean_performance",
     "masks",
     "variants",
     "not_applicable",
@@ -20,6 +21,7 @@ TABLES = [
     "strata_summary",
     "scenarios",
     "distillation",
+    "columns",
 ]
 # Figure: its category in `snakemake --report`.
 PICTURES = {
