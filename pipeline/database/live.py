@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 DATABASE = "BACKDOOR_STUDY_DATABASE"  # the file to write to
 _WAIT = 30  # seconds for what another writes
 
-JOB = ("stage", "dataset", "model", "trigger", "rate", "seed", "status", "why", "stamp", "code", "host", "process")
-JOB += ("started", "ended", "wall_seconds", "cpu_seconds", "peak_memory_mib", "own_memory_mib", "state_file")
 _ENDS = ("status", "why", "ended", "wall_seconds", "cpu_seconds", "peak_memory_mib", "own_memory_mib")
+JOB = (
+    *("stage", "dataset", "model", "trigger", "rate", "seed", "stamp", "code", "host", "process", "started"),
+    *(*_ENDS, "state_file"),
+)
 PUT_JOB = (
     f"INSERT INTO jobs ({', '.join(JOB)}) VALUES ({', '.join(f':{name}' for name in JOB)}) "
     f"ON CONFLICT (state_file, started) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _ENDS)}"

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pipeline.cohorts.catalog import read_entries
@@ -83,7 +84,8 @@ def _refuse_outdated(study: Study, stamps: Stamps, found: facts.Facts) -> None:
     stages = {"eval": found.evals, "detect": found.detects, "explain": found.explains}
     for stage, results in stages.items():
         for fact in results:
-            cell = Cell(*(str(fact[name]) for name in KEY[:3]), format_rate(fact["rate"]), str(fact["seed"]))
+            dataset, model, trigger, rate, seed = (fact[name] for name in KEY)
+            cell = Cell(dataset, model, trigger, format_rate(rate), str(seed))
             expected = (stamps.of(stage, cell).stamp, stamps.of("sample_dev", cell).stamp)
             if (fact.get("stamp"), fact.get("cohort")) != expected:
                 raise UserError(
@@ -136,7 +138,7 @@ def _write(database: sqlite3.Connection, study: Study, numbers: dict[str, list[t
     for table in ("summary", "rounding"):
         _replace(database, table, numbers[table])
     _replace(database, "datasets", numbers["datasets"], f"dataset IN ({_texts(study.datasets)})")
-    _replace(database, "student_t", [(df, float(quantile_of_t(df))) for df in range(1, _DEGREES + 1)])
+    _replace(database, "student_t", list(enumerate(quantile_of_t(np.arange(1, _DEGREES + 1)).tolist(), 1)))
     if database.total_changes > before:
         database.execute("INSERT OR REPLACE INTO study (key, value) VALUES ('populated', ?)", [state.now()])
 

@@ -81,8 +81,11 @@ def end(study: Study, cohorts: str, failed: bool) -> list[str]:
 
 def _idle(database: sqlite3.Connection) -> list[str]:
     query = "SELECT idle_share, cores FROM session_costs WHERE session = ?"
-    share, cores = database.execute(query, [_session]).fetchone() or (None, None)
-    return [] if share is None else [f"idle, or busy with Snakemake itself: {share:.0%} of {counted(cores, 'core')}"]
+    found = database.execute(query, [_session]).fetchone()
+    if found is None or found[0] is None:
+        return []
+    share, cores = found
+    return [f"idle, or busy with Snakemake itself: {share:.0%} of {counted(cores, 'core')}"]
 
 
 def told(files: Files) -> list[str]:

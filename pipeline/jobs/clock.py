@@ -4,6 +4,7 @@ import platform
 import resource
 import time
 from pathlib import Path
+from typing import Any
 
 
 class Clock:
@@ -16,7 +17,7 @@ class Clock:
     def __init__(self) -> None:
         self._wall = time.perf_counter()
 
-    def read(self) -> dict[str, float | None]:
+    def read(self) -> dict[str, Any]:
         """Seconds, and mebibytes of resident memory; own memory is None where the system does not tell it."""
         usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         # ru_maxrss is in KiB on Linux, in bytes on macOS.
