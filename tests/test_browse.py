@@ -24,6 +24,7 @@ from made_database import FAILED, made
 
 from pipeline.database.descriptions import described
 from pipeline.database.queries import QUERIES
+from pipeline.results.meanings import meaning
 
 pytest.importorskip("datasette", reason='Datasette is not installed: pip install ".[browse]"')
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -151,6 +152,9 @@ def test_what_failed_comes_first_with_its_reason_and_log(address):
 def test_tables_and_columns_are_explained(address):
     page = html.unescape(got(f"{address}/jobs"))
     assert described()["jobs"].table in page and described()["jobs"].columns["own_memory_mib"] in page
+    assert meaning("detections", "tpr_at_fpr_01") in html.unescape(got(f"{address}/detections"))
+    assert meaning("runs", "asr") in html.unescape(got(f"{address}/metrics"))
+    assert all(about.table for about in described().values())
     assert "JSON" in described()["runs"].columns["settings"] and "missing:" in described()["runs"].columns["status"]
 
 

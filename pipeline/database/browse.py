@@ -107,10 +107,10 @@ def _without_plugins() -> Iterator[None]:
 
 def metadata(database: Path) -> dict[str, Any]:
     """What Datasette tells beside the data: titles, the meaning of tables and columns, and the questions to ask."""
-    tables = {
-        name: {"description": about.table, "columns": {column: text for column, text in about.columns.items() if text}}
-        for name, about in described().items()
-    }
+    tables = {}
+    for name, about in described().items():
+        said = {column: text or _meaning(name, column) for column, text in about.columns.items()}
+        tables[name] = {"description": about.table, "columns": {column: text for column, text in said.items() if text}}
     queries = {
         query.name: {"title": query.title, "description": query.description, "sql": query.sql, "hide_sql": True}
         for query in QUERIES
@@ -128,8 +128,21 @@ def metadata(database: Path) -> dict[str, Any]:
     }
 
 
+def _meaning(table: str, column: str) -> str:
+    """What a column means that has its name from the tables of results; empty where nobody has said so."""
+    from pipeline.results.meanings import meaning
+
+    try:
+        return meaning(table, column)
+    except KeyError:
+        return ""
+
+
 def _register_cells() -> None:
-    """Have what is missing shown as –, and numbers with the digits that are read; data for programs stays as it is."""
+    """Have what is missing shown as –, numbers with the digits that are read, and metrics with what they mean.
+
+    Data for programs stays as it is.
+    """
     from datasette import hookimpl
     from datasette.plugins import pm
     from markupsafe import Markup
@@ -142,6 +155,8 @@ def _register_cells() -> None:
                 return Markup('<span title="missing: undefined, withheld, or not there yet">–</span>')
             if isinstance(value, float) and column != "rate":  # which is called as in the names of folders
                 return Markup('<span title="{}">{}</span>').format(value, number(value))
+            if column == "metric" and (said := _meaning("runs", str(value))):
+                return Markup('<span title="{}">{}</span>').format(said, value)
             return None
 
     if not pm.has_plugin(Cells.__name__):

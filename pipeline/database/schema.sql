@@ -3,6 +3,7 @@
 -- A run is a cell of the study's grid and is called like its folder: dataset/model/trigger/rate/seed.
 -- Times are UTC, ISO 8601 with milliseconds. Missing numbers are NULL: undefined, withheld, or not there yet.
 
+-- What the database is of.
 CREATE TABLE IF NOT EXISTS study (
     key TEXT PRIMARY KEY,  -- configuration (JSON), results_dir, data_dir, populated (when its numbers were last made)
     value TEXT
@@ -27,6 +28,7 @@ CREATE TABLE IF NOT EXISTS sessions (
     UNIQUE (host, process, started)
 );
 
+-- The table `datasets`, with what the catalog says of each.
 CREATE TABLE IF NOT EXISTS datasets (
     dataset TEXT PRIMARY KEY,
     source TEXT,
@@ -41,6 +43,7 @@ CREATE TABLE IF NOT EXISTS datasets (
     entry TEXT  -- of the catalog, JSON
 ) WITHOUT ROWID;
 
+-- One row per cell of the grid, whatever has become of it.
 CREATE TABLE IF NOT EXISTS runs (
     run TEXT PRIMARY KEY,
     dataset TEXT NOT NULL,
@@ -116,6 +119,7 @@ CREATE TABLE IF NOT EXISTS metrics (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS metrics_by_name ON metrics (metric, value);
 
+-- The table `detections`: how well suspicion scores tell poisoned training samples from others.
 CREATE TABLE IF NOT EXISTS detections (
     run TEXT NOT NULL REFERENCES runs (run) ON DELETE CASCADE,
     detector TEXT NOT NULL,
@@ -142,6 +146,7 @@ CREATE TABLE IF NOT EXISTS defenses (
     PRIMARY KEY (run, defense, metric)
 ) WITHOUT ROWID;
 
+-- The table `explanations`: the share of attribution on the trigger's footprint, and its drift from the clean model.
 CREATE TABLE IF NOT EXISTS explanations (
     run TEXT PRIMARY KEY REFERENCES runs (run) ON DELETE CASCADE,
     n_samples INTEGER,
