@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 DATABASE = "BACKDOOR_STUDY_DATABASE"  # the file to write to
 _WAIT = 30  # seconds for what another writes
 
-JOB = ("stage", "dataset", "model", "trigger", "rate", "seed", "status", "why", "stamp", "code", "host", "process")
-JOB += ("started", "ended", "wall_seconds", "cpu_seconds", "peak_memory_mib", "own_memory_mib", "state_file")
+JOB = (
+    *("stage", "dataset", "model", "trigger", "rate", "seed", "status", "why", "stamp", "code", "host", "process"),
+    *("started", "ended", "wall_seconds", "cpu_seconds", "peak_memory_mib", "own_memory_mib", "state_file"),
+)
 _ENDS = ("status", "why", "ended", "wall_seconds", "cpu_seconds", "peak_memory_mib", "own_memory_mib")
 PUT_JOB = (
     f"INSERT INTO jobs ({', '.join(JOB)}) VALUES ({', '.join(f':{name}' for name in JOB)}) "

@@ -83,7 +83,8 @@ def _refuse_outdated(study: Study, stamps: Stamps, found: facts.Facts) -> None:
     stages = {"eval": found.evals, "detect": found.detects, "explain": found.explains}
     for stage, results in stages.items():
         for fact in results:
-            cell = Cell(*(str(fact[name]) for name in KEY[:3]), format_rate(fact["rate"]), str(fact["seed"]))
+            dataset, model, trigger = (str(fact[name]) for name in KEY[:3])
+            cell = Cell(dataset, model, trigger, format_rate(fact["rate"]), str(fact["seed"]))
             expected = (stamps.of(stage, cell).stamp, stamps.of("sample_dev", cell).stamp)
             if (fact.get("stamp"), fact.get("cohort")) != expected:
                 raise UserError(

@@ -81,7 +81,7 @@ def end(study: Study, cohorts: str, failed: bool) -> list[str]:
 
 def _idle(database: sqlite3.Connection) -> list[str]:
     query = "SELECT idle_share, cores FROM session_costs WHERE session = ?"
-    share, cores = database.execute(query, [_session]).fetchone() or (None, None)
+    share, cores = database.execute(query, [_session]).fetchone() or (None, 0)
     return [] if share is None else [f"idle, or busy with Snakemake itself: {share:.0%} of {counted(cores, 'core')}"]
 
 

@@ -15,8 +15,8 @@ from pipeline.jobs import state
 from pipeline.study import progress
 from pipeline.study.config import Study
 from pipeline.study.grid import CLEAN, Cell, cells
+from pipeline.study.places import NOT_MEASURED
 from pipeline.study.progress import Files, Job
-from pipeline.study.stamps import NOT_MEASURED
 
 _OF_CONTROL = 10  # the first place of what a run waits for
 

@@ -6,6 +6,7 @@ A value that is NaN is missing: it is left out, and the number of seeds used is 
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import special, stats
 
 CONFIDENCE = 0.95
@@ -109,7 +110,7 @@ def _mean_and_half_width(values: np.ndarray, axis: int, test_to_train: float) ->
     return n, mean, half
 
 
-def quantile_of_t(df: np.ndarray) -> np.ndarray:
+def quantile_of_t(df: ArrayLike) -> np.ndarray:
     """Half the width of an interval in standard errors of the mean, with `df` degrees of freedom, elementwise."""
     return stats.t.ppf((1 + CONFIDENCE) / 2, df)
 

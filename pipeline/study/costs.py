@@ -109,8 +109,8 @@ def _finished(files: Files) -> dict[Job, dict[str, Any]]:
 
 def at_work(files: Files) -> list[tuple[Job, float]]:
     """The jobs that are at work on this machine, and for how many seconds, the longest first."""
-    running = [job for job in _jobs(files) if files.outcome(job)[1] == AT_WORK]
-    return sorted(((job, _since(files.told(job)["started"])) for job in running), key=lambda each: -each[1])
+    told = ((job, files.told(job)) for job in _jobs(files) if files.outcome(job)[1] == AT_WORK)
+    return sorted(((job, _since(facts["started"])) for job, facts in told if facts), key=lambda each: -each[1])
 
 
 def time_left(files: Files) -> str | None:
@@ -121,10 +121,10 @@ def time_left(files: Files) -> str | None:
     """
     finished, rows = _finished(files), states_in(files)
     cells_left = [row.cell for row in rows if row.state not in (DONE, FAILED)]
-    left = {job: None for cell in cells_left for job in files.to_weights(cell) + files.from_weights(cell)}
+    wanted = {job: None for cell in cells_left for job in files.to_weights(cell) + files.from_weights(cell)}
     if all(row.state != FAILED for row in rows):
-        left |= dict.fromkeys(files.of_all())
-    left = [job for job in left if files.outcome(job)[0] not in (DONE, FAILED)]
+        wanted |= dict.fromkeys(files.of_all())
+    left = [job for job in wanted if files.outcome(job)[0] not in (DONE, FAILED)]
     if not left:
         return None
     walls: dict[tuple[str, str | None], list[float]] = {}
@@ -132,7 +132,8 @@ def time_left(files: Files) -> str | None:
         for of in ((job.stage, job.cell.model), (job.stage, None)):
             walls.setdefault(of, []).append(told["wall_seconds"])
     means = {of: mean(each) for of, each in walls.items()}
-    running, seconds, unknown = dict(at_work(files)), 0.0, {}
+    running, seconds = dict(at_work(files)), 0.0
+    unknown: dict[str, None] = {}
     for job in left:
         takes = means.get((job.stage, job.cell.model), means.get((job.stage, None)))
         if takes is None:
@@ -153,7 +154,8 @@ def time_left(files: Files) -> str | None:
 def _at_once(finished: Iterable[dict[str, Any]]) -> float:
     """How many jobs ran at once, of the last ones that followed each other; one at least."""
     spans = sorted((_time(told["started"]), _time(told["ended"])) for told in finished)[-_RECENT:]
-    following, reach = [], spans[0][0]
+    following: list[tuple[float, float]] = []
+    reach = spans[0][0]
     for began, ended in spans:
         if began - reach > _PAUSE:
             following = []
