@@ -262,6 +262,22 @@ def test_holm_by_hand():
     assert np.isnan(holm([np.nan])).all()
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_holm_rejects_as_its_procedure_does(seed):
+    """Step down from the smallest p-value: the m-th last is held against level / m; the first that is above ends it."""
+    rng = np.random.default_rng(seed)
+    p_values = rng.random(12) ** 3
+    p_values[rng.random(12) < 0.3] = p_values[0]  # ties
+    adjusted = holm(p_values)
+    for level in (*(adjusted - 1e-9), *(adjusted + 1e-9), 0.05):
+        rejected = np.zeros(12, bool)
+        for left, which in zip(range(12, 0, -1), np.argsort(p_values, kind="stable"), strict=True):
+            if p_values[which] > level / left:
+                break
+            rejected[which] = True
+        np.testing.assert_array_equal(adjusted <= level, rejected | (level >= 1))
+
+
 def test_a_spread_within_the_rounding_has_no_effect_size():
     run, control = np.array([0.90, 0.90, 0.91, 0.90]), np.full(4, 0.1)
     assert paired_contrast(run, control).effect_size > 50

@@ -328,7 +328,7 @@ def test_a_finished_workflow_leaves_no_process(warm_study):
 def test_after_kill_9_of_snakemake_nothing_runs_and_unlock_lets_it_go_on(warm_study, tmp_path, warm_stages):
     folder = tmp_path / "main"
     killed = study(folder, TABLE, warm=warm_stages)
-    assert eventually(lambda: list(folder.glob("results/runs/icu_dev/mlp/*/*/*/model.pt")), 60)
+    assert eventually(lambda: list(folder.glob("results/runs/icu_dev/mlp/*/*/*/model.pt")), 180)
     assert len(in_folder(folder)) > 1
     killed.kill()
     killed.communicate()
@@ -346,7 +346,7 @@ def test_after_kill_9_of_snakemake_nothing_runs_and_unlock_lets_it_go_on(warm_st
 def test_a_living_snakemake_keeps_its_lock(warm_study, tmp_path):
     folder = tmp_path / "main"
     first = study(folder, TABLE)
-    assert eventually(lambda: list(folder.glob(".snakemake/locks/*.lock")), 60)
+    assert eventually(lambda: list(folder.glob(".snakemake/locks/*.lock")), 180)
     second = study(folder, TABLE)
     output, _ = second.communicate()
     assert second.returncode != 0 and "cannot be locked" in output
@@ -358,7 +358,7 @@ def test_a_living_snakemake_keeps_its_lock(warm_study, tmp_path):
 def test_ctrl_c_ends_every_job(tmp_path):
     folder = tmp_path / "main"
     run = study(folder, training={"epochs": 500})
-    assert eventually(lambda: list(folder.glob("results/runs/icu_dev/mlp/*/*/*/checkpoint.pt")), 60)
+    assert eventually(lambda: list(folder.glob("results/runs/icu_dev/mlp/*/*/*/checkpoint.pt")), 180)
     # A terminal sends it to Snakemake and its jobs alike.
     for process in in_folder(folder):
         if b"pipeline.jobs.warm" not in Path(f"/proc/{process}/cmdline").read_bytes():

@@ -102,7 +102,8 @@ def warnings(cohort: Cohort) -> list[str]:
 
     Nothing is withheld of a cohort of no people, however few its groups.
     """
-    from pipeline.cohorts.splits import N_FOLDS, ROLES
+    from pipeline.cohorts.roles import ROLES
+    from pipeline.cohorts.splits import N_FOLDS
 
     needed = ceil(MIN_CELL * N_FOLDS / ROLES["test"])
     patients = {label: len(np.unique(cohort.group_id[cohort.label == label])) for label in (0, 1)}

@@ -6,6 +6,7 @@ A value that is NaN is missing: it is left out, and the number of seeds used is 
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import special, stats
 
 from pipeline.evaluation import CONFIDENCE
@@ -110,7 +111,7 @@ def _mean_and_half_width(values: np.ndarray, axis: int, test_to_train: float) ->
     return n, mean, half
 
 
-def quantile_of_t(df: np.ndarray) -> np.ndarray:
+def quantile_of_t(df: ArrayLike) -> np.ndarray:
     """Half the width of an interval in standard errors of the mean, with `df` degrees of freedom, elementwise."""
     return stats.t.ppf((1 + CONFIDENCE) / 2, df)
 
@@ -161,14 +162,16 @@ def hedges_correction(df: int) -> float:
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """Holm-adjusted p-values [n]; undefined ones (NaN) stay so and do not count as tests."""
-    from statsmodels.stats.multitest import multipletests
+    """Holm-adjusted p-values [n]; undefined ones (NaN) stay so and do not count as tests.
 
+    The smallest of m times m, the next one times m − 1, …, none below one before it or above 1 (Holm 1979, Scandinavian
+    Journal of Statistics 6:65-70).
+    """
     p_values = np.asarray(p_values, dtype=float)
     adjusted = np.full(p_values.shape, np.nan)
-    defined = ~np.isnan(p_values)
-    if defined.any():
-        adjusted[defined] = multipletests(p_values[defined], method="holm")[1]
+    order = np.argsort(p_values)[: np.count_nonzero(~np.isnan(p_values))]  # NaN comes last
+    steps = p_values[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return adjusted
 
 

@@ -31,7 +31,8 @@ class Clock:
 
     def __str__(self) -> str:
         cost = self.read()
-        return "{wall_seconds:.3f} s wall, {cpu_seconds:.3f} s CPU, {peak_memory_mib:.0f} MiB".format(**cost)
+        wall, cpu, peak = (cost[name] for name in ("wall_seconds", "cpu_seconds", "peak_memory_mib"))
+        return f"{wall:.3f} s wall, {cpu:.3f} s CPU, {peak:.0f} MiB"
 
 
 def _own_memory(peak: int) -> float | None:

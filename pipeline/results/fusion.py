@@ -6,7 +6,7 @@ All AUROCs of a run are those of one half of its validation data, on which no ru
 import numpy as np
 import pandas as pd
 
-from pipeline.cohorts.splits import ROLES
+from pipeline.cohorts.roles import ROLES
 from pipeline.evaluation.statistics import mean_interval, proportion_interval
 from pipeline.files import number
 from pipeline.results.columns import RUN

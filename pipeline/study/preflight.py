@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 from pipeline.cohorts.catalog import Entry, check_files, read_entries, relations_of, source_of
 from pipeline.cohorts.cohort import Feature
 from pipeline.cohorts.frames import frames_of
-from pipeline.cohorts.splits import N_FOLDS, ROLES, ROLES_BESIDE_PUBLISHED
+from pipeline.cohorts.roles import ROLES
+from pipeline.cohorts.splits import N_FOLDS, ROLES_BESIDE_PUBLISHED
 from pipeline.errors import UserError
 from pipeline.study import families
 from pipeline.study.config import Study, parsed

@@ -62,7 +62,7 @@ class Progress:
         self.running: dict[int, Job] = {}
         self.failed: dict[int, str] = {}  # rule by number of job
         self.finished: Counter[str] = Counter()
-        self._seconds: Counter[str] = Counter()  # of all finished jobs of a rule
+        self._seconds: dict[str, float] = {}  # of all finished jobs of a rule
         self._recent: deque[tuple[float, float]] = deque(maxlen=_RECENT + 1)  # when a job ended, and what it took
 
     @property
@@ -84,7 +84,7 @@ class Progress:
         if job is None:
             return
         self.finished[job.rule] += 1
-        self._seconds[job.rule] += now - job.began
+        self._seconds[job.rule] = self._seconds.get(job.rule, 0.0) + now - job.began
         self._recent.append((now, now - job.began))
 
     def fail(self, number: int) -> None:
@@ -298,9 +298,9 @@ def attach(logger: logging.Logger, settings) -> None:
     """
     asked = (settings.dryrun, settings.verbose, settings.debug_dag, settings.printshellcmds, settings.quiet)
     for usual in list(logger.handlers):
-        if usual.name == _USUAL and not any(asked):
+        if usual.name == _USUAL and isinstance(usual, logging.StreamHandler) and not any(asked):
             if os.environ.get("NO_COLOR"):
-                usual.nocolor = True
+                usual.nocolor = True  # type: ignore[attr-defined]  # of Snakemake's own handler
             logger.removeHandler(usual)
             logger.addHandler(Terminal(usual))
 
