@@ -97,6 +97,7 @@ class Reader:
                 # Half of what is not the false alarms' is the hits'.
                 hits = 2 * getattr(row, f"balanced_acc_{side}") - 1 + getattr(row, f"fpr_{side}")
                 self.share("runs", f"balanced_acc_{side}", hits, n[1], row)
+            self.tell("runs", "auroc_difference (pairs)", abs(row.auroc_difference) * n[0] * n[1], row)
             on_victims = ("asr", "asr0", "asr0_untriggered", "asr_own_threshold", "asr0_own_threshold", "share_changed")
             for name in on_victims:
                 self.share("runs", name, getattr(row, name), victims, row)

@@ -214,6 +214,8 @@ def violations(tables_dir: Path, study: Path) -> set[str]:
             )
             by_class = [f"{metric}_{side}" for metric in (*measures, "tpr_at_fpr_01")]
             by_class += ["fpr_clean_own_threshold", "recall_clean_own_threshold"]
+            by_class += ["auroc_clean_low", "auroc_clean_high"]
+            by_class += ["auroc_difference", "auroc_difference_low", "auroc_difference_high"]
             check("runs", row, by_class, n["negative"], n["positive"])
             check("runs", row, [f"precision_{side}", f"f1_{side}"], n[f"predicted_{side}"])
         check("runs", row, ON_VICTIMS, n["negative"])

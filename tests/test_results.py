@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from matplotlib.text import Text
 from scipy import stats
@@ -15,7 +16,7 @@ from scipy import stats
 from pipeline.errors import UserError
 from pipeline.evaluation.statistics import proportion_interval
 from pipeline.files import read_json, write_json
-from pipeline.results import answers, columns, facts, figures, pages, tables
+from pipeline.results import answers, columns, facts, figures, meanings, pages, performance, tables
 from pipeline.results.findings import FOOLS_CLEAN, NONE, PLANTED, UNDECIDED, Estimate, findings, read_findings, verdict
 from pipeline.stages import aggregate, report
 from pipeline.stages import figures as figures_stage
@@ -387,6 +388,8 @@ OF_CLASS = ("acc", "auroc", "auprc", "precision", "recall", "f1", "fpr")
 OF_CLASS += ("specificity", "balanced_acc", "mcc", "tpr_at_fpr_01")
 BY_CLASS = {f"{metric}_{side}" for metric in OF_CLASS for side in ("clean", "poison")}
 BY_CLASS |= {"fpr_clean_own_threshold", "recall_clean_own_threshold"}
+OVER_TEST = {"auroc_clean_low", "auroc_clean_high"}
+OVER_TEST |= {"auroc_difference", "auroc_difference_low", "auroc_difference_high"}
 TRIGGERED = {f"{metric}_poison" for metric in (*OF_CLASS, "ece", "brier")}
 ASR = {"asr", "asr0", "asr_net", "effect_share", "confidence_shift", "n_triggered"}
 ASR |= {"asr0_untriggered", "asr_own_threshold", "asr0_own_threshold", "effect_share_own_threshold", "share_changed"}
@@ -411,9 +414,101 @@ CALIBRATION = {"ece_clean", "brier_clean"}
 )
 def test_a_run_withholds_what_rests_on_few_patients(results, of, target, withheld):
     facts = [fact | {"target": target} for fact in facts_of(results, "results_eval")]
+
+    def change(fact: dict, n: int) -> dict:
+        return fact | {"patients": fact["patients"] | {of: n}}
+
+    def runs(facts: list[dict]) -> pd.DataFrame:
+        return tables.runs(facts).drop(columns=list(OVER_TEST))  # wider of ten patients than of many
+
+    assert only_withheld(runs, facts, change) == withheld
+    attacked = tables.runs([change(fact, 9) for fact in facts]).query("rate > 0")[sorted(OVER_TEST)]
+    assert (attacked.isna() if of.startswith("label") else attacked.notna()).all(axis=None)
+    assert tables.runs([change(fact, 10) for fact in facts]).query("rate > 0")[sorted(OVER_TEST)].notna().all(axis=None)
+
+
+def test_few_patients_have_wider_intervals(results):
+    def width(n: int) -> pd.Series:
+        facts = facts_of(results, "results_eval")
+        runs = tables.runs([fact | {"patients": fact["patients"] | {"label_1": n}} for fact in facts])
+        return runs["auroc_clean_high"] - runs["auroc_clean_low"]
+
+    assert (width(10) > width(95)).all()
+
+
+def test_every_column_of_every_table_has_a_meaning(data, results):
+    rows = data["columns"]
+    told = {name: group["column"].tolist() for name, group in rows.groupby("table")}
+    assert told == {name: list(table) for name, table in data.items()}
+    assert rows["meaning"].str.endswith(".").all() and rows["meaning"].str.len().between(10, 400).all()
+    assert not rows["meaning"].str.contains("nan|None|\\{|  ", regex=True).any()
+    for name, table in data.items():
+        path = results / "tables" / f"{name}.parquet"
+        described = {field.name: field.metadata[b"description"].decode() for field in pq.read_schema(path)}
+        assert described == dict(rows.loc[rows["table"] == name, ["column", "meaning"]].to_numpy()), name
+        plain = results / "plain.parquet"
+        table.to_parquet(plain, index=False)
+        pd.testing.assert_frame_equal(pd.read_parquet(plain), pd.read_parquet(path))
+    ends = rows[rows["column"].str.contains("_low$|_high$") & ~rows["column"].str.startswith("threshold")]
+    assert len(ends) > 100
+    assert ends["meaning"].str.contains("95 % interval over (?:seeds|test patients)", regex=True).all()
+    assert not ends["meaning"].str.contains("over seeds: .*over test patients", regex=True).any()
+    by_patients = ends["column"].str.contains("patients") | ends["column"].isin(OVER_TEST)
     assert (
-        only_withheld(tables.runs, facts, lambda fact, n: fact | {"patients": fact["patients"] | {of: n}}) == withheld
+        ends["meaning"].str.contains("DeLong") == (by_patients & ends["table"].isin(["runs", "clean_performance"]))
+    ).all()
+
+
+def test_nothing_is_meant_that_is_in_no_table(data):
+    for name, said in meanings._OWN.items():
+        assert set(said) <= set(data[name]), name
+    assert meanings._COMMON.keys() <= {column for table in data.values() for column in table}
+
+
+def test_intervals_over_seeds_and_over_patients_stand_side_by_side(study, results, data):
+    found = data["clean_performance"]
+    key = ["dataset", "model", "trigger", "rate"]
+    assert len(found) == len(data["runs"].drop_duplicates(key))
+    summary = data["summary"].query("metric == 'auroc_clean'").set_index(key)
+    for row in found.itertuples():
+        at = tuple(getattr(row, name) for name in key)
+        assert (row.auroc, row.seeds_low, row.seeds_high) == tuple(summary.loc[at, ["mean", "ci_low", "ci_high"]])
+        runs = data["runs"].set_index(key).sort_index().loc[at]
+        assert row.patients_low == pytest.approx(runs["auroc_clean_low"].mean())
+        assert row.patients_high == pytest.approx(runs["auroc_clean_high"].mean())
+        assert np.isnan(row.difference) == (row.trigger == "none") == np.isnan(row.difference_patients_low)
+        assert row.trigger == "none" or row.difference_patients_low == runs["auroc_difference_low"].mean()
+    assert ((found["patients_high"] - found["patients_low"]) > (found["seeds_high"] - found["seeds_low"])).any()
+    page, text = pages.clean_performance_html(found, data["datasets"]), answers.certainty(found, pages.PATIENTS)[0][1]
+    assert "over test patients" in page and "DeLong" in text and "over seeds" in text
+    row = found.query("trigger == 'none' and model == 'lstm'").iloc[0]
+    assert f"[{row['patients_low']:.3f}, {row['patients_high']:.3f}]" in page
+    assert "Neither interval" in pages.clean_performance_text("fixed", data["datasets"])
+
+
+@pytest.mark.parametrize(("split", "seeds", "shown"), [("per_seed", [1, 2], False), ("per_seed", [1], True)])
+def test_seeds_with_other_test_patients_have_no_interval_over_them_together(tmp_path, split, seeds, shown):
+    study = make_study(models=["mlp"], seeds=seeds, split=split)
+    built = tables.build(study, fabricate(study, tmp_path))
+    found = built["clean_performance"].query("trigger != 'none'")
+    ends = [name for name in found if "patients" in name]
+    assert len(ends) == 4 and (found[ends].notna() if shown else found[ends].isna()).all(axis=None)
+    assert bool(answers.certainty(found, pages.PATIENTS)) == shown
+    assert built["runs"]["auroc_clean_low"].notna().all(), "each run has its own"
+
+
+def test_an_interval_that_a_seed_lacks_is_missing_in_the_mean(study, results):
+    evals = facts_of(results, "results_eval")
+    built = tables.build(study, results)
+    first = evals[0]
+    runs = tables.runs(
+        [
+            fact | {"over_test_samples": dict.fromkeys(fact["over_test_samples"])} if fact is first else fact
+            for fact in evals
+        ]
     )
+    found = performance.clean_performance(built | {"runs": runs}, evals)
+    assert found["patients_low"].isna().sum() == 1
 
 
 def test_asr_net_needs_both_of_its_parts(results):

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import replace
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
@@ -17,12 +17,13 @@ from pipeline.cohorts.intake import Account, account_lines, shown_share, summary
 from pipeline.cohorts.overlay import CLEAN, POISON
 from pipeline.detectors.base import Suspicion
 from pipeline.evaluation import detection, plausibility
+from pipeline.evaluation.delong import auroc_interval, inflation
 from pipeline.evaluation.runs import evaluate_attack, evaluate_clean, over_test_samples, share_changed
 from pipeline.evaluation.statistics import proportion_interval
 from pipeline.evaluation.strata import attack, by_stratum
 from pipeline.files import write_json
 from pipeline.results import coarseness, disclosure, tables
-from pipeline.smallcells import error_of_tens, share_in_tens, tens
+from pipeline.smallcells import coarse, error_of_tens, share_in_tens, tens
 from pipeline.study import families
 from pipeline.study.config import Study
 from pipeline.study.grid import cells, has_footprint
@@ -347,3 +348,61 @@ def test_thresholds_are_told_to_two_digits_unless_given(tmp_path):
     assert tables.datasets(evals)["threshold_low"].tolist() == [0.12]
     given = [fact | {"patients": fact["patients"] | {"threshold": 0}} for fact in evals]
     assert set(tables.runs(given)["clean_threshold"]) == {0.123456}
+
+
+def test_an_interval_of_few_patients_gives_no_ranking_away():
+    """All 184,756 rankings of 10 positives among 10 negatives, told as tables tell them, and with exact variances."""
+    place = np.array(list(combinations(range(20), 10)))
+    wrong = 10 - (place - np.arange(10))  # negatives above each positive
+    pairs = wrong.sum(axis=1)
+    above = (wrong[:, :, None] > np.arange(10)[None, None]).sum(axis=1)  # positives below each negative
+    spread = wrong.var(axis=1, ddof=1) / 1000 + above.var(axis=1, ddof=1) / 1000
+    behind = {"pairs": pairs, "out of place": (wrong > 0).sum(axis=1), "others": (above > 0).sum(axis=1)}
+    behind |= {"at the bottom": (wrong == 10).sum(axis=1), "in the lower half": (wrong > 5).sum(axis=1)}
+    # Rankings of the same numbers are told alike.
+    numbers, first, same = np.unique(np.stack([pairs, spread.round(9)]), axis=1, return_index=True, return_inverse=True)
+
+    def few_given_away(words: list) -> int:
+        ids = np.unique(np.array(words), axis=0, return_inverse=True)[1].ravel()[same.ravel()]
+        given = 0
+        for counts in behind.values():
+            low, high = np.full(ids.max() + 1, 99), np.zeros(ids.max() + 1, int)
+            np.minimum.at(low, ids, counts)
+            np.maximum.at(high, ids, counts)
+            given += int(((low == high) & (low > 0) & (low < 10)).sum())
+        return given
+
+    told, exact = [], []
+    for wrong_pairs, variance in numbers.T:
+        auroc = 1 - wrong_pairs / 100
+        fact = {"clean": {"auroc": auroc}, "patients": {"label_0": 10, "label_1": 10}}
+        over = dict.fromkeys(("auroc_low", "auroc_high", "auroc_variance", "difference_variance"))
+        fact["over_test_samples"] = over | {"auroc_variance": variance}
+        key = (disclosure._in_tens(auroc, 100), coarse(inflation(auroc, variance, (10, 10))))
+        told.append(key if 0 < key[0] < 1 else (key[0], 1.0))
+        exact.append((key[0], variance))
+        if len(told) % 400 == 0:
+            row = disclosure._over_test_samples(fact, (10, 10))
+            again = auroc_interval(told[-1][0], told[-1][1], (10, 10))
+            assert row["auroc_low"] <= again[0] + 1e-12 and row["auroc_high"] >= again[1] - 1e-12
+            assert row["auroc_low"] == pytest.approx(max(0, min(again[0], key[0] - 0.05)))
+    assert few_given_away(told) == 0
+    assert few_given_away(exact) > 20
+
+
+def test_two_models_that_rank_nearly_all_alike_tell_not_how_many():
+    n, clean = (40, 20), {"auroc": 0.9}
+    for spread, shown in ((0.0, False), (1e-7, False), (1e-3, True)):
+        over = {"auroc_low": 0.8, "auroc_high": 0.95, "auroc_variance": 0.001, "auroc_control": 0.9}
+        over |= {"difference": 0.0, "difference_low": -0.01, "difference_high": 0.01, "difference_variance": spread}
+        fact = {"clean": clean, "over_test_samples": over, "patients": {"label_0": 40, "label_1": 20}}
+        told = disclosure._over_test_samples(fact, n)
+        assert told["difference"] == 0 and (told["difference_low"] is not None) == shown
+        if shown:
+            assert -0.1 < told["difference_low"] < -0.06  # t · √0.001, up to a tenth more
+
+
+def test_a_variance_is_told_up_to_a_fifth_too_large():
+    for variance in np.geomspace(1e-9, 10, 200):
+        assert variance * (1 - 1e-6) <= coarse(variance) <= 1.2 * variance
+    assert len({coarse(variance) for variance in np.linspace(1, 1.19, 50)}) == 2

@@ -128,6 +128,17 @@ def test_asr_is_what_the_predictions_say(study):
         assert facts["fpr_clean_own_threshold"] == pytest.approx((negatives >= facts["own_threshold"]).mean())
         shift = victims["p_triggered"].mean() - victims["p_clean"].mean()
         assert facts["confidence_shift"] == pytest.approx(shift)
+        clean = json.loads((run.parents[2] / "none" / "0.0" / run.name / "results_eval.json").read_text())
+        over = facts["over_test_samples"]
+        assert over["auroc_control"] == clean["clean"]["auroc"]
+        assert over["difference"] == pytest.approx(facts["clean"]["auroc"] - clean["clean"]["auroc"])
+        assert over["auroc_low"] < facts["clean"]["auroc"] < over["auroc_high"]
+        assert clean["over_test_samples"]["difference"] is None
+    runs = table(study, "runs").set_index(["trigger", "seed"])
+    clean = runs.loc["none", "auroc_clean"]
+    for trigger in ("rare_value", "missingness"):
+        told = runs.loc[trigger]
+        assert told["auroc_difference"].to_numpy() == pytest.approx((told["auroc_clean"] - clean).to_numpy())
 
 
 def test_a_second_call_has_nothing_to_do(study):
@@ -137,7 +148,7 @@ def test_a_second_call_has_nothing_to_do(study):
 def test_one_core_gives_the_same_bytes(study, tmp_path):
     snakemake(tmp_path, report_of(tmp_path), cores=1)
     tables = sorted((study / "results" / "tables").iterdir())
-    assert len(tables) == 2 * 19
+    assert len(tables) == 2 * 21
     for path in tables:
         assert path.read_bytes() == (tmp_path / "results" / "tables" / path.name).read_bytes(), path.name
     reports = [(folder / "results" / "report.html").read_bytes() for folder in (study, tmp_path)]

@@ -20,7 +20,7 @@ _TAIL = (1 + CONFIDENCE) / 2
 _Z = NormalDist().inv_cdf(_TAIL)
 _BORROWED = 20
 """Patients of the rarer label that the assumed variance counts for, see `inflation`: the least with which simulated
-95 % intervals held 90 % or more, whatever the AUROC (0.6 to 0.99), the distributions and the sizes (from ten patients
+95 % intervals held 89 % or more, whatever the AUROC (0.6 to 0.99), the distributions and the sizes (from ten patients
 of a label). Without any, on the logit scale, they held 62 % at worst."""
 
 
@@ -68,6 +68,8 @@ def inflation(auroc: float, variance: float, n_groups: Sequence[int]) -> float:
     of the rarer label beside those that there are. 1 where there is no variance to go by: all pairs are in order, say.
     NaN where the AUROC or its variance is undefined.
     """
+    if variance != variance or auroc != auroc:
+        return np.nan
     assumed = _assumed_variance(auroc, n_groups)
     if not variance or not assumed:
         return 1.0
@@ -114,8 +116,12 @@ def difference_interval(difference: float, variance: float, n_groups: Sequence[i
 
 
 def _assumed_variance(auroc: float, n_groups: Sequence[int]) -> float:
-    """Variance of an AUROC of independent samples of exponential scores (Hanley & McNeil, Radiology 1982;143:29)."""
+    """Variance of an AUROC of independent samples of exponential scores (Hanley & McNeil, Radiology 1982;143:29).
+
+    Below ½ that of the scores turned round.
+    """
     negatives, positives = n_groups
+    auroc = max(auroc, 1 - auroc)
     above_both = auroc / (2 - auroc) - auroc**2  # two positives above one negative
     below_both = 2 * auroc**2 / (1 + auroc) - auroc**2
     found = auroc * (1 - auroc) + (positives - 1) * above_both + (negatives - 1) * below_both

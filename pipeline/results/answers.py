@@ -151,6 +151,36 @@ def _on_clean(sure: pd.DataFrame, table: pd.DataFrame, kind: Words) -> str:
     )
 
 
+def certainty(performance: pd.DataFrame, kind: Words) -> list[tuple[str, str]]:
+    """The AUROC on clean data over seeds and over test patients; `performance`: the rows of one dataset.
+
+    Of the clean model and of the change by poison that are the least certain; nothing where no interval over test
+    patients is there.
+    """
+    text = []
+    for of, name, about in (("", "auroc", "The AUROC"), ("difference_", "difference", "Its change by poison")):
+        rows = performance.dropna(subset=[f"{of}patients_low", f"{of}patients_high"])
+        rows = rows[(rows["trigger"] == CLEAN) == (name == "auroc")]
+        if rows.empty:
+            continue
+        signed = name == "difference"
+        row = rows.loc[(rows[f"{of}patients_high"] - rows[f"{of}patients_low"]).idxmax()]
+        where = row["model"] if name == "auroc" else f"{row['trigger']} at {percent(row['rate'])} in {row['model']}"
+        over = {
+            each: f"[{number(row[f'{of}{each}_low'], signed)}, {number(row[f'{of}{each}_high'], signed)}]"
+            for each in ("seeds", "patients")
+        }
+        seeds = f"{over['seeds']} over seeds" if row["n_seeds"] > 1 else "with no interval over seeds (one seed)"
+        text.append(
+            f"{about} was least certain for {where}: {number(row[name], signed)}, {seeds} and {over['patients']} over "
+            f"test {kind.groups} (DeLong)."
+        )
+    if not text:
+        return []
+    text.append("Neither interval covers what the other does.")
+    return [(f"How certain is the AUROC on clean data, also for other {kind.groups}?", " ".join(text))]
+
+
 def unreached(runs: pd.DataFrame, attacks: Collection[str], kind: Words) -> list[tuple[str, str]]:
     """Which `attacks` leave more than a few of the test samples behind ASR as they were; `runs`: of one dataset."""
     rows = runs[runs["trigger"].isin(attacks)].dropna(subset="share_changed")

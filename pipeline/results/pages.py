@@ -324,7 +324,8 @@ def intervals_text(split: str, datasets: pd.DataFrame) -> str:
         )
     return (
         f"each seed chooses the poison and trains, on the same training and test {groups}; other {groups} may give "
-        f"other numbers, which these intervals do not cover (split: per_seed does){rounding}"
+        f"other numbers, which these intervals do not cover (split: per_seed does, and of the AUROC on clean data "
+        f"there is one over test {groups}){rounding}"
     )
 
 
@@ -447,6 +448,56 @@ def not_applicable_html(table: pd.DataFrame) -> str:
         for model, rows in table.drop_duplicates(["model", "asked"]).groupby("model")
     ]
     return f'<p class="note"><strong>Not applicable:</strong> {"; ".join(told)}.</p>' if told else ""
+
+
+def clean_performance_text(split: str, datasets: pd.DataFrame) -> str:
+    """What the two intervals of the table below are about, and how each is made."""
+    groups = " or ".join(kind.groups for kind in kinds(datasets))
+    seeds = "Student's t, of the AUROC on the logit scale"
+    if split == "per_seed":
+        seeds += f"; since each seed deals the {groups} anew, corrected for those that seeds share (Nadeau and Bengio)"
+    text = (
+        f"<em>Over seeds</em>: what another choice of poison and another training would change ({seeds}). <em>Over "
+        f"test {groups}</em>: what other {groups} would change, the models as they are (DeLong; where they have "
+        "several samples each, Obuchowski's variance of clustered data; the difference paired, on the same samples)."
+    )
+    if split == "per_seed":
+        return (
+            f"{text} Seeds that were dealt other test {groups} have no such interval together (a dash): the one over "
+            "seeds is about these too. Each run's own stands in <code>tables/runs.csv</code>."
+        )
+    return (
+        f"{text} Of several seeds it is the mean of the ends that each seed has, which is a little wide. Neither "
+        "interval covers what the other does, however narrow one of them is: for both together the wider is too narrow."
+    )
+
+
+def clean_performance_html(performance: pd.DataFrame, datasets: pd.DataFrame) -> str:
+    """The AUROC on clean data and its change: two intervals each, over seeds and over test patients."""
+    if performance.empty:
+        return html_table(performance)
+    groups = " or ".join(kind.groups for kind in kinds(datasets))
+
+    def ends(name: str, of: str, signed: bool) -> list[str]:
+        shown = performance[[f"{name}{of}_low", f"{name}{of}_high"]].to_numpy(float)
+        return [MISSING if pd.isna(low) else f"[{number(low, signed)}, {number(high, signed)}]" for low, high in shown]
+
+    table = pd.DataFrame(
+        {
+            "dataset": performance["dataset"],
+            "model": performance["model"],
+            "trigger": performance["trigger"],
+            "poison rate": [percent(rate) for rate in performance["rate"]],
+            "seeds": performance["n_seeds"],
+            "AUROC": map(number, performance["auroc"]),
+            "over seeds": ends("", "seeds", False),
+            f"over test {groups}": ends("", "patients", False),
+            "minus the clean model's": [number(x, signed=True) for x in performance["difference"]],
+            "it, over seeds": ends("difference_", "seeds", True),
+            f"it, over test {groups}": ends("difference_", "patients", True),
+        }
+    )
+    return html_table(table, left=["dataset", "model", "trigger"])
 
 
 def variants_html(variants: pd.DataFrame) -> str:
