@@ -151,7 +151,7 @@ def _replace(database: sqlite3.Connection, table: str, rows: list[tuple], which:
     is_row = " AND ".join(f"{columns[position][0]} = ?" for position in keys)
     gone = [[row[position] for position in keys] for row in known - asked]
     database.executemany(f"DELETE FROM {table} WHERE {is_row}", gone)
-    new = sorted(asked - known, key=lambda row: [row[position] for position in keys])
+    new = sorted(asked - known)  # by the key, with which every row begins, so that missing numbers are never compared
     database.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(columns))})", new)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline.errors import UserError, disk_error
 from pipeline.files import read_json, write_json
-from pipeline.jobs.clock import Clock
+from pipeline.jobs.clock import Clock, own_memory
 
 RUNNING, DONE, FAILED, INTERRUPTED = "running", "done", "failed", "interrupted"
 _SLACK = 5  # seconds by which clocks may differ from what the kernel says of a process
@@ -45,11 +45,11 @@ def kept(
         yield
     except BaseException as error:
         end = {"state": INTERRUPTED} if isinstance(error, KeyboardInterrupt) else {"state": FAILED, "why": _why(error)}
-        facts |= end | {"ended": now()} | clock.read()
+        facts |= end | _costs(clock)
         _rewrite(path, facts)
         tell(facts)
         raise
-    facts |= {"state": DONE, "ended": now()} | clock.read()
+    facts |= {"state": DONE} | _costs(clock)
     write_json(path, facts)
     tell(facts)
 
@@ -88,6 +88,10 @@ def _rewrite(path: Path, facts: dict[str, Any]) -> None:
     except UserError:
         with suppress(OSError):
             path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def _costs(clock: Clock) -> dict[str, Any]:
+    return {"ended": now(), **clock.read(), "own_memory_mib": own_memory()}
 
 
 def now() -> str:
