@@ -161,8 +161,10 @@ def hedges_correction(df: int) -> float:
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """Holm-adjusted p-values [n] (Holm 1979, Scandinavian Journal of Statistics 6:65-70): the smallest of m times m, the
-    next one times m − 1, and none below one before it or above 1. Undefined ones (NaN) stay so and do not count as tests.
+    """Holm-adjusted p-values [n] (Holm 1979, Scandinavian Journal of Statistics 6:65-70).
+
+    The smallest of m times m, the next one times m − 1, and so on; none is below one before it, nor above 1. Undefined
+    ones (NaN) stay so and do not count as tests.
     """
     p_values = np.asarray(p_values, dtype=float)
     adjusted = np.full(p_values.shape, np.nan)
