@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -324,22 +325,8 @@ def test_the_report_is_made_by_this_code(tmp_path, monkeypatch):
     assert executed.cells[-1].outputs[0]["text"].strip() == str(ROOT / "pipeline/__init__.py")
 
 
-MODULE = """
-configfile: PROJECT + "/config/config.yaml"
-configfile: "study.yaml"
-
-module backdoor:
-    snakefile: PROJECT + "/workflow/Snakefile"
-    config: config
-
-use rule * from backdoor as backdoor_*
-
-onstart:
-    backdoor.onstart()
-
-onsuccess:
-    backdoor.onsuccess()
-"""
+MODULE = re.search(r"```\n(configfile: .*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+"""The README's workflow that takes this one in."""
 
 
 def test_the_catalog_s_snakefile_is_the_one_at_the_root(tmp_path):
@@ -354,8 +341,8 @@ def test_the_catalog_s_snakefile_is_the_one_at_the_root(tmp_path):
 
 
 def test_another_workflow_takes_it_in_as_a_module(tmp_path):
-    (tmp_path / "Snakefile").write_text(f"PROJECT = {str(ROOT)!r}\n{MODULE}")
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(DEFAULTS))
+    (tmp_path / "Snakefile").write_text(MODULE.replace("/path/to/project", str(ROOT)))
+    (tmp_path / "what_differs.yaml").write_text(yaml.safe_dump(DEFAULTS))
     command = [sys.executable, "-m", "snakemake", "--cores", "2"]
     plan = planned(run(tmp_path, *command, "-n", "backdoor_all"))
     assert plan["backdoor_train"] == plan["backdoor_detect"] == 2 and plan["backdoor_report"] == 1

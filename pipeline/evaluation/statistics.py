@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
-from pipeline.evaluation import CONFIDENCE
-
+CONFIDENCE = 0.95
 CONSTANT = 1e-12  # a spread below this, relative to the values, is rounding and not variation
 
 
@@ -162,10 +161,10 @@ def hedges_correction(df: int) -> float:
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """Holm-adjusted p-values [n]; undefined ones (NaN) stay so and do not count as tests.
+    """Holm-adjusted p-values [n] (Holm 1979, Scandinavian Journal of Statistics 6:65-70).
 
-    The smallest of m times m, the next one times m − 1, …, none below one before it or above 1 (Holm 1979, Scandinavian
-    Journal of Statistics 6:65-70).
+    The smallest of m times m, the next one times m − 1, and so on; none is below one before it, nor above 1. Undefined
+    ones (NaN) stay so and do not count as tests.
     """
     p_values = np.asarray(p_values, dtype=float)
     adjusted = np.full(p_values.shape, np.nan)
