@@ -108,9 +108,9 @@ def _without_plugins() -> Iterator[None]:
 def metadata(database: Path) -> dict[str, Any]:
     """What Datasette tells beside the data: titles, the meaning of tables and columns, and the questions to ask."""
     tables = {}
-    for name, about in described().items():
-        said = {column: text or _meaning(name, column) for column, text in about.columns.items()}
-        tables[name] = {"description": about.table, "columns": {column: text for column, text in said.items() if text}}
+    for name, known in described().items():
+        said = {column: text or _meaning(name, column) for column, text in known.columns.items()}
+        tables[name] = {"description": known.table, "columns": {column: text for column, text in said.items() if text}}
     queries = {
         query.name: {"title": query.title, "description": query.description, "sql": query.sql, "hide_sql": True}
         for query in QUERIES
