@@ -294,13 +294,17 @@ def serve(folder: str, listener: socket.socket, parent: int, load: Callable[[], 
     import gc
     import shutil
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    def end(*_: object) -> None:
+        # At once: to tear down what is loaded takes seconds, in which stages would outlive Snakemake.
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, end)
     try:
         die_with(parent, signal.SIGTERM)
         loaded = _files()
         main = load()
-        # What libraries would do in the end takes seconds, in which stages outlive Snakemake. A stage's own is run.
-        atexit._clear()
+        atexit._clear()  # what libraries registered on import; a stage's own is run
         threads = len(os.listdir("/proc/self/task"))
         if threads > 1:
             sys.exit(f"warm stages are off: {threads} threads are alive after the imports, forking would not be safe")
