@@ -35,7 +35,7 @@ STAGES = {
 RUNS = "poison train eval detect explain"
 CONCERNS = {
     # Told to the user, or around the stages: no result depends on them.
-    "": "__main__ front jobs/cluster jobs/lifetime jobs/warm study/places study/preflight",
+    "": "__main__ front jobs/cluster jobs/lifetime jobs/warm study/places study/preflight study/terminal",
     # What all are made of.
     f"sample_dev {RUNS} aggregate figures report": """__init__ errors files seeding smallcells study/__init__
         study/families cohorts/__init__ cohorts/splits stages/__init__ stages/arguments""",
