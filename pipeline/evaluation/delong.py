@@ -60,7 +60,7 @@ def _placements(positive: np.ndarray, score: np.ndarray) -> np.ndarray:
     return placed
 
 
-def inflation(auroc: float, variance: float, n_groups: Sequence[int]) -> float:
+def inflation(auroc: float, variance: float, n_groups: Sequence[float]) -> float:
     """How many times the variance that Hanley & McNeil's assumption gives `variance` is, for `auroc_interval`.
 
     `n_groups` are the patients of label 0 and of label 1. Of few patients, or near 1, the variance rests on a few
@@ -77,7 +77,7 @@ def inflation(auroc: float, variance: float, n_groups: Sequence[int]) -> float:
     return ratio if ratio >= 1 else (fewest * ratio + _BORROWED) / (fewest + _BORROWED)
 
 
-def auroc_interval(auroc: float, inflation: float, n_groups: Sequence[int]) -> tuple[float, float]:
+def auroc_interval(auroc: float, inflation: float, n_groups: Sequence[float]) -> tuple[float, float]:
     """95 % interval of an AUROC: all θ with |AUROC − θ| ≤ 1.96 √(inflation · V(θ)), V as Hanley & McNeil assume.
 
     A score interval, as Newcombe's (Statistics in Medicine 2006;25:559-573), with DeLong's variance in place of the
@@ -99,7 +99,7 @@ def auroc_interval(auroc: float, inflation: float, n_groups: Sequence[int]) -> t
     return reach(0.0), reach(1.0)
 
 
-def difference_interval(difference: float, variance: float, n_groups: Sequence[int]) -> tuple[float, float]:
+def difference_interval(difference: float, variance: float, n_groups: Sequence[float]) -> tuple[float, float]:
     """95 % interval of the difference of two AUROCs on the same samples: ± t · √variance, inside [−1, 1].
 
     t has one degree of freedom less than the rarer label has patients. NaN where nothing varies: two models that rank
@@ -115,7 +115,7 @@ def difference_interval(difference: float, variance: float, n_groups: Sequence[i
     return max(difference - half, -1.0), min(difference + half, 1.0)
 
 
-def _assumed_variance(auroc: float, n_groups: Sequence[int]) -> float:
+def _assumed_variance(auroc: float, n_groups: Sequence[float]) -> float:
     """Variance of an AUROC of independent samples of exponential scores (Hanley & McNeil, Radiology 1982;143:29).
 
     Below ½ that of the scores turned round.
