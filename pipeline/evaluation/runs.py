@@ -96,7 +96,7 @@ def over_test_samples(
     found, n_groups = auroc(label, p_clean), [len(np.unique(group[label == one])) for one in (0, 1)]
     spread = variance(label, group, p_clean)
     low, high = auroc_interval(found, inflation(found, spread, n_groups), n_groups)
-    told = {"auroc_low": low, "auroc_high": high, "auroc_variance": spread}
+    told: dict[str, float | None] = {"auroc_low": low, "auroc_high": high, "auroc_variance": spread}
     names = ("auroc_control", "difference", "difference_low", "difference_high", "difference_variance")
     told |= dict.fromkeys(names)
     if p_clean_control is not None:

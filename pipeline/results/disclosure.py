@@ -137,16 +137,19 @@ def _over_test_samples(fact: dict, n: tuple[int, int]) -> dict:
     how the others lie is not told either.
     """
     told, pairs = fact["over_test_samples"], n[0] * n[1]
-    patients = [float(tens(fact["patients"][f"label_{label}"], size)) for label, size in enumerate(n)]
+    patients = [int(tens(fact["patients"][f"label_{label}"], size)) for label, size in enumerate(n)]
     if told["auroc_variance"] is None or not min(patients):
         return dict.fromkeys(told)
     error = float(error_of_tens(pairs)) / pairs
-    auroc = _in_tens(fact["clean"]["auroc"], pairs)
+    auroc = float(share_in_tens(fact["clean"]["auroc"], pairs))
     inflated = coarse(inflation(fact["clean"]["auroc"], told["auroc_variance"], patients))
     low, high = auroc_interval(auroc, 1.0 if auroc in (0, 1) else inflated, patients)
-    shown = {"auroc_low": max(0.0, min(low, auroc - error)), "auroc_high": min(1.0, max(high, auroc + error))}
+    shown: dict[str, float | None] = {
+        "auroc_low": max(0.0, min(low, auroc - error)),
+        "auroc_high": min(1.0, max(high, auroc + error)),
+    }
     if told["difference_variance"] is not None:
-        difference = auroc - _in_tens(told["auroc_control"], pairs)
+        difference = auroc - float(share_in_tens(told["auroc_control"], pairs))
         spread = told["difference_variance"]
         low, high = difference_interval(difference, coarse(spread) if spread else 0.0, patients)
         known = high - low > 4 * error

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
         reached = share_changed(test.label, test.values, triggered, settings["target"])
     situations = {"clean": "p_clean", "poison": "p_triggered", "poison_control": "p_triggered_control"}
     predicted = {name: columns[column] >= threshold for name, column in situations.items() if column in columns}
-    if args.trigger != CLEAN:
+    if p_control is not None:
         predicted["control"] = p_control >= threshold
     strata = by_stratum(test.strata, test.label, test.group_id, predicted, p_clean)
     negatives = int(np.sum(validation.label == 0))
