@@ -304,7 +304,7 @@ def warm_study(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("warm_study") / "main"
     run = study(folder, TABLE)
     output, _ = run.communicate()
-    assert run.returncode == 0, output
+    assert run.returncode == 0 and "Exception ignored" not in output, output
     return folder
 
 

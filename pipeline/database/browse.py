@@ -115,7 +115,7 @@ def metadata(database: Path) -> dict[str, Any]:
         query.name: {"title": query.title, "description": query.description, "sql": query.sql, "hide_sql": True}
         for query in QUERIES
     }
-    about = (
+    what = (
         "Aggregates after disclosure control: no sample, no patient, no count of few. – is missing: undefined, "
         "withheld, or not there yet. Start with the questions below; an effect (asr_net) counts beside its control and "
         "with its interval."
@@ -123,8 +123,8 @@ def metadata(database: Path) -> dict[str, Any]:
     title = f"The study in {database.parent}"
     return {
         "title": title,
-        "description": about,
-        "databases": {database.stem: {"title": title, "description": about, "tables": tables, "queries": queries}},
+        "description": what,
+        "databases": {database.stem: {"title": title, "description": what, "tables": tables, "queries": queries}},
     }
 
 

@@ -318,4 +318,10 @@ def serve(folder: str, listener: socket.socket, parent: int, load: Callable[[], 
 if __name__ == "__main__":
     from pipeline.front import preloaded
 
-    serve(sys.argv[1], socket.socket(fileno=int(sys.argv[2])), int(sys.argv[3]), preloaded)
+    def server(arguments: list[str]) -> int:
+        folder, listener, parent = arguments
+        serve(folder, socket.socket(fileno=int(listener)), int(parent), preloaded)
+        return 0
+
+    # Without tearing down the interpreter: libraries whose last words were cleared would complain on the way.
+    os._exit(_run(server, sys.argv[1:]))

@@ -137,7 +137,7 @@ def _over_test_samples(fact: dict, n: tuple[int, int]) -> dict:
     how the others lie is not told either.
     """
     told, pairs = fact["over_test_samples"], n[0] * n[1]
-    patients = [float(tens(fact["patients"][f"label_{label}"], size)) for label, size in enumerate(n)]
+    patients = [int(tens(fact["patients"][f"label_{label}"], size)) for label, size in enumerate(n)]
     if told["auroc_variance"] is None or not min(patients):
         return dict.fromkeys(told)
     error = float(error_of_tens(pairs)) / pairs
