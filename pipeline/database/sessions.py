@@ -85,7 +85,7 @@ def _idle(database: sqlite3.Connection) -> list[str]:
     if found is None or found[0] is None:
         return []
     share, cores = found
-    return [f"idle, or busy with Snakemake itself: {share:.0%} of {counted(cores, 'core')}"]
+    return [f"of {counted(cores, 'core')} not used by jobs: {share:.0%} (idle, or busy with Snakemake or other programs)"]
 
 
 def told(files: Files) -> list[str]:
