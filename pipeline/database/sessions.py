@@ -85,7 +85,8 @@ def _idle(database: sqlite3.Connection) -> list[str]:
     if found is None or found[0] is None:
         return []
     share, cores = found
-    return [f"of {counted(cores, 'core')} not used by jobs: {share:.0%} (idle, or busy with Snakemake or other programs)"]
+    why = "idle, or busy with Snakemake or other programs"
+    return [f"of {counted(cores, 'core')} not used by jobs: {share:.0%} ({why})"]
 
 
 def told(files: Files) -> list[str]:
