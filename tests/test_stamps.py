@@ -35,12 +35,12 @@ STAGES = {
 RUNS = "poison train eval detect explain"
 CONCERNS = {
     # Told to the user, or around the stages: no result depends on them.
-    "": "__main__ front jobs/cluster jobs/lifetime jobs/warm study/places study/preflight study/terminal",
+    "": "__main__ front jobs/cluster jobs/lifetime jobs/warm study/costs study/preflight study/terminal",
     # What all are made of.
-    f"sample_dev {RUNS} aggregate figures report": """__init__ errors files seeding smallcells study/__init__
-        study/families cohorts/__init__ cohorts/splits stages/__init__ stages/arguments""",
+    f"sample_dev {RUNS} aggregate figures report": """__init__ errors files smallcells study/__init__
+        study/families cohorts/__init__ cohorts/roles stages/__init__ stages/arguments""",
     f"sample_dev {RUNS} aggregate": "study/params",
-    f"sample_dev {RUNS}": "cohorts/cohort",
+    f"sample_dev {RUNS}": "cohorts/cohort cohorts/splits seeding",
     "train eval detect explain aggregate": "jobs/__init__",
     f"{RUNS} aggregate figures report": "evaluation/__init__",
     f"{RUNS} aggregate": "training/__init__",
@@ -49,7 +49,7 @@ CONCERNS = {
     "train eval detect explain": """jobs/device models/__init__ models/base
         models/shared/__init__ models/shared/curriculum models/shared/distillation models/shared/gradients
         stages/inputs training/checkpoints""",
-    "train eval detect aggregate figures report": "evaluation/metrics",
+    "train eval detect aggregate figures report": "evaluation/metrics evaluation/names",
     "eval detect aggregate figures report": "study/grid",
     "eval aggregate figures report": "evaluation/delong evaluation/strata",
     "sample_dev poison aggregate figures report": "words",
@@ -68,7 +68,7 @@ CONCERNS = {
     "eval": "stages/eval evaluation/runs",
     "detect": "stages/detect detectors/__init__ detectors/base evaluation/detection",
     "explain": "stages/explain evaluation/attribution evaluation/explanations",
-    "aggregate": "stages/aggregate study/code study/config study/progress study/stamps jobs/state",
+    "aggregate": "stages/aggregate study/code study/config study/places study/progress study/stamps jobs/state",
     "figures": "stages/figures",
     "report": "stages/report results/answers results/fusion_page",
 }
