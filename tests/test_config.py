@@ -328,7 +328,7 @@ def test_a_wrong_word_that_is_a_key_elsewhere_is_no_news_to_the_schema():
 
 
 def test_a_real_new_file_works_once_the_schema_is_written(tmp_path):
-    for folder in ("pipeline", "config", "workflow/schemas", "data"):
+    for folder in ("pipeline", "config", "workflow/schemas", "data", "notebooks"):
         shutil.copytree(folder, tmp_path / folder, ignore=shutil.ignore_patterns("raw", "dev", "cache", "__pycache__"))
     flip = (tmp_path / "pipeline/triggers/flip_only.py").read_text()
     (tmp_path / "pipeline/triggers/flip_more.py").write_text(flip)
