@@ -200,11 +200,14 @@ def test_what_a_stage_has_loaded_in_the_end_is_in_its_code(tmp_path):
 
     names = ["__main__", "front", "commands/__init__", "commands/arguments", "study/__init__", "study/code"]
     names += ["jobs/__init__", "jobs/clock", "jobs/lifetime", "jobs/state", "jobs/warm"]
+    names += ["database/__init__", "database/live"]  # written through around stages, which know nothing of it
     front = {ROOT / "pipeline" / f"{name}.py" for name in names}
     everyone = [f"detectors/{name}" for name in families.names("detectors")] + ["triggers/none"]
     seen = set()
     for line in told.read_text().splitlines():
         stage, *files = line.split()
+        if stage == "db":  # no stage: brings the database up to the files in the end
+            continue
         members = STAGES[stage] + (everyone if stage in ("detect", "poison", "eval") else [])
         assert {Path(file).resolve() for file in files} - front <= set(closure(stage, *members)), stage
         seen.add(stage)
