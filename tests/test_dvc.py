@@ -46,7 +46,7 @@ NOT_OF_COHORTS = {
     "validation",
 }
 NOT_OF_COHORTS |= {"explain", "model_params", "trigger_params", "detector_params", "device", "warm"}
-NOT_OF_COHORTS |= {"validation"}
+NOT_OF_COHORTS |= {"tracking", "tracking_uri"}
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 IMPORTS = sorted((ROOT / "data" / "raw").glob("*.dvc"))

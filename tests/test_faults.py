@@ -467,6 +467,20 @@ def test_a_job_keeps_its_state(tmp_path, error, ended, why):
     assert state.read(path)["state"] == "done"
 
 
+@pytest.mark.parametrize("moment", ["running", "done"])
+def test_ctrl_c_while_a_state_is_written_is_no_failure(tmp_path, monkeypatch, moment):
+    def interrupted(path, facts):
+        write_json(path, facts)
+        if facts["state"] == moment:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(state, "write_json", interrupted)
+    path, told = tmp_path / "states/a.json", []
+    with pytest.raises(KeyboardInterrupt), state.kept(path, "train", {"stamp": "s"}, Clock(), told.append):
+        assert moment == "done"
+    assert state.read(path)["state"] == told[-1]["state"] == "interrupted"
+
+
 @needs_mount
 def test_the_reason_is_kept_on_a_full_disk(tmp_path):
     with mounted(tmp_path / "disk", "size=8k"):

@@ -312,18 +312,27 @@ def test_what_snakemake_itself_has_to_say_is_not_lost(tmp_path):
     assert text.endswith("\nComplete log(s): a.log\n") and "has started" not in text
 
 
-def test_ctrl_c_ends_the_line(tmp_path):
+def test_ctrl_c_ends_the_line_and_is_no_failure(tmp_path):
     stream = io.StringIO()
     shown = handler(stream)
-    plan(shown, train=2)
-    begin(shown, 1, 1, "train")
+    plan(shown, train=4)
+    for number in range(1, 5):
+        begin(shown, 1, number, "train", seed=number)
+    importing, empty = tmp_path / "b.log", tmp_path / "c.log"
+    importing.write_text("Traceback\n  import torch\nKeyboardInterrupt\n")
+    fail(shown, 2, 2, "train", importing)  # before Snakemake has said a word
     tell(shown, 2, msg="Terminating processes on user request, this might take some time.")
     fail(shown, 3, 1, "train", tmp_path / "a.log", {"state": "interrupted"})
+    fail(shown, 3, 3, "train", empty)
+    fail(shown, 3, 4, "train", tmp_path / "d.log", {"why": "it diverged"})
     tell(shown, 4, msg="0 of 6 cells done\nfailed: nothing")
     assert stream.getvalue().splitlines()[3:] == [
-        "0 of 2 jobs (0 %)",
+        "interrupted: train (icu_dev/mlp/pattern/0.05/2)",
+        "0 of 4 jobs (0 %)",
         "Terminating processes on user request, this might take some time.",
         "interrupted: train (icu_dev/mlp/pattern/0.05/1)",
+        "interrupted: train (icu_dev/mlp/pattern/0.05/3)",
+        f"failed: train: it diverged (icu_dev/mlp/pattern/0.05/4; log: {tmp_path}/d.log)",
         "0 of 6 cells done",
         "failed: nothing",
     ]

@@ -39,19 +39,19 @@ def kept(
     """
     facts: dict[str, Any] = {"stage": stage, "state": RUNNING, "why": None, **made_by}
     facts |= {"host": platform.node(), "process": os.getpid(), "started": now(), "ended": None}
-    write_json(path, facts)
     try:
+        write_json(path, facts)
         tell(facts)
         yield
+        end = {"state": DONE} | _costs(clock)
+        write_json(path, facts | end)  # while it is written it may be interrupted too, and is not done then
     except BaseException as error:
         end = {"state": INTERRUPTED} if isinstance(error, KeyboardInterrupt) else {"state": FAILED, "why": _why(error)}
         facts |= end | _costs(clock)
         _rewrite(path, facts)
         tell(facts)
         raise
-    facts |= {"state": DONE} | _costs(clock)
-    write_json(path, facts)
-    tell(facts)
+    tell(facts | end)
 
 
 def read(path: Path) -> dict[str, Any] | None:

@@ -157,6 +157,7 @@ class Terminal(logging.Handler):
         # Of the last line that stays: when it was printed, how many jobs were done then, and what it began with.
         self._printed_at, self._printed_done, self._printed = 0.0, 0, ""
         self._told: set[tuple[str, str]] = set()  # rule and reason of failures
+        self._cancelled = False
         self._stop = threading.Event()
         self._ticker: threading.Thread | None = None
 
@@ -200,7 +201,8 @@ class Terminal(logging.Handler):
                 self.progress = Progress({rule: count for rule, count in facts["stats"].items() if rule != "total"})
             elif missing := _NO_OUTPUT.search(message):
                 self.progress.fail(int(missing[1]))
-            if not self.progress.running or message.startswith(_CANCELLED):
+            self._cancelled = self._cancelled or message.startswith(_CANCELLED)
+            if not self.progress.running or self._cancelled:
                 self._conclude()
             self._put(record)
 
@@ -229,7 +231,8 @@ class Terminal(logging.Handler):
         lines = _lines(logs)
         last = lines[-1].removeprefix("error: ") if lines else NO_MESSAGE
         why = first_line(_why(facts["shellcmd"]) or last)
-        if why == INTERRUPTED:
+        # Ctrl-C may come before there is anything in a job that could say so, or in the midst of its imports.
+        if why in (INTERRUPTED, "KeyboardInterrupt") or (self._cancelled and why == NO_MESSAGE):
             self.progress.running.pop(facts["jobid"], None)
             self._say(f"interrupted: {job.rule} ({job.name})", facts)
             return
