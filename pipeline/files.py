@@ -84,10 +84,12 @@ def write_json(path: Path, content: Any) -> None:
         aside.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: str | Path) -> Any:
     """What a stage wrote as JSON; `UserError` when it is missing or damaged."""
+    import orjson  # of a large study there are many files
+
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return orjson.loads(Path(path).read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except ValueError as error:  # not JSON, or not UTF-8
@@ -107,7 +109,7 @@ def read_arrays(path: Path) -> "dict[str, np.ndarray]":
         raise damaged(path, "NumPy file", error) from None
 
 
-def damaged(path: Path, kind: str, error: Exception) -> UserError:
+def damaged(path: str | Path, kind: str, error: Exception) -> UserError:
     """The error for something of ours that is no readable `kind`."""
     reason = next(iter(str(error).splitlines()), type(error).__name__)
     return UserError(f"{path}: not a readable {kind} ({reason}); delete it and run again")

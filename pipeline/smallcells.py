@@ -40,7 +40,7 @@ def tens(count: ArrayLike, total: ArrayLike) -> np.ndarray:
 
     What is left of `total`, which is known and no multiple of ten, is none or at least ten too.
     """
-    count = np.round(np.asarray(count, float), 6)  # a share times its total is a hair off
+    count = np.asarray(count, float).round(6)  # a share times its total is a hair off
     total = np.asarray(total, float)
     part = np.minimum(MIN_CELL * np.floor(count / MIN_CELL + 0.5), _most(total))
     return np.where(total - count <= count - part, total, part)

@@ -86,15 +86,15 @@ def auroc_interval(auroc: float, inflation: float, n_groups: Sequence[float]) ->
     if auroc != auroc or inflation != inflation:
         return np.nan, np.nan
 
+    from scipy.optimize import brentq
+
+    def excess(theta: float) -> float:
+        return abs(auroc - theta) - _Z * sqrt(inflation * _assumed_variance(theta, n_groups))
+
+    inside = min(max(auroc, 1e-9), 1 - 1e-9)  # at 0 and 1, where nothing varies, the search would end at once
+
     def reach(end: float) -> float:
-        inside, outside = auroc, end
-        for _ in range(40):
-            middle = (inside + outside) / 2
-            if abs(auroc - middle) <= _Z * sqrt(inflation * _assumed_variance(middle, n_groups)):
-                inside = middle
-            else:
-                outside = middle
-        return end if abs(inside - end) < 1e-9 else inside
+        return end if excess(end) <= 0 else float(brentq(excess, inside, end, xtol=1e-12))
 
     return reach(0.0), reach(1.0)
 

@@ -111,7 +111,6 @@ def run_in_tens(fact: dict) -> dict:
         return _in_tens(share, victims) if target == 1 else _rest(_in_tens(_rest(share), victims))
 
     names = ("asr", "asr0", "asr0_untriggered", "asr_own_threshold", "asr0_own_threshold")
-    rests_on_data = fact["patients"]["threshold"] > 0
     return fact | {
         "clean": _decisions(fact["clean"], n),
         "poison": fact["poison"] and _decisions(fact["poison"], n),
@@ -124,9 +123,16 @@ def run_in_tens(fact: dict) -> dict:
             name: _in_tens(fact[name], fact["validation_pairs"])
             for name in ("validation_auroc", "validation_auroc_best")
         },
-        # Midway between the risks of two patients: to two digits, as triggers tell their values.
-        **{name: float(f"{fact[name]:.2g}") if rests_on_data else fact[name] for name in THRESHOLDS},
+        **thresholds_in_digits(fact),
     }
+
+
+def thresholds_in_digits(fact: dict) -> dict[str, float]:
+    """The thresholds that `eval` used, to two digits as triggers tell their values: one lies midway between the risks
+    of two patients.
+    """
+    exact = not of_people(fact) or not fact["patients"]["threshold"]
+    return {name: fact[name] if exact else float(f"{fact[name]:.2g}") for name in THRESHOLDS}
 
 
 def _over_test_samples(fact: dict, n: tuple[int, int]) -> dict:

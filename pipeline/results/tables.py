@@ -87,6 +87,7 @@ from pipeline.results.disclosure import (
     explanation_in_tens,
     of_people,
     run_in_tens,
+    thresholds_in_digits,
     withhold,
 )
 from pipeline.results.distillation import distillation, students
@@ -251,8 +252,9 @@ def datasets(evals: list[dict]) -> pd.DataFrame:
     The size of the test set is withheld with the prevalence: what is known of one class would give away the other.
     """
     rows = []
-    for name, facts in _by(list(map(run_in_tens, evals)), "dataset"):
+    for name, facts in _by(evals, "dataset"):
         sets = [count.removesuffix("_patients") for count in DATASETS_REST_ON]
+        thresholds = [thresholds_in_digits(fact)["clean_threshold"] for fact in facts]
         rows.append(
             {
                 "dataset": name,
@@ -260,8 +262,8 @@ def datasets(evals: list[dict]) -> pd.DataFrame:
                 "n_train": round(np.mean([fact["n_train"] for fact in facts])),
                 "n_test": round(np.mean([fact["n_test"] for fact in facts])),
                 "prevalence": np.mean([fact["n_label_1"] / fact["n_test"] for fact in facts]),
-                "threshold_low": min(fact["clean_threshold"] for fact in facts),
-                "threshold_high": max(fact["clean_threshold"] for fact in facts),
+                "threshold_low": min(thresholds),
+                "threshold_high": max(thresholds),
                 "warnings": "; ".join(dict.fromkeys(text for fact in facts for text in fact["warnings"])) or None,
                 "people": of_people(facts[0]),
                 **{f"{name}_patients": min(fact["patients"][name] for fact in facts) for name in sets},
@@ -636,8 +638,8 @@ def _by(rows: list[dict], *names: str) -> list[tuple]:
 
 def _table(rows: list[dict], columns: list[str], by: list[str]) -> pd.DataFrame:
     """Rows as a frame with fixed columns and types (so that an empty or all-missing column keeps its type)."""
-    table = pd.DataFrame([[row.get(name) for name in columns] for row in rows], columns=columns, dtype=object)
-    return table.astype({name: _type(name) for name in columns}).sort_values(by, ignore_index=True)
+    values = {name: pd.Series([row.get(name) for row in rows], dtype=object).astype(_type(name)) for name in columns}
+    return pd.DataFrame(values, columns=columns).sort_values(by, ignore_index=True)
 
 
 def _type(name: str) -> str:
@@ -650,6 +652,7 @@ def _type(name: str) -> str:
 
 def _shown(rows: list[dict], columns: list[str], by: list[str], rest_on: dict[str, list[str]]) -> pd.DataFrame:
     """`_table` without the numbers that rest on too few patients. The counts of patients do not stay in it."""
-    # A row that did not say how many they are must not pass for one of enough.
-    table = _table([{name: row[name] for name in rest_on} | row for row in rows], [*columns, *rest_on], by)
+    if missing := {name for row in rows for name in rest_on if name not in row}:
+        raise KeyError(*missing)  # a row that did not say how many they are must not pass for one of enough
+    table = _table(rows, [*columns, *rest_on], by)
     return withhold(table, rest_on)[columns]

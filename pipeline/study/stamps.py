@@ -67,7 +67,9 @@ class Stamps:
     def __init__(self, study: Study, cohorts: Mapping[str, Stamp]):
         self._study, self._cohorts = study, cohorts
         self._known: dict[tuple[str, Cell | None], Stamp] = {}
-        self._settings = cache(lambda *of: settings(study, *of))  # the same for all rates and seeds
+        # The same for all rates and seeds.
+        self._settings = cache(lambda *of: settings(study, *of))
+        self._member = cache(lambda family, name: study.member(family, name))
 
     def of(self, stage: str, cell: Cell | None = None) -> Stamp:
         """The stamp of `stage` for `cell`; of a stage that reads the whole study without one."""
@@ -99,7 +101,7 @@ class Stamps:
             "triggers": [cell.trigger],
             "detectors": study.detectors,
         }
-        used = (f"{family}/{study.member(family, name)}" for family in _FAMILIES[stage] for name in named[family])
+        used = (f"{family}/{self._member(family, name)}" for family in _FAMILIES[stage] for name in named[family])
         members = dict.fromkeys(used)
         read = [*_reads(stage, cell), *(("train", cell._replace(model=name)) for name in parents)]
         reads = (self.of(*each).stamp for each in read)
