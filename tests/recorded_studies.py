@@ -115,8 +115,8 @@ def _record_group(database, configuration, group, statuses, rng) -> None:
         status = statuses.get(name, "done")
         why = None if status in ("done", "running") else f"it was {status}"
         stage = None if status == "done" else "train"
-        rows.append((name, *group, seed, status, stage, why, 1, settings))
-    database.executemany("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        rows.append((name, *group, seed, status, stage, why, 1, settings, "stamps", int(status == "done")))
+    database.executemany(f"INSERT INTO runs VALUES ({', '.join('?' * 13)})", rows)
     for place, (seed, name) in enumerate(zip(seeds, names, strict=True)):
         if not is_done[place]:
             continue

@@ -449,11 +449,30 @@ def test_populate_changes_nothing_that_is_there_and_makes_anew_what_is_not(made,
     assert database_of(project).execute(count).fetchone() == pytest.approx(database_of(made).execute(count).fetchone())
 
 
+BEGIN = """
+from argparse import ArgumentParser
+from pipeline.commands.database import populate
+from pipeline.database import steps, store
+from pipeline.study.progress import Files
+parser = ArgumentParser()
+populate.add_arguments(parser)
+study, stamps = populate.asked_for(parser.parse_args(["--configfile", "study.yaml"]))
+steps.bring_in(store.opened(store.path_of(study.results_dir)), Files(study, stamps))
+"""
+
+
 def test_outdated_runs_keep_their_numbers_and_runs_not_asked_for_stay(made, tmp_path):
     project = made.copy(tmp_path / "project")
     count = "SELECT count(*) FROM metrics"
     before = database_of(project).execute(count).fetchone()
+    as_made = dump(project)
     project.configure(training={"epochs": 3})
+    # Asked for with other settings than it was made with by mistake: what is there is not called outdated.
+    refused = project.run("pipeline", "db", "populate", status=1)
+    assert "holds a study of other settings, and of those given no run is done" in refused and dump(project) == as_made
+    # As when Snakemake begins: the study is another one from then on.
+    subprocess.run([sys.executable, "-c", BEGIN], cwd=project.folder, check=True)
+    assert database_of(project).execute("SELECT sum(current) FROM runs").fetchone() == (0,)
     assert "6 runs (6 outdated)" in project.run("pipeline", "db", "populate")
     assert set(database_of(project).execute("SELECT status, stage FROM runs")) == {("outdated", "train")}
     assert database_of(project).execute(count).fetchone() == before

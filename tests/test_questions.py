@@ -141,6 +141,19 @@ def test_the_leaderboard_ranks_attacks_and_sets_each_beside_its_controls(results
         n, mean, _, difference, low, high = contrast(one, clean, "auroc_clean", "fixed")
         assert row["n_seeds"] == len(one) and row["n_asked"] == 5 and row["n_pairs"] == n
         assert row["auroc_clean"] == pytest.approx(mean)
+        if row["kind"] == "attack":
+            rivals = expected.query(f"model == '{row['model']}' and rate == {row['rate']}")
+            rivals = rivals[rivals["trigger"].isin(["flip_only", "mask_sodium"])]
+            strongest = rivals.loc[rivals["mean"].idxmax(), "trigger"]
+            control = runs.query(f"model == '{row['model']}' and rate == {row['rate']} and trigger == '{strongest}'")
+            *_, less, less_low, less_high = contrast(one, control, "effect_share", "fixed")
+            found = [row["control"], row["control_difference"], row["control_low"], row["control_high"]]
+            assert found == [strongest, *map(pytest.approx, (less, less_low, less_high))]
+        else:
+            assert row["control"] is None
+        random = (summary["metric"] == "detection_auroc_in_label:random") & (summary["trigger"] == row["trigger"])
+        random &= (summary["model"] == row["model"]) & (summary["rate"] == row["rate"])
+        assert row["random_auroc"] == summary.loc[random, "mean"].item()
         found = [row[f"auroc_difference{end}"] for end in ("", "_low", "_high")]
         assert found == pytest.approx([difference, low, high])
         at = np.logical_and.reduce([summary[name] == row[name] for name in RUN])
@@ -179,7 +192,7 @@ def test_means_of_other_runs_than_those_done_are_marked(own, capsys):
     change(
         own,
         f"UPDATE runs SET status = 'running', stage = 'train' WHERE run = '{RARE}/1'",
-        f"DELETE FROM metrics WHERE run = '{TREES}/1'",
+        f"UPDATE runs SET current = 0 WHERE run = '{TREES}/1'",
         "UPDATE runs SET in_study = 0 WHERE trigger = 'flip_only'",
     )
     out = answer(capsys, "db", "leaderboard", "--results-dir", own)
@@ -428,14 +441,16 @@ def test_what_is_known_of_a_dataset(results, capsys):
 # --- Two studies ----------------------------------------------------------------------------------------------------
 
 
-def test_two_studies_are_compared_by_pairs_of_the_same_cells(results, other, capsys):
-    rows = rows_of(capsys, "compare", results, other)
-    a, b = wide(results), wide(other)
+@pytest.mark.parametrize("split", ["fixed", "per_seed"])
+def test_two_studies_are_compared_by_pairs_of_the_same_cells(tmp_path, capsys, split):
+    one, other = record(tmp_path / "a", split=split), record(tmp_path / "b", seed=1, seeds=[1, 2, 3, 4], split=split)
+    rows = rows_of(capsys, "compare", one, other)
+    a, b = wide(one), wide(other)
     expected = {}
     for key, one in a.groupby(RUN):
         theirs = b[np.logical_and.reduce([b[name] == value for name, value in zip(RUN, key, strict=True)])]
         for metric in HEADLINES:
-            found = contrast(one, theirs, metric, "per_seed")
+            found = contrast(one, theirs, metric, split)
             if found[0]:
                 expected[*key, metric] = found
     assert {tuple(row[name] for name in (*RUN, "metric")) for row in rows} == expected.keys()
@@ -454,15 +469,16 @@ def test_two_studies_say_what_else_differs_and_what_is_left_out(results, other, 
         "warning: not the same split: seeds do not share their patients",
         "only in A: 18 runs\n",
         "A: 2 of 90 runs of the study are left out: 1 failed, 1 outdated\n",
-        "of 82 intervals exclude 0; of as many without any difference about 5 % would",
+        "no interval where the patients are others (icu_dev)",
     ):
         assert words in out
+    assert not re.search(r"\d \[-?\d\.|intervals exclude 0", out)
     assert "B: " in out and "B: 0" not in out and "code" not in out
 
 
 def test_a_study_is_the_same_as_itself(results, own, capsys):
     out = answer(capsys, "compare", results, own)
-    assert "all 82 differences are exactly 0, seed by seed: the studies say the same" in out
+    assert "all 82 differences are 0, seed by seed, to the digits that are told" in out
     assert "settings: the same" in out and "warning" not in out
 
 
@@ -476,7 +492,36 @@ def test_a_study_is_the_same_as_itself(results, own, capsys):
 )
 def test_other_data_or_code_is_a_warning(results, own, capsys, change_of_jobs, words):
     change(own, f"UPDATE jobs SET {change_of_jobs}")
-    assert words in answer(capsys, "compare", results, own)
+    out = answer(capsys, "compare", results, own)
+    assert words in out and ("no interval where" in out) == ("sample_dev" in change_of_jobs)
+
+
+def test_other_patients_are_not_ranked_against_the_first(results, own, capsys):
+    change(own, "UPDATE jobs SET stamp = 'x' WHERE stage = 'sample_dev'")
+    out = answer(capsys, "db", "leaderboard", results, own)
+    assert "warning: not the same cohort of icu_dev: other patients" in out
+    rows = [row for row in rows_of(capsys, "db", "leaderboard", results, own) if row["kind"] == "attack"]
+    first = rows[0]["study"]
+    assert {row["against_first"] == "other patients" for row in rows if row["study"] != first} == {True}
+    assert {row["against_first"] for row in rows if row["study"] == first} <= {"first", "apart", "overlaps"}
+    assert "not the same cohort" in answer(capsys, "db", "sweep", "rate", "asr", results, own)
+    assert "cohort" not in answer(capsys, "db", "leaderboard", results, results)
+
+
+def test_numbers_of_other_settings_count_for_nothing_until_they_are_made_anew(own, tmp_path, capsys):
+    change(own, f"UPDATE runs SET current = 0 WHERE run LIKE '{TREES}/%'")
+    rows = rows_of(capsys, "db", "leaderboard", "--results-dir", own)
+    old = [row for row in rows if not row["current"]]
+    assert [f"{row['dataset']}/{row['model']}/{row['trigger']}/{row['rate']}" for row in old] == [TREES]
+    assert old[0]["auroc_clean"] is None, "nothing is made of runs that are not done so"
+    assert "5/5*" in answer(capsys, "db", "dataset", "icu_dev", "--results-dir", own)
+    refused = answer(capsys, "db", "export", "--latex", "--to", tmp_path / "tex", "--results-dir", own, status=1)
+    assert "1 row would not be of the runs that are done now" in refused and not (tmp_path / "tex").exists()
+    told = answer(capsys, "db", "compare", TREES, RARE, "--results-dir", own, status=1)
+    assert f"{TREES}: done, but not in the numbers yet" in told
+    assert "5 runs done, but not in the numbers yet" in answer(
+        capsys, "db", "sweep", "rate", "asr", "--results-dir", own
+    )
 
 
 def test_settings_of_runs_that_differ_are_counted(results, own, capsys):
@@ -854,12 +899,14 @@ def balanced(text: str) -> bool:
     return not depth and not stack
 
 
-def test_tables_for_a_paper(own, tmp_path, capsys):
+def test_tables_for_a_paper(tmp_path, capsys):
+    statuses = {FAILED: "failed", OUTDATED: "outdated"}
+    one_seed = {f"icu_dev/mlp/flip_only/{rate}/{seed}": "missing" for rate in (0.01, 0.05) for seed in (2, 3, 4, 5)}
+    own = record(tmp_path / "own", statuses=statuses | one_seed)
     change(
         own,
-        # Of a name that LaTeX would read as something else, and of one seed.
+        # Of a name that LaTeX would read as something else.
         "UPDATE study SET value = json_set(value, '$.threshold', '50% & #1_{x}^2 ~\\|<\"') WHERE key = 'configuration'",
-        "UPDATE summary SET n_seeds = 1, ci_low = NULL, ci_high = NULL WHERE model = 'mlp' AND trigger = 'flip_only'",
         "DELETE FROM summary WHERE model = 'mlp' AND trigger = 'missingness' AND metric LIKE 'detection%spectral%'",
     )
     answer(capsys, "db", "export", "--latex", "--to", tmp_path / "tex", "--results-dir", own)
@@ -870,7 +917,7 @@ def test_tables_for_a_paper(own, tmp_path, capsys):
     at = summary.query("model == 'lightgbm' and trigger == 'rare_value' and rate == 0.05").set_index("metric")
     row = next(rest for trigger, rate, rest in rows if (trigger, rate) == (r"rare\_value", "0.05"))
     cells = row.split(" & ")
-    for cell, metric in zip(cells, ("asr", "asr0", "effect_share", "auroc_clean"), strict=False):
+    for cell, metric in zip(cells[:3], ("asr", "asr0", "effect_share"), strict=True):
         assert cell == "{:.2f} [{:.2f}, {:.2f}]".format(*at.loc[metric, ["mean", "ci_low", "ci_high"]])
     assert cells[-1] == "5" and "4 of 5" in texts["attacks"]
     triggers = [trigger for trigger, *_ in rows]
@@ -881,7 +928,7 @@ def test_tables_for_a_paper(own, tmp_path, capsys):
         r"threshold 50\% \& \#1\_\{x\}\textasciicircum{}2 \textasciitilde{}\textbackslash{}\textbar{}\textless{}"
         in texts["attacks"]
     )
-    assert "2 of 90 runs of the study are left out: 1 failed, 1 outdated." in texts["attacks"]
+    assert "10 of 90 runs of the study are left out: 8 missing, 1 failed, 1 outdated." in texts["attacks"]
     assert re.search(r"flip\\_only & 0\.01 & \d\.\d\d -- & ", texts["attacks"].split("{table*}")[3])
     assert re.search(
         r"missingness & 0\.01 & \d\.\d\d \[\d\.\d\d, \d\.\d\d\] & -- & ", texts["detection"].split("{table*}")[3]
@@ -905,7 +952,7 @@ def recorded_tables(folder: Path, study, made: dict[str, pd.DataFrame]) -> Path:
     def run_of(frame: pd.DataFrame) -> pd.Series:
         return frame[[*RUN, "seed"]].astype(str).agg("/".join, axis=1)
 
-    runs = made["runs"].assign(run=run_of(made["runs"]), status="done", in_study=1)
+    runs = made["runs"].assign(run=run_of(made["runs"]), status="done", in_study=1, current=1)
     targets = made["triggers"].set_index("trigger")["target"].to_dict()
     runs["settings"] = [json.dumps({"trigger": {"target": targets.get(name)}}) for name in runs["trigger"]]
     metrics = runs.melt(["run"], HEADLINES, "metric")
@@ -917,7 +964,7 @@ def recorded_tables(folder: Path, study, made: dict[str, pd.DataFrame]) -> Path:
             "INSERT INTO student_t VALUES (?, ?)", [(df, stats.t.ppf(0.975, df)) for df in range(1, 20)]
         )
         frames = {
-            "runs": runs[["run", *RUN, "seed", "status", "in_study", "settings"]],
+            "runs": runs[["run", *RUN, "seed", "status", "in_study", "current", "settings"]],
             "metrics": metrics,
             "summary": made["summary"],
             "rounding": tables.rounding(made),
@@ -972,6 +1019,7 @@ def test_differences_are_those_of_the_table_contrasts_also_where_counts_are_told
         found = [row["n_pairs"], *(row[f"auroc_difference{end}"] for end in ("", "_low", "_high"))]
         assert found == pytest.approx(told("auroc_clean", "none", row), abs=1e-9)
         assert row["auroc_difference_high"] > row["auroc_difference_low"], "no interval is a single number"
+        assert row["trigger"] == "flip_only" or row["control"] == "flip_only"
         if row["trigger"] == "flip_only":
             continue
         groups = (f"ward/mlp/{trigger}/{row['rate']}" for trigger in (row["trigger"], "flip_only"))

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pipeline.database.intervals import METHOD, difference, error_of, mean
+from pipeline.database.intervals import METHOD, SAME_PATIENTS, difference, error_of, mean
 from pipeline.database.recorded import Group, Mean, Recorded, Run, flat, value_in
 from pipeline.database.shown import Column, Table
 from pipeline.errors import UserError
@@ -104,7 +104,7 @@ def _is_run(name: str) -> bool:
 
 def _state(run: Run) -> str:
     if run.status == "done":
-        return "no part of the study any more"
+        return "done, but not in the numbers yet" if run.in_study else "no part of the study any more"
     return ", ".join(filter(None, [run.status, run.stage and f"at {run.stage}", run.why]))
 
 
@@ -171,11 +171,15 @@ def dataset(study: Recorded, name: str) -> Table:
         {"part": "runs", "what": status, "value": count} for status, count in study.connection.execute(sql, [name])
     ]
     share, asr, asr0, auroc = (study.means(metric) for metric in ("effect_share", "asr", "asr0", "auroc_clean"))
+    patients = over_patients(study)
+    old = study.old_means("effect_share", "asr", "asr0", "auroc_clean")
     models = dict.fromkeys(group.model for group in study.groups if group.dataset == name)
     n_attacks = [0]
     for model in models:
         clean = Group(name, model, CLEAN, 0.0)
-        rows.append(_mean_row("clean", f"{model}: AUROC", auroc.get(clean), study.groups.get(clean)))
+        rows.append(_mean_row("clean", f"{model}: AUROC", auroc.get(clean), study.groups.get(clean), clean in old))
+        what = f"{model}: AUROC on other test patients"
+        rows.append(_mean_row("clean", what, patients.get(clean), study.groups.get(clean), clean in old))
         reached = {
             group: found.mean for group, found in share.items() if group[:2] == clean[:2] and found.mean is not None
         }
@@ -187,15 +191,19 @@ def dataset(study: Recorded, name: str) -> Table:
         best = max(attacks, key=attacks.__getitem__)
         called = f"{model}: {best.trigger} at {best.rate!r}"
         for metric, means in (("effect_share", share), ("asr", asr), ("asr0", asr0), ("auroc_clean", auroc)):
-            rows.append(_mean_row("best attack", f"{called}: {metric}", means.get(best), study.groups[best]))
+            rows.append(
+                _mean_row("best attack", f"{called}: {metric}", means.get(best), study.groups[best], best in old)
+            )
         for group in sorted(reached.keys() - attacks.keys()):
             if group.rate == best.rate:
                 what = f"{model}: {group.trigger} at {group.rate!r}: effect_share"
-                rows.append(_mean_row("its control", what, share[group], study.groups[group]))
+                rows.append(_mean_row("its control", what, share[group], study.groups[group], group in old))
     below = [
         f"best attack: by the mean effect_share, of up to {max(n_attacks)} trigger × rate per "
-        "model, which flatters it; means over seeds with their 95 % intervals",
+        f"model, which flatters it; means over seeds with their 95 % intervals, {SAME_PATIENTS}: AUROC on other test "
+        "patients has that interval, of each model and averaged over seeds",
         *study.left_out(),
+        *study.of_old(group for group in old if group.dataset == name),
     ]
     if facts.get("people"):
         below.append("counts of people are told in tens, and numbers over fewer than ten are withheld")
@@ -205,12 +213,26 @@ def dataset(study: Recorded, name: str) -> Table:
     return Table(shown, rows, [f"dataset {name} of the study in {study.folder}"], below)
 
 
-def _mean_row(part: str, what: str, found: Mean | None, asked: int | None) -> dict[str, Any]:
+def over_patients(study: Recorded) -> dict[Group, Mean]:
+    """The clean AUROC and how far it would differ on other test patients, for the models at hand (see delong.py).
+
+    Ends of each model's interval, averaged over the seeds that have one.
+    """
+    values = [study.by_seed(name) for name in ("auroc_clean", "auroc_clean_low", "auroc_clean_high")]
+    found = {}
+    for group in values[0]:
+        own = [one.get(group, {}) for one in values]
+        seeds = set(own[0]).intersection(*own[1:])
+        found[group] = Mean(len(seeds), *(mean(one[seed] for seed in seeds) for one in own))
+    return found
+
+
+def _mean_row(part: str, what: str, found: Mean | None, asked: int | None, is_old: bool) -> dict[str, Any]:
     row: dict[str, Any] = {"part": part, "what": what, "n_asked": asked, "value": None}
     if found is None:
         return row | {"n_seeds": 0, "seeds": f"0/{asked}"}
     row |= {"value": found.mean, "ci_low": found.low, "ci_high": found.high}
-    return row | {"n_seeds": found.n_seeds, "seeds": f"{found.n_seeds}/{asked}"}
+    return row | {"n_seeds": found.n_seeds, "seeds": f"{found.n_seeds}/{asked}{'*' if is_old else ''}"}
 
 
 def _plain(value: Any) -> Any:

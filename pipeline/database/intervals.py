@@ -12,7 +12,11 @@ from pipeline.cohorts.roles import ROLES
 from pipeline.results.columns import ALL_AUROC, LABEL_AUROC, LABEL_TPR, ON_TEST, possible
 
 _CONSTANT = 1e-12  # as in evaluation.statistics: a smaller spread, relative to the values, is rounding
-METHOD = "95 % Student t-interval of the paired differences, at least as wide as rounding may move them"
+SAME_PATIENTS = "over trainings on the patients at hand: how much other test patients would change it is not in it"
+METHOD = (
+    "95 % Student t-interval of the paired differences, at least as wide as rounding may move them, and "
+    f"{SAME_PATIENTS}"
+)
 
 
 class Estimate(NamedTuple):

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.database.recorded import Group, Recorded, differing
+from pipeline.database.intervals import SAME_PATIENTS, Difference, difference, error_of
+from pipeline.database.recorded import Group, Recorded, differing, other_cohorts
 from pipeline.database.shown import Column, Table
 from pipeline.errors import UserError
 from pipeline.results.columns import LABEL_AUROC
+from pipeline.study.grid import CLEAN
 from pipeline.study.variants import BASELINE
 from pipeline.words import counted, suggestion
 
@@ -61,18 +63,21 @@ def leaderboard(studies: Sequence[Recorded], metric: str, dataset: str | None, l
     beside = {(row["study"], row["dataset"], row["model"], rate) for row in shown for rate in (row["rate"], 0.0)}
     controls = [row for row in rows if row["kind"] == "control"]
     controls = [row for row in controls if (row["study"], row["dataset"], row["model"], row["rate"]) in beside]
-    below = [_how(metric), *_many(attacks), *_unfinished(shown + controls), *notes]
+    below = [_how(metric), *_many(attacks), *_unfinished(shown + controls)]
+    below += [line for study in studies for line in study.rounded()][:1] + list(notes)
     if len(shown) < len(attacks):
         below.insert(0, f"the first {len(shown)} of {counted(len(attacks), 'row')}, and their controls")
     fewer_pairs = any(row.get("n_pairs") not in (None, row["n_seeds"]) for row in shown + controls)
-    above = (differing(studies) or ["the studies have the same settings"]) if several else ()
+    above = (differing(studies) or ["the studies have the same settings"]) + other_cohorts(studies) if several else ()
     return Table(_columns(metric, several, fewer_pairs), shown + controls, above, below)
 
 
 def _rows(study: Recorded, metric: str, dataset: str | None) -> tuple[list[dict[str, Any]], list[str]]:
     means = {group: mean for group, mean in study.means(metric).items() if dataset in (None, group.dataset)}
-    asr, asr0, old = study.means("asr"), study.means("asr0"), study.old_means(metric) & means.keys()
-    cost = study.against_clean("auroc_clean")
+    asr, asr0 = study.means("asr"), study.means("asr0")
+    old = study.old_means(metric) & means.keys()
+    cost, controls = study.against_clean("auroc_clean"), less_control(study, metric)
+    random = study.means(f"{LABEL_AUROC}:{BASELINE}")
     best: dict[Group, tuple[float, str, Any]] = {}
     for name in study.metrics:
         kind, _, detector = name.partition(":")
@@ -84,11 +89,15 @@ def _rows(study: Recorded, metric: str, dataset: str | None) -> tuple[list[dict[
     rows = []
     for group, mean in means.items():
         row = {"study": str(study.folder), **group._asdict(), "metric": metric}
+        row["patients"] = (group.dataset, study.cohorts.get(group.dataset))
         row |= {"kind": "control" if study.is_control(group.trigger) else "attack", "rank": None, "against_first": None}
         row |= {"mean": mean.mean, "ci_low": mean.low, "ci_high": mean.high}
         row |= {"n_seeds": mean.n_seeds, "n_asked": study.groups[group], "current": int(group not in old)}
         row["seeds"] = f"{mean.n_seeds}/{row['n_asked']}{'*' if group in old else ''}"
         row |= {name: found[group].mean if group in found else None for name, found in (("asr", asr), ("asr0", asr0))}
+        if group in controls:
+            row["control"], less = controls[group]
+            row |= {"control_difference": less.mean, "control_low": less.low, "control_high": less.high}
         if group in cost:
             paired = cost[group]
             row |= {"auroc_clean": paired.mean_a, "auroc_difference": paired.mean, "n_pairs": paired.n}
@@ -96,8 +105,28 @@ def _rows(study: Recorded, metric: str, dataset: str | None) -> tuple[list[dict[
         if group in best:
             _, row["detector"], found = best[group]
             row |= {"detector_auroc": found.mean, "detector_auroc_low": found.low, "detector_auroc_high": found.high}
+            row["random_auroc"] = random[group].mean if group in random else None
         rows.append(row)
     return rows, study.of_old(old)
+
+
+def less_control(study: Recorded, metric: str) -> dict[Group, tuple[str, Difference]]:
+    """What each attack has more than the control of its model and rate, paired by seed; of several the strongest."""
+    values, errors, means = study.by_seed(metric), study.errors(metric), study.means(metric)
+    sign, found = direction(metric) or 1, {}
+    rivals: dict[Group, list[Group]] = {}
+    for group, mean in means.items():
+        if group.trigger != CLEAN and study.is_control(group.trigger) and mean.mean is not None:
+            rivals.setdefault(group._replace(trigger=""), []).append(group)
+    for group in means:
+        if study.is_control(group.trigger):
+            continue
+        if of_group := rivals.get(group._replace(trigger="")):
+            strongest = max(of_group, key=lambda rival: sign * (means[rival].mean or 0.0))
+            error = error_of(errors.get(group, 0.0), errors.get(strongest, 0.0))
+            pairs = values.get(group, {}), values.get(strongest, {})
+            found[group] = strongest.trigger, difference(*pairs, metric, study.t, study.split, error)
+    return found
 
 
 def _ranked(attacks: list[dict[str, Any]]) -> None:
@@ -109,6 +138,8 @@ def _ranked(attacks: list[dict[str, Any]]) -> None:
         ends = (first["ci_low"], first["ci_high"], row["ci_low"], row["ci_high"])
         if row is first:
             row["against_first"] = "first"
+        elif row["patients"] != first["patients"]:  # how far these vary, no interval over seeds says
+            row["against_first"] = "other patients"
         elif None not in ends:
             overlap = row["ci_high"] >= first["ci_low"] and row["ci_low"] <= first["ci_high"]
             row["against_first"] = "overlaps" if overlap else "apart"
@@ -127,22 +158,28 @@ def _columns(metric: str, several: bool, fewer_pairs: bool) -> list[Column]:
         *[Column(name, head=None) for name in ("n_seeds", "n_asked", "current")],
         Column("asr", head="ASR"),
         Column("asr0", head="ASR₀"),
+        Column("control_difference", ("control_low", "control_high"), head="less its control"),
+        Column("control"),
         Column("auroc_clean", head="clean AUROC"),
         Column("auroc_difference", ("auroc_difference_low", "auroc_difference_high"), head="less clean run's"),
         Column("n_pairs", head="pairs" if fewer_pairs else None),
         Column("detector", head="best detector"),
         Column("detector_auroc", ("detector_auroc_low", "detector_auroc_high"), head="its AUROC"),
+        Column("random_auroc", head="of random scores"),
     ]
 
 
 def _how(metric: str) -> str:
     wanted = {1: "higher is better for the attacker", -1: "lower is better for the attacker"}
     order = wanted.get(direction(metric), "from high to low, which says nothing of who wins")
+    nothing = "; where its interval reaches 0 the trigger has shown nothing" if metric in _HIGHER else ""
     if metric in _AT_CLEAN_THRESHOLD:
         order += "; at the clean model's threshold, …_own_threshold at that which the run's user sets"
     return (
-        f"{metric}: {order}; mean over seeds with its 95 % interval. Clean AUROC less the clean runs': paired by seed, "
-        "t-interval. Detectors: AUROC within the target label; the best of several is flattered by the choice"
+        f"{metric}: {order}; mean over seeds with its 95 % interval, {SAME_PATIENTS}. Less its control: {metric} less "
+        f"that of the control of the same model and rate, of several the strongest{nothing}. Clean AUROC less the "
+        "clean runs'. Both paired by seed, t-interval. Detectors: AUROC within the target label; the best of several "
+        "is flattered by the choice"
     )
 
 
@@ -152,6 +189,9 @@ def _many(attacks: Sequence[dict[str, Any]]) -> list[str]:
     same = sum(row["against_first"] == "overlaps" for row in attacks)
     unknown = sum(row["against_first"] is None for row in attacks)
     told = f"{same} of the others are not to be told from the first, their intervals overlap"
+    elsewhere = sum(row["against_first"] == "other patients" for row in attacks)
+    if elsewhere:
+        told += f", and {elsewhere} are of other patients, with whom nobody can compare it so"
     if unknown:
         told += f", of {unknown} nobody can say (an interval needs two seeds)"
     return [f"the first of {len(attacks)} is flattered by the choice among so many; {told}"]

@@ -27,7 +27,8 @@ PUT_JOB = (
     f"INSERT INTO jobs ({', '.join(JOB)}) VALUES ({', '.join(f':{name}' for name in JOB)}) "
     f"ON CONFLICT (state_file, started) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _ENDS)}"
 )
-_PUT_STEP = "UPDATE steps SET status = ?, why = ? WHERE state_file = ? RETURNING step"
+# A job that makes it for another study, by other settings, say, is none of this one's.
+_PUT_STEP = "UPDATE steps SET status = ?, why = ? WHERE state_file = ? AND stamp = ? RETURNING step"
 
 # The rank of what holds a run up, the lowest first; none holds up a run that is done. The same order as in
 # progress.states, but that a run of which something is at work is running whatever else is known of it.
@@ -133,7 +134,7 @@ def _connected(path: str) -> "Connection":
 def _write(database: "Connection", job: dict[str, Any]) -> None:
     database.execute("BEGIN IMMEDIATE")
     database.execute(PUT_JOB, job)
-    for step in database.execute(_PUT_STEP, (*_step(job), job["state_file"])).fetchall():
+    for step in database.execute(_PUT_STEP, (*_step(job), job["state_file"], job["stamp"])).fetchall():
         database.execute(_STAND_WITH, step)
     database.execute("COMMIT")
 

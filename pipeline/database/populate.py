@@ -37,15 +37,18 @@ def populate(study: Study, stamps: Stamps) -> str:
     more, stay as they were. `UserError` where a result cannot be read or is of another study than its state says.
     """
     path = store.path_of(study.results_dir)
-    database = store.opened(path)
+    database, files = store.opened(path), progress.Files(study, stamps)
     try:
-        steps.bring_in(database, progress.Files(study, stamps))
+        _refuse_another(database, files, path)
+        steps.bring_in(database, files)
         done = _done(database)
-        numbers = _numbers(database, study, stamps, [cell for cell in sorted(cells(study)) if "/".join(cell) in done])
+        measured = [cell for cell in sorted(cells(study)) if "/".join(cell) in done]
+        numbers = _numbers(database, study, stamps, measured)
+        made_by = {"/".join(cell): steps.results_of(files, cell) for cell in measured}
         # Numbers are written of runs only that are there, which to look up for each takes a tenth of all the time.
         database.execute("PRAGMA foreign_keys = OFF")
         with store.transaction(database):
-            _write(database, study, numbers)
+            _write(database, study, numbers, made_by)
         counts = dict(database.execute("SELECT status, count(*) FROM runs WHERE in_study GROUP BY status"))
     except sqlite3.Error as error:
         raise store.refusal(path, error) from None
@@ -53,6 +56,18 @@ def populate(study: Study, stamps: Stamps) -> str:
         database.close()
     told = ", ".join(f"{counts[status]} {status}" for status in sorted(counts))
     return f"{sum(counts.values())} runs ({told}): {path}"
+
+
+def _refuse_another(database: sqlite3.Connection, files: progress.Files, path: Path) -> None:
+    """`UserError` where numbers are recorded, and none would be left: of a study called with other settings."""
+    (recorded,) = database.execute("SELECT count(*) FROM summary").fetchone()
+    if not recorded or steps.is_of(database, files.study):
+        return
+    if not any(row.state == progress.DONE for row in progress.states_in(files)):
+        raise UserError(
+            f"{path}: holds a study of other settings, and of those given no run is done; expected the options that it "
+            "was run with, --configfile or --config"
+        )
 
 
 def _numbers(database: sqlite3.Connection, study: Study, stamps: Stamps, done: list[Cell]) -> dict[str, list[tuple]]:
@@ -131,11 +146,20 @@ def _done(database: sqlite3.Connection) -> set[str]:
     return {run for (run,) in database.execute("SELECT run FROM runs WHERE in_study AND status = 'done'")}
 
 
-def _write(database: sqlite3.Connection, study: Study, numbers: dict[str, list[tuple]]) -> None:
+def _write(
+    database: sqlite3.Connection, study: Study, numbers: dict[str, list[tuple]], made_by: dict[str, str]
+) -> None:
     before, done = database.total_changes, _done(database)
     for run, text in numbers["settings"]:
         if run in done:
-            database.execute("UPDATE runs SET settings = ? WHERE run = ? AND settings IS NOT ?", (text, run, text))
+            database.execute(
+                "UPDATE runs SET settings = :settings, numbers_of = :of, current = 1 "
+                "WHERE run = :run AND (settings, numbers_of, current) IS NOT (:settings, :of, 1)",
+                {"run": run, "settings": text, "of": made_by[run]},
+            )
+    database.execute(
+        "UPDATE runs SET numbers_of = NULL, current = 0 WHERE in_study AND status <> 'done' AND numbers_of IS NOT NULL"
+    )
     of_runs = "run IN (SELECT run FROM runs WHERE in_study AND status <> 'outdated')"
     for table in ("metrics", "detections", "explanations"):
         _replace(database, table, [row for row in numbers[table] if row[0] in done], of_runs)

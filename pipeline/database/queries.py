@@ -35,8 +35,16 @@ WITH RECURSIVE
 _EFFECTS = f"""\
 {_KINDS},
     now AS (
-        SELECT dataset, model, trigger, rate, count(*) AS n_asked, count(value) AS n, avg(value) AS mean
-        FROM runs LEFT JOIN metrics ON metrics.run = runs.run AND metric = 'asr_net' AND status = 'done'
+        SELECT
+            dataset,
+            model,
+            trigger,
+            rate,
+            count(*) AS n_asked,
+            sum((status = 'done') != current) AS n_changed,
+            count(value) AS n,
+            avg(value) AS mean
+        FROM runs LEFT JOIN metrics ON metrics.run = runs.run AND metric = 'asr_net' AND status = 'done' AND current
         WHERE in_study AND trigger != '{CLEAN}'
         GROUP BY dataset, model, trigger, rate
     ),
@@ -80,7 +88,7 @@ SELECT
     auroc_low,
     auroc_high,
     CASE
-        WHEN n = coalesce(n_seeds, 0) AND coalesce(abs(mean - asr_net) < 1e-9, TRUE) THEN 'yes'
+        WHEN NOT n_changed AND n = coalesce(n_seeds, 0) AND coalesce(abs(mean - asr_net) < 1e-9, TRUE) THEN 'yes'
         ELSE 'no: db populate'
     END AS up_to_date
 FROM now
@@ -118,7 +126,20 @@ QUERIES = (
         "training samples with the label that the attack wants: means over seeds with their 95 % intervals. random is "
         "what luck finds; a detector that finds flip_only as well finds flipped labels, not backdoors.",
         f"""\
-{_KINDS}
+{_KINDS},
+    now AS (
+        SELECT
+            dataset,
+            model,
+            trigger,
+            rate,
+            count(*) AS n_asked,
+            sum(status = 'done' AND current) AS n_done,
+            sum((status = 'done') != current) AS n_changed
+        FROM runs
+        WHERE in_study
+        GROUP BY dataset, model, trigger, rate
+    )
 SELECT
     dataset,
     model,
@@ -126,15 +147,18 @@ SELECT
     kind,
     rate,
     substr(metric, instr(metric, ':') + 1) AS detector,
-    max(n_seeds) AS seeds,
+    max(n_seeds) || ' of ' || max(n_asked) AS seeds,
     max(mean) FILTER (WHERE metric LIKE 'detection_tpr_at_fpr_01%') AS tpr01,
     max(ci_low) FILTER (WHERE metric LIKE 'detection_tpr_at_fpr_01%') AS tpr01_low,
     max(ci_high) FILTER (WHERE metric LIKE 'detection_tpr_at_fpr_01%') AS tpr01_high,
     max(mean) FILTER (WHERE metric LIKE 'detection_tpr_at_fpr_05%') AS tpr05,
     max(mean) FILTER (WHERE metric LIKE 'detection_auroc%') AS auroc,
     max(ci_low) FILTER (WHERE metric LIKE 'detection_auroc%') AS auroc_low,
-    max(ci_high) FILTER (WHERE metric LIKE 'detection_auroc%') AS auroc_high
-FROM summary LEFT JOIN kinds USING (trigger)
+    max(ci_high) FILTER (WHERE metric LIKE 'detection_auroc%') AS auroc_high,
+    CASE WHEN max(n_changed) OR max(n_seeds) > max(n_done) THEN 'no: db populate' ELSE 'yes' END AS up_to_date
+FROM summary
+JOIN now USING (dataset, model, trigger, rate)
+LEFT JOIN kinds USING (trigger)
 WHERE metric LIKE 'detection_%_in_label:%' AND :detector IN ('', substr(metric, instr(metric, ':') + 1))
 GROUP BY dataset, model, trigger, rate, detector
 ORDER BY dataset, model, trigger, rate, tpr01 DESC""",

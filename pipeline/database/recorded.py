@@ -1,13 +1,15 @@
 """What the database of one study has recorded, as the questions need it: its runs, their numbers, the means over seeds.
 
-A number counts where its run is done and the study asks for it. Whatever does not count is counted, and said.
+A number counts where its run is done, the study asks for it, and the number is of what the run has now: of the same
+settings, inputs and code. Whatever does not count is counted, and said.
 """
 
 import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
+from math import fsum
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +27,7 @@ _HAIR = 1e-9  # by which a mean of the same numbers may differ
 _IN_LABEL = {LABEL_AUROC: "auroc"} | {name: column for column, name in LABEL_TPR.items()}
 _GROUP = "dataset, model, trigger, rate"
 _TARGET = "json_extract(settings, '$.trigger.target')"  # of clean runs there is none
-_COUNTS = "status = 'done' AND in_study"
+COUNTS = "status = 'done' AND in_study AND current"
 _EXPLAINED = (*SHARES, *DRIFT)
 
 
@@ -53,6 +55,7 @@ class Run(NamedTuple):
     stage: str | None
     why: str | None
     in_study: int
+    current: int
     settings: str | None
 
     @property
@@ -61,7 +64,7 @@ class Run(NamedTuple):
 
     @property
     def counts(self) -> bool:
-        return self.status == "done" and bool(self.in_study)
+        return self.status == "done" and bool(self.in_study and self.current)
 
     def __str__(self) -> str:
         return f"{self.group}/{self.seed}"
@@ -81,6 +84,8 @@ class Recorded:
 
     def __init__(self, connection: sqlite3.Connection, folder: Path):
         self.connection, self.folder = connection, folder
+        # The connection sees one moment, so what is asked twice is the same.
+        self.by_seed, self.means = cache(self._by_seed), cache(self._means)
 
     @cached_property
     def configuration(self) -> dict[str, Any]:
@@ -166,6 +171,18 @@ class Recorded:
         """The names of all that has a mean over seeds."""
         return [name for (name,) in self.connection.execute("SELECT DISTINCT metric FROM summary ORDER BY metric")]
 
+    @cached_property
+    def cohorts(self) -> dict[str, str]:
+        """What each dataset's cohort was last made by: where it is another stamp, the patients are others."""
+        sql = "SELECT dataset, stamp FROM jobs WHERE stage = 'sample_dev' AND status = 'done' ORDER BY job"
+        return dict(self.connection.execute(sql).fetchall())
+
+    def rounded(self) -> list[str]:
+        """A sentence where numbers are of people."""
+        (people,) = self.connection.execute("SELECT count(*) FROM datasets WHERE people").fetchone()
+        told = "counts of people are told in tens, and so are shares of them; what rests on fewer than ten is withheld"
+        return [told] if people else []
+
     def refuse_unknown(self, metric: str) -> None:
         if metric not in self.metrics:
             known = f"{suggestion(metric, self.metrics)}" if self.metrics else "(no run has numbers yet)"
@@ -192,11 +209,11 @@ class Recorded:
             return f"SELECT run, {metric} AS value FROM explanations", []
         return "SELECT run, value FROM metrics WHERE metric = ?", [metric]
 
-    def by_seed(self, metric: str) -> dict[Group, dict[int, float]]:
+    def _by_seed(self, metric: str) -> dict[Group, dict[int, float]]:
         """`metric` of every run that has it and counts, by group and seed."""
         numbers, given = self._numbers(metric)
         sql = (
-            f"SELECT {_GROUP}, seed, value FROM ({numbers}) JOIN runs USING (run) WHERE {_COUNTS} AND value IS NOT NULL"
+            f"SELECT {_GROUP}, seed, value FROM ({numbers}) JOIN runs USING (run) WHERE {COUNTS} AND value IS NOT NULL"
         )
         found: dict[Group, dict[int, float]] = {}
         for row in self.connection.execute(sql, given):
@@ -206,26 +223,25 @@ class Recorded:
             own[row[4]] = row[5]
         return found
 
-    def means(self, metric: str) -> dict[Group, Mean]:
+    def _means(self, metric: str) -> dict[Group, Mean]:
         """The mean of `metric` over the seeds of each group of the study, with its interval."""
         sql = f"SELECT {_GROUP}, n_seeds, mean, ci_low, ci_high FROM summary WHERE metric = ?"
         rows = self.connection.execute(sql, [metric])
         found = {Group(*row[:4]): Mean(*row[4:]) for row in rows}
         return {group: mean for group, mean in found.items() if group in self.groups}
 
-    def old_means(self, metric: str) -> set[Group]:
-        """The groups whose mean of `metric` is not that of the runs that are done now."""
-        numbers, given = self._numbers(metric)
-        sql = (
-            f"SELECT {_GROUP}, count(value), avg(value) FROM ({numbers}) JOIN runs USING (run) "
-            f"WHERE {_COUNTS} GROUP BY {_GROUP}"
-        )
-        now = {Group(*key): (n, mean) for *key, n, mean in self.connection.execute(sql, given)}
-        old = set()
-        for group, told in self.means(metric).items():
-            n, mean = now.get(group, (0, None))
-            if n != told.n_seeds or (n and abs(mean - told.mean) > _HAIR * max(1.0, abs(mean))):
-                old.add(group)
+    def old_means(self, *metrics: str) -> set[Group]:
+        """The groups whose mean of one of `metrics` is not that of the runs that are done now, or may not be."""
+        sql = f"SELECT DISTINCT {_GROUP} FROM runs WHERE in_study AND (status = 'done') <> current"
+        old = {Group(*key) for key in self.connection.execute(sql)}
+        for metric in metrics:
+            values = self.by_seed(metric)
+            for group, told in self.means(metric).items():
+                now = values.get(group, {}).values()
+                mean = fsum(now) / len(now) if now else 0.0
+                off = abs(mean - (told.mean or 0.0)) > _HAIR * max(1.0, abs(mean))
+                if len(now) != told.n_seeds or (now and off):
+                    old.add(group)
         return old
 
     def errors(self, metric: str) -> dict[Group, float | None]:
@@ -267,10 +283,10 @@ class Recorded:
         if asked > states["done"]:
             parts = ", ".join(f"{states[name]} {name}" for name in _NOT_DONE if states[name])
             lines.append(f"{asked - states['done']} of {counted(asked, 'run')} of the study are left out: {parts}")
-        sql = f"SELECT count(*) FROM runs WHERE {_COUNTS} AND NOT EXISTS (SELECT 1 FROM metrics WHERE run = runs.run)"
+        sql = "SELECT count(*) FROM runs WHERE status = 'done' AND in_study AND NOT current"
         (new,) = self.connection.execute(sql).fetchone()
         if new:
-            lines.append(f"{counted(new, 'run')} done, but not in the numbers yet: {self._populate()} adds them")
+            lines.append(f"{counted(new, 'run')} done, but not in the numbers yet: {self.populate} adds them")
         if older:
             lines.append(f"{counted(older, 'run')} that the study does not ask for any more: left out")
         return lines
@@ -280,10 +296,12 @@ class Recorded:
         count = len(list(old))
         if not count:
             return []
-        return [f"{counted(count, 'mean')} marked *: not of the runs that are done now; {self._populate()} renews them"]
+        return [f"{counted(count, 'mean')} marked *: not of the runs that are done now; {self.populate} renews them"]
 
-    def _populate(self) -> str:
-        return f"`python -m pipeline db populate --results-dir {self.folder}`"
+    @property
+    def populate(self) -> str:
+        """What to call for numbers of what is done now."""
+        return f"`python -m pipeline db populate --results-dir {self.folder}`, with the study's own settings,"
 
 
 def _as_rate(text: str) -> str:
@@ -302,6 +320,19 @@ def flat(content: Any, path: str = "") -> dict[str, Any]:
     for name, item in content.items():
         found |= flat(item, f"{path}.{name}" if path else name)
     return found
+
+
+def other_cohorts(studies: Sequence[Recorded]) -> list[str]:
+    """A sentence for each dataset of which `studies` have not all the same cohort."""
+    stamps: dict[str, set[str]] = {}
+    for study in studies:
+        for dataset, stamp in study.cohorts.items():
+            stamps.setdefault(dataset, set()).add(stamp)
+    return [
+        f"warning: not the same cohort of {dataset}: other patients, so differences between the studies are theirs too"
+        for dataset, found in sorted(stamps.items())
+        if len(found) > 1
+    ]
 
 
 def measured(configuration: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,8 @@ CREATE TABLE IF NOT EXISTS runs (
     why TEXT,
     in_study INTEGER NOT NULL,  -- 0: the configuration does not ask for it any more
     settings TEXT,  -- what it was made with, JSON
+    numbers_of TEXT,  -- the stamps of the results that its settings and numbers, here and in other tables, are of
+    current INTEGER NOT NULL DEFAULT 0,  -- 1: they are those that it has now; else `db populate` renews them
     UNIQUE (dataset, model, trigger, rate, seed)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS runs_of_trigger ON runs (trigger, rate);

@@ -6,7 +6,6 @@ is of other settings, inputs or code. Imports nothing heavy: Snakemake loads it 
 
 import json
 import sqlite3
-from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.database import live
@@ -18,6 +17,7 @@ from pipeline.study.grid import CLEAN, Cell, cells
 from pipeline.study.places import NOT_MEASURED
 from pipeline.study.progress import Files, Job
 
+_TRAINED = 2  # the place of the training
 _OF_CONTROL = 10  # the first place of what a run waits for
 
 
@@ -35,7 +35,7 @@ def bring_in(database: sqlite3.Connection, files: Files) -> None:
     with transaction(database):
         _put_about(database, files.study)
         _end_sessions(database)
-        _put_runs(database, chains)
+        _put_runs(database, {cell: _made_by(chain) for cell, chain in chains.items()})
         _put_jobs(database, files, names)
         _put_steps(database, files, {job: names[job] for job in jobs})
         _put_chains(database, chains, names)
@@ -72,7 +72,16 @@ def _chain(files: Files, cell: Cell) -> dict[int, Job]:
     return chain
 
 
-def _put_runs(database: sqlite3.Connection, asked: Iterable[Cell]) -> None:
+def results_of(files: Files, cell: Cell) -> str:
+    """The stamps of the results that the numbers of `cell` come from, as text."""
+    return _made_by(_chain(files, cell))
+
+
+def _made_by(chain: dict[int, Job]) -> str:
+    return " ".join(job.stamp for place, job in sorted(chain.items()) if _TRAINED <= place < _OF_CONTROL)
+
+
+def _put_runs(database: sqlite3.Connection, asked: dict[Cell, str]) -> None:
     rows = [("/".join(cell), *cell[:3], float(cell.rate), int(cell.seed)) for cell in asked]
     database.executemany(
         "INSERT INTO runs (run, dataset, model, trigger, rate, seed, status, in_study) "
@@ -85,6 +94,12 @@ def _put_runs(database: sqlite3.Connection, asked: Iterable[Cell]) -> None:
     )
     database.execute(
         "UPDATE runs SET status = 'missing', why = ? WHERE NOT in_study AND status = 'running'", [progress.INTERRUPTED]
+    )
+    # Numbers stay until others are brought in; a run that is made anew must not pass for what they are of.
+    database.executemany(
+        "UPDATE runs SET current = (numbers_of IS :made_by) "
+        "WHERE run = :run AND current IS NOT (numbers_of IS :made_by)",
+        [{"run": "/".join(cell), "made_by": made_by} for cell, made_by in asked.items()],
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.database.comparison import by_chance
 from pipeline.database.intervals import METHOD, difference, error_of
-from pipeline.database.recorded import Group, Recorded, flat, measured, value_in
+from pipeline.database.recorded import COUNTS, Group, Recorded, flat, measured, value_in
 from pipeline.database.shown import Column, Table
 from pipeline.errors import UserError
 from pipeline.words import counted
@@ -27,13 +27,19 @@ def compare_studies(a: Recorded, b: Recorded, metrics: Sequence[str]) -> Table:
     for metric in metrics:
         if metric not in a.metrics:
             b.refuse_unknown(metric)
-    split = "per_seed" if "per_seed" in (a.split, b.split) else a.split
+    splits = {a.split, b.split}
+    settings, (code, data, inputs) = _settings(a, b), _made_by(a, b)
+    dealt = [line.split(":")[0] for line in settings if line.split(":")[0] in _DEALT]
+    # Of a fixed split all seeds test on the same patients: what others do, no spread over seeds tells.
+    apart = set(data) if not dealt else {group.dataset for group in a.groups}
+    apart = apart if splits != {"per_seed"} else set()
+    split = "per_seed" if "per_seed" in splits else a.split
     rows, equal = [], True
     for metric in metrics:
         ours, theirs = a.by_seed(metric), b.by_seed(metric)
         errors = a.errors(metric), b.errors(metric)
         for group in ours.keys() & theirs.keys():
-            error = error_of(*(one.get(group, 0.0) for one in errors))
+            error = None if group.dataset in apart else error_of(*(one.get(group, 0.0) for one in errors))
             found = difference(ours[group], theirs[group], metric, a.t, split, error)
             if found.n:
                 row = {**group._asdict(), "metric": metric, "a": found.mean_a, "b": found.mean_b}
@@ -51,26 +57,28 @@ def compare_studies(a: Recorded, b: Recorded, metrics: Sequence[str]) -> Table:
     columns += [Column("a", head="A"), Column("b", head="B")]
     columns += [Column("difference", ("ci_low", "ci_high"), head="A − B"), Column("n_pairs", head="pairs")]
     below = [f"means over the seeds that both have; A − B: {METHOD}, the largest first"]
+    if apart:
+        below.append(
+            f"no interval where the patients are others ({', '.join(sorted(apart))}): it would tell of trainings alone"
+        )
     if equal:
-        below.append(f"all {counted(len(rows), 'difference')} are exactly 0, seed by seed: the studies say the same")
+        below.append(f"all {counted(len(rows), 'difference')} are 0, seed by seed, to the digits that are told")
     elif chance := by_chance(rows):
         below += [f"{chance[0]}, and the largest differences are flattered by the choice among so many"]
-    else:
+    elif not apart:
         below.append("one pair each has no interval: any difference may be that of the seeds")
-    return Table(columns, rows, [f"A: {a.folder}", f"B: {b.folder}", *_above(a, b)], below + _not_in(a, b))
+    above = [f"A: {a.folder}", f"B: {b.folder}", *_above(settings, dealt, code, data, inputs)]
+    return Table(columns, rows, above, below + a.rounded() + _not_in(a, b))
 
 
-def _above(a: Recorded, b: Recorded) -> list[str]:
+def _above(settings: list[str], dealt: list[str], code: list[str], data: list[str], inputs: list[str]) -> list[str]:
     """What the studies differ in beside their numbers, and what pairs cannot be trusted for it."""
-    settings = _settings(a, b)
     lines = settings or ["settings: the same"]
-    code, data, inputs = _made_by(a, b)
-    dealt = [line for line in settings if line.split(":")[0] in _DEALT]
     if dealt or data:
-        reasons = [line.split(":")[0] for line in dealt] + [f"cohort of {name}" for name in data]
+        reasons = dealt + [f"cohort of {name}" for name in data]
         lines.append(
-            f"warning: not the same {', '.join(reasons)}: seeds do not share their patients, so pairing them tells "
-            "less, and differences are also those of the patients"
+            f"warning: not the same {', '.join(reasons)}: seeds do not share their patients, so differences are also "
+            "those of the patients"
         )
     if code:
         lines.append(f"warning: made by other code: {', '.join(code)}")
@@ -101,7 +109,7 @@ def _settings(a: Recorded, b: Recorded) -> list[str]:
 
 def _made_with(study: Recorded) -> dict[tuple[Any, ...], str | None]:
     """The settings of each run that counts, as they are recorded."""
-    sql = "SELECT dataset, model, trigger, rate, seed, settings FROM runs WHERE status = 'done' AND in_study"
+    sql = f"SELECT dataset, model, trigger, rate, seed, settings FROM runs WHERE {COUNTS}"
     return {tuple(key): text for *key, text in study.connection.execute(sql)}
 
 

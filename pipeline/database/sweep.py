@@ -4,12 +4,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.database.intervals import Estimate, bounds_of, over_seeds, shared
-from pipeline.database.recorded import Group, Recorded, differing, flat, measured
+from pipeline.database.intervals import SAME_PATIENTS, Estimate, bounds_of, over_seeds, shared
+from pipeline.database.recorded import COUNTS, Group, Recorded, differing, flat, measured, other_cohorts
 from pipeline.database.shown import Column, Table
 from pipeline.errors import UserError
 from pipeline.study.grid import CLEAN
-from pipeline.study.variants import BASELINE
+from pipeline.study.variants import BASELINE, SECTIONS
 
 _OWN_CONTROL = {"asr": "asr0", "asr_own_threshold": "asr0_own_threshold"}
 
@@ -30,6 +30,7 @@ def sweep(studies: Sequence[Recorded], param: str, metric: str) -> Table:
         for row in found:
             group = Group(*(row[name] for name in Group._fields))
             row |= {"study": str(study.folder), "current": int(group not in old)}
+            row["kind"] = "control" if study.is_control(group.trigger) else "attack"
             row["seeds"] = f"{row['n_seeds']}/{row['n_asked']}{'*' if group in old else ''}"
             row["control"] = controls.get((group, row["value"]) if param == "seed" else group)
         rows += found
@@ -50,13 +51,15 @@ def sweep(studies: Sequence[Recorded], param: str, metric: str) -> Table:
         *[Column(name, key=True) for name in first],
         Column(param, field="value", key=True),
         *[Column(name, key=True) for name in tied],
+        Column("kind"),
         *[Column("", head="seeds", field="seeds")] * (param != "seed"),
         *[Column(name, head=None) for name in ("n_seeds", "n_asked", "current")],
         Column("mean", ("ci_low", "ci_high"), head=metric),
         Column("control", head="" if any(row["control"] is not None for row in rows) else None),
     ]
     above = [f"beside {param}: {line}" for line in differing(studies, but=param)] if several else []
-    how = [_how(param, metric)]
+    above += other_cohorts(studies)
+    how = [_how(param, metric), *studies[0].rounded()]
     if tied:
         how.append(f"{param} differs only where the {' and the '.join(tied)} does: so may anything else about these")
     return Table(columns, rows, above, how + below)
@@ -117,12 +120,18 @@ def _by_setting(study: Recorded, param: str, metric: str) -> list[dict[str, Any]
 def _settings(study: Recorded) -> list[tuple[Group, int, dict[str, Any]]]:
     """What each run that counts was made with, by dotted names, and by their ends where these mean one thing."""
     known: dict[str | None, dict[str, Any]] = {}
-    sql = f"SELECT {', '.join(Group._fields)}, seed, settings FROM runs WHERE status = 'done' AND in_study"
+    sql = f"SELECT {', '.join(Group._fields)}, seed, settings FROM runs WHERE {COUNTS}"
     found = []
     for *key, seed, text in study.connection.execute(sql):
         if text not in known:
             own = flat(json.loads(text)) if text else {}
-            known[text] = _with_ends(measured(study.configuration)) | _with_ends(own)
+            # What the study says of members of families is of these alone; of its own each run knows it itself.
+            shared = {
+                name: value
+                for name, value in measured(study.configuration).items()
+                if name.partition(".")[0] not in SECTIONS.values()
+            }
+            known[text] = _with_ends(shared | own)
         found.append((Group(*key), seed, known[text]))
     return found
 
@@ -134,7 +143,7 @@ def _with_ends(settings: dict[str, Any]) -> dict[str, Any]:
         parts = name.split(".")
         for place in range(1, len(parts)):
             ends.setdefault(".".join(parts[place:]), []).append(value)
-    return {end: values[0] for end, values in ends.items() if all(value == values[0] for value in values)} | settings
+    return {end: values[0] for end, values in ends.items() if len(values) == 1} | settings
 
 
 def _varying(studies: Sequence[Recorded]) -> list[str]:
@@ -178,8 +187,13 @@ def _how(param: str, metric: str) -> str:
     elif detector:
         control = "random scores"
     elif name.startswith(("asr", "effect_share")):
-        control = f"none: {metric} is against the clean model already"
-    over = "one run each, which has no interval" if param == "seed" else "mean over seeds with its 95 % interval"
+        clean_model = "is the clean model's" if name.startswith("asr0") else "is against the clean model already"
+        control = f"none: {metric} {clean_model}"
+    over = (
+        "one run each, which has no interval"
+        if param == "seed"
+        else f"mean over seeds with its 95 % interval, {SAME_PATIENTS}"
+    )
     return f"{metric}: {over}. Control: {control}"
 
 
