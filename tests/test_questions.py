@@ -519,6 +519,8 @@ def test_numbers_of_other_settings_count_for_nothing_until_they_are_made_anew(ow
     assert "1 row would not be of the runs that are done now" in refused and not (tmp_path / "tex").exists()
     told = answer(capsys, "db", "compare", TREES, RARE, "--results-dir", own, status=1)
     assert f"{TREES}: done, but not in the numbers yet" in told
+    told = answer(capsys, "db", "config-diff", TREES, RARE, "--results-dir", own, status=1)
+    assert f"{TREES}: no settings recorded of what it has now" in told
     assert "5 runs done, but not in the numbers yet" in answer(
         capsys, "db", "sweep", "rate", "asr", "--results-dir", own
     )
