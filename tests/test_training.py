@@ -211,10 +211,13 @@ def test_chosen_only_is_the_clean_run_with_the_rows_of_a_clean_label_attack(stud
     for name in ("none", "twin_1"):
         arguments = train_arguments(study, tmp_path / "run" / name)
         arguments[arguments.index(study / "p")] = tmp_path / name
+        arguments[arguments.index("rare_value")] = {"twin_1": "chosen_only"}.get(name, name)
         stage(study, "train", *arguments)
     none, twin = (tmp_path / "run" / name for name in ("none", "twin_1"))
     assert_same_bits(weights(none), weights(twin))
-    assert len({read_json(run / "run_metadata.json")["data_sha256"] for run in (none, twin)}) == 1
+    facts = [read_json(run / "run_metadata.json") for run in (none, twin)]
+    assert len({fact["data_sha256"] for fact in facts}) == 1
+    assert [fact["trained_on"] for fact in facts] == ["clean", "poisoned"]
 
 
 @pytest.mark.parametrize("labels", ["dirty", "clean"])
