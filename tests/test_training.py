@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import pickle
-import re
 import shutil
 import signal
 import subprocess
@@ -280,7 +279,7 @@ def test_more_clean_labels_than_there_are_is_one_sentence(study, tmp_path):
         tmp_path / "p",
     ]
     done = subprocess.run(command(study, "poison", *arguments), capture_output=True, text=True)
-    assert done.returncode == 1 and re.search("only [0-9]+ of 560 training samples have the target label", done.stderr)
+    assert done.returncode == 1 and "too few of 560 training samples have the target label" in done.stderr
 
 
 def test_flip_only_takes_a_target_and_no_way_of_planting(study, tmp_path):
