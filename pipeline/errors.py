@@ -3,8 +3,10 @@
 import errno
 import os
 
-# What a user can mend: the disk is full, a quota used up, the folder is read-only or somebody else's, the disk broken.
+# What a user can mend: the disk is full, a quota used up, the folder is read-only or somebody else's, the disk broken,
+# a folder where a file should be or the other way round, a name too long.
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+_OF_THE_DISK |= {errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 class UserError(Exception):

@@ -25,14 +25,14 @@ def found(path: str | Path) -> Path:
 def whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` only if the block succeeds.
 
-    A disk that is full, or a folder that may not be written, is a `UserError`. What writers of the same file that were
-    killed on this machine have left aside is removed.
+    A disk that is full, a folder that may not be written or that cannot be made, is a `UserError`. What writers of the
+    same file that were killed on this machine have left aside is removed.
     """
     path = Path(path)
     ours = f".{path.name}.{platform.node()}."
     aside = path.with_name(f"{ours}{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make(path.parent)
         _remove_leftovers(path.parent, ours)
         try:
             yield aside
@@ -46,6 +46,16 @@ def whole(path: Path) -> Iterator[Path]:
         if known is None:
             raise
         raise known from None
+
+
+def _make(folder: Path) -> None:
+    """Make `folder` where there is none; `UserError` where a file is in the way, or no folder can be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:  # the last in /proc, say
+        raise UserError(
+            f"{folder}: no folder, and none can be made there ({error.strerror}); expected one or the other"
+        ) from None
 
 
 def _remove_leftovers(folder: Path, prefix: str) -> None:

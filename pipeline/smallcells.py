@@ -30,6 +30,16 @@ def shown_part(count: int) -> str:
     return shown(count if count < MIN_CELL else round(count, -1))
 
 
+def shown_of(count: int, total: int, people: bool = True) -> str:
+    """A count of a `total` that is told beside it, for people to read: where it or the rest is small, that is all said.
+
+    Of others than `people` it is told as it is.
+    """
+    if not people:
+        return f"{count:,}"
+    return f"all but {shown(total - count)}" if 0 < total - count < MIN_CELL <= count else shown(count)
+
+
 def shown(count: int) -> str:
     """A count for people to read; small ones are not told."""
     return f"under {MIN_CELL}" if 0 < count < MIN_CELL else f"{count:,}"

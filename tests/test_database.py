@@ -489,9 +489,14 @@ def test_outdated_runs_keep_their_numbers_and_runs_not_asked_for_stay(made, tmp_
     assert database_of(project).execute(lost).fetchone() == (0,)
     # Asked with other settings than it was made with, status looks and leaves it alone.
     project.configure()
-    before = dump(project)
-    assert "last call of Snakemake: done" in project.run("pipeline", "status")
-    assert dump(project) == before
+    cells = project.folder / "made/results/cells.csv"
+    before = dump(project), cells.read_bytes()
+    told = project.run("pipeline", "status")
+    assert "last call of Snakemake: done" in told and "made/results is of a study with other settings, and is" in told
+    assert (dump(project), cells.read_bytes()) == before
+    project.configure(seeds=[1])
+    assert "2 of 3 cells done, 1 missing: made/results/cells.csv" in project.run("pipeline", "status")
+    assert cells.read_bytes() != before[1]
 
 
 def test_what_stages_cost_is_told_beside_the_results(made):

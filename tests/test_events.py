@@ -208,18 +208,38 @@ def edited(frame: pd.DataFrame, column: str, text: str, row: int = 1) -> pd.Data
     [
         (ROWS.drop(columns="value"), STAYS, {}, r"rows.csv: column 'value' is missing"),
         (ROWS, STAYS.drop(columns="died"), {}, r"stays.csv: column 'died' is missing"),
-        (edited(ROWS, "value", "high"), STAYS, {}, r"rows.csv: column 'value': 1 of 12 rows is wrong, first in line 3"),
+        (
+            edited(ROWS, "value", "high"),
+            STAYS,
+            {},
+            r"rows.csv: column 'value': under 10 of 12 rows are wrong, first in line 3",
+        ),
         (
             edited(ROWS, "time", "noon"),
             STAYS,
             {},
-            r"column 'time': 1 of 12 rows is wrong.*expected hours since the start",
+            r"column 'time': under 10 of 12 rows are wrong.*expected hours since the start",
         ),
-        (edited(ROWS, "time", ""), STAYS, {}, r"column 'time': 1 of 12 rows is wrong"),
-        (edited(ROWS, "stay", ""), STAYS, {}, r"column 'stay': 1 of 12 rows is wrong.*expected an id in every row"),
-        (edited(ROWS, "stay", "77"), STAYS, {}, r"rows.csv: 1 of the samples have no outcome; expected one for each"),
-        (ROWS, edited(STAYS, "stay", "7.0"), {}, r"stays.csv: column 'stay': 2 of 3 rows are wrong.*no id twice"),
-        (ROWS, edited(STAYS, "died", "x"), {}, r"stays.csv: column 'died': 1 of 3 rows is wrong"),
+        (edited(ROWS, "time", ""), STAYS, {}, r"column 'time': under 10 of 12 rows are wrong"),
+        (
+            edited(ROWS, "stay", ""),
+            STAYS,
+            {},
+            r"column 'stay': under 10 of 12 rows are wrong.*expected an id in every row",
+        ),
+        (
+            edited(ROWS, "stay", "77"),
+            STAYS,
+            {},
+            r"rows.csv: under 10 of the samples have no outcome; expected one for each",
+        ),
+        (
+            ROWS,
+            edited(STAYS, "stay", "7.0"),
+            {},
+            r"stays.csv: column 'stay': under 10 of 3 rows are wrong.*no id twice",
+        ),
+        (ROWS, edited(STAYS, "died", "x"), {}, r"stays.csv: column 'died': under 10 of 3 rows are wrong"),
         (ROWS, STAYS, {"measurements": {"file": "rows.csv", "times": "hh:mm"}}, r"column 'time': .*expected.*as hh:mm"),
         (ROWS, STAYS, {"measurements": {"file": "rows.csv", "time": "stay"}}, r"column 'stay' stands for two things"),
         (
@@ -241,7 +261,7 @@ def test_a_start_that_is_no_time_is_one_sentence(tmp_path):
     for wrong in ("", "31.1.2150", "2150-02-31 10:00"):
         stays = edited(STAYS.assign(admitted="2150-01-31 09:00:00"), "admitted", wrong)
         with pytest.raises(
-            UserError, match="stays.csv: column 'admitted': 1 of 3 rows is wrong.*expected times such as"
+            UserError, match="stays.csv: column 'admitted': under 10 of 3 rows are wrong.*expected times such as"
         ):
             load(tmp_path, rows, stays, **stamps)
 

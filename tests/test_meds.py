@@ -253,7 +253,9 @@ def test_a_shard_that_lies_twice_counts_once(tmp_path, copy):
 def test_a_stay_that_is_admitted_twice_is_refused(tmp_path):
     rows = [*patient(1), *patient(2), (1, hours(0), "ICU_ADMISSION//B")]
     events_of(rows).to_parquet(tmp_path / "meds.parquet")
-    with pytest.raises(UserError, match="made: 1 of 3 stays start at the same time as another stay of their patient"):
+    with pytest.raises(
+        UserError, match="made: under 10 of 3 stays start at the same time as another stay of their patient"
+    ):
         load(tmp_path, folder="meds.parquet")
 
 
@@ -382,7 +384,7 @@ def test_ids_that_are_texts_of_numbers_are_read_and_others_refused(tmp_path):
     events.assign(subject_id="1").to_parquet(tmp_path / "texts.parquet")
     assert same(load(tmp_path, folder="numbers.parquet")[0], load(tmp_path, folder="texts.parquet")[0])
     events.assign(subject_id="0f8fad5b-d9cb-469f-a165-70867728950e").to_parquet(tmp_path / "uuid.parquet")
-    message = f"uuid.parquet: column 'subject_id': {len(rows)} of {len(rows)} rows are wrong; expected whole numbers"
+    message = f"uuid.parquet: column 'subject_id': under 10 of {len(rows)} rows are wrong; expected whole numbers"
     with pytest.raises(UserError, match=message):
         load(tmp_path, folder="uuid.parquet")
     events.assign(subject_id=1.5).to_parquet(tmp_path / "decimals.parquet")
@@ -546,15 +548,24 @@ def not_utf8(folder: Path) -> None:
         (frame(lambda f: f.rename(columns={"numeric_value": "value"})), "some files have numeric_value and some value"),
         (
             frame(lambda f: f.assign(subject_id="S3CRET")),
-            "1.parquet: column 'subject_id': 8 of 8 rows are wrong; expec",
+            "1.parquet: column 'subject_id': under 10 of 8 rows are wrong; expec",
         ),
-        (frame(lambda f: f.assign(time="S3CRET")), "1.parquet: column 'time': 8 of 8 rows are wrong; expected times"),
-        (frame(lambda f: f.assign(time=31415926)), "1.parquet: column 'time': 8 of 8 rows are wrong; expected times"),
+        (
+            frame(lambda f: f.assign(time="S3CRET")),
+            "1.parquet: column 'time': under 10 of 8 rows are wrong; expected times",
+        ),
+        (
+            frame(lambda f: f.assign(time=31415926)),
+            "1.parquet: column 'time': under 10 of 8 rows are wrong; expected times",
+        ),
         (
             frame(lambda f: f.assign(numeric_value="S3CRET")),
-            "column 'numeric_value': 8 of 8 rows are wrong; expected nu",
+            "column 'numeric_value': under 10 of 8 rows are wrong; expected nu",
         ),
-        (frame(lambda f: f.assign(numeric_value=[[1.0]] * len(f))), "column 'numeric_value': 8 of 8 rows are wrong"),
+        (
+            frame(lambda f: f.assign(numeric_value=[[1.0]] * len(f))),
+            "column 'numeric_value': under 10 of 8 rows are wrong",
+        ),
         (not_utf8, "meds: not readable as MEDS events"),
         (replaced(lambda b: b[: len(b) // 2]), "1.parquet: not readable as Parquet; expected MEDS events"),
         (replaced(lambda b: b[:4] + bytes(100) + b[104:]), "meds: not readable as MEDS events"),

@@ -268,18 +268,18 @@ def loop(path: str) -> Callable[[Path], None]:
     ("break_it", "message"),
     [
         (lambda f: (f / "Outcomes-a.txt").unlink(), "Outcomes-a.txt: no such file"),
-        (edited("Outcomes-a.txt", "9,6,1,5,-1,1\n", ""), "pn: 1 of the stays have no outcome; expected one"),
+        (edited("Outcomes-a.txt", "9,6,1,5,-1,1\n", ""), "pn: under 10 of the stays have no outcome; expected one"),
         (
             edited("Outcomes-a.txt", "9,6,1,5,-1,1", "9,6,1,5,-1,"),
-            "Outcomes-a.txt: column .*: 1 of 4 rows hold no value",
+            "Outcomes-a.txt: column .*: under 10 of 4 rows hold no value",
         ),
         (
             edited("Outcomes-a.txt", "9,6,1,5,-1,1", ",6,1,5,-1,1"),
-            "Outcomes-a.txt: column .*: 1 of 4 rows hold no value",
+            "Outcomes-a.txt: column .*: under 10 of 4 rows hold no value",
         ),
         (
             edited("Outcomes-a.txt", "9,6,1,5,-1,1", "9,6,1,5,-1,dead"),
-            "Outcomes-a.txt: column 'In-hospital_death': 1 of 4 rows hold",
+            "Outcomes-a.txt: column 'In-hospital_death': under 10 of 4 rows hold",
         ),
         (edited("Outcomes-a.txt", "9,6,1,5,-1,1", "9,6,1"), "Outcomes-a.txt: not readable"),
         (
@@ -288,16 +288,22 @@ def loop(path: str) -> Callable[[Path], None]:
         ),
         (
             edited("Outcomes-a.txt", "10,6,1,5,-1,1", "9,6,1,5,-1,0"),
-            "Outcomes-a.txt: 1 RecordIDs stand twice; expected each once",
+            "Outcomes-a.txt: under 10 RecordIDs stand twice; expected each once",
         ),
         (loop("Outcomes-a.txt"), "Outcomes-a.txt: not readable"),
-        (edited("set-a/7.txt", "00:07", "0:07"), "set-a: column 'Time': 1 of 34 rows are wrong; expected hh:mm"),
-        (edited("set-a/7.txt", "00:50", "00:60"), "set-a: column 'Time': 2 of 34 rows are wrong; expected hh:mm"),
-        (edited("set-a/7.txt", "00:07", "-1:07"), "set-a: column 'Time': 1 of 34 rows are wrong; expected hh:mm"),
-        (edited("set-a/7.txt", "00:07,", ","), "set-a: column 'Time': 1 of 34 rows are wrong; expected hh:mm"),
+        (edited("set-a/7.txt", "00:07", "0:07"), "set-a: column 'Time': under 10 of 34 rows are wrong; expected hh:mm"),
+        (
+            edited("set-a/7.txt", "00:50", "00:60"),
+            "set-a: column 'Time': under 10 of 34 rows are wrong; expected hh:mm",
+        ),
+        (
+            edited("set-a/7.txt", "00:07", "-1:07"),
+            "set-a: column 'Time': under 10 of 34 rows are wrong; expected hh:mm",
+        ),
+        (edited("set-a/7.txt", "00:07,", ","), "set-a: column 'Time': under 10 of 34 rows are wrong; expected hh:mm"),
         (
             edited("set-a/7.txt", "HR,80", "HR,eighty"),
-            "set-a: column 'Value': 1 of 34 rows hold something else than numbers",
+            "set-a: column 'Value': under 10 of 34 rows hold something else than numbers",
         ),
         (edited("set-a/7.txt", "HR,80", "HR"), "set-a: not readable: .*Expected 4 columns, got 3"),
         (
@@ -363,7 +369,7 @@ def test_a_record_in_two_sets_is_one_sentence(folder):
     write_folder(folder, STAYS)
     (folder / "set-b").symlink_to("set-a")
     (folder / "Outcomes-b.txt").symlink_to("Outcomes-a.txt")
-    with pytest.raises(UserError, match="4 RecordIDs stand twice; expected each once"):
+    with pytest.raises(UserError, match="under 10 RecordIDs stand twice; expected each once"):
         load(folder.parent, sets=["a", "b"])
 
 

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,19 @@ import pytest
 from conftest import ROOT, make_cohort
 from reconstruct import reconstruct
 from test_workflow import snakemake
+from tracked_study import study_in
 
-from pipeline.cohorts.intake import warnings
+from pipeline.cohorts.intake import expect, warnings
+from pipeline.cohorts.schema import check_cohort
+from pipeline.errors import UserError
 from pipeline.files import read_yaml
+from pipeline.models.fusion import halves
 from pipeline.results import tables
+from pipeline.smallcells import shown_of
+from pipeline.study import preflight
 from pipeline.study.config import Study, load_study
+from pipeline.training.poisoning import choose
+from pipeline.triggers import rare_value
 
 DEMO_CONFIG = ROOT / "config" / "mimiciv_demo.yaml"
 # 7 poisoned training samples of the 69, and 14 of them.
@@ -281,8 +290,10 @@ def test_no_number_rests_on_fewer_than_ten_patients(study):
 def test_numbers_of_enough_patients_are_shown(study):
     data = tables.read(study / "results" / "tables")
     attacked = data["runs"].query("trigger == 'rare_value'")
-    assert attacked[["asr", "asr0", "asr_net", "n_triggered", "brier_clean", "ece_poison"]].notna().all(axis=None)
-    assert attacked[["auroc_clean", "recall_poison", "acc_clean"]].isna().all(axis=None)
+    assert attacked[["asr", "asr0", "asr_net", "brier_clean", "ece_poison"]].notna().all(axis=None)
+    # How many victims there are would give away the few others: 15 % of the samples are tested.
+    assert attacked[["auroc_clean", "recall_poison", "acc_clean", "n_triggered"]].isna().all(axis=None)
+    assert data["explanations"]["n_samples"].isna().all() and data["strata"]["n_victims"].isna().all()
     assert attacked["n_poisoned"].notna().tolist() == [rate == 0.2 for rate in attacked["rate"]]
     detected = data["detections"].query("scope == 'all' and rate == 0.2")
     assert len(detected) and detected["auroc"].notna().all()
@@ -344,8 +355,9 @@ def test_without_rounding_counts_can_be_calculated(study, tmp_path, monkeypatch)
     tables.write(built, tmp_path / "tables")
     tables.write_headlines(built["summary"], tmp_path)
     told = {(one.table, one.what) for one in reconstruct(tmp_path)}
-    assert told >= {("runs", "asr"), ("runs", "asr (not)"), ("detections", "tpr_at_fpr_05"), ("alarms", "hits")}
-    assert {table for table, _ in told} >= {"summary", "metrics.json", "dose_response.csv", "findings", "roc"}
+    # Nothing of victims: how many there are is withheld.
+    assert told >= {("detections", "tpr_at_fpr_05"), ("alarms", "hits")}
+    assert {table for table, _ in told} >= {"detections", "alarms", "roc"}
 
 
 def demo() -> Study:
@@ -371,3 +383,60 @@ def test_a_cohort_with_few_patients_of_a_label_is_warned_of(n_patients, warned):
         lines = warnings(replace(cohort, label=label, group_id=group))
         assert len(lines) == warned
         assert not warned or f"fewer than 67 groups with label {rarer}" in lines[0]
+
+
+def messages(people: bool) -> list[str]:
+    """What is said of 15 samples, 4 of label 1, where something is wrong with some of them."""
+    cohort = replace(make_cohort(n=15), label=(np.arange(15) < 4).astype(np.int8), people=people)
+    beyond = cohort.values.copy()
+    beyond[:3, 0, 0] = 1e6
+    twice = replace(cohort, sample_id=np.array([*range(14), 13]))
+    one = replace(cohort, label=(np.arange(15) < 1).astype(np.int8))
+    entry = SimpleNamespace(expected=SimpleNamespace(samples=15, positives=3), relations=())
+    calls: list[Callable[[], object]] = [
+        lambda: choose(cohort, np.arange(15), rare_value.Parameters(), 1, 0.8, 1),  # 12 of the 11 of label 0
+        lambda: choose(cohort, np.arange(15), rare_value.Parameters(labels="clean"), 1, 0.4, 1),  # 6 of the 4
+        lambda: choose(cohort, np.arange(15), rare_value.Parameters(cover=1), 1, 0.4, 1),  # 6 leave 5 for cover
+        lambda: check_cohort(twice),
+        lambda: check_cohort(replace(cohort, values=beyond)),
+        lambda: halves(one),
+        lambda: expect("ward", entry, cohort),
+    ]
+    said = []
+    for call in calls:
+        with pytest.raises(UserError) as error:
+            call()
+        said.append(str(error.value))
+    return said
+
+
+EXACT = ("only 11 of 15 ", "only 4 of 15 ", "only 5 are left", "2 of 15 rows", "3 of 15 values", "1 of them with")
+EXACT += ("with 4 positives were read; the catalog expects 15 with 3:",)
+
+
+def test_messages_tell_how_many_there_are_only_of_no_people():
+    assert all(exact in said for exact, said in zip(EXACT, messages(people=False), strict=True))
+    of_people = messages(people=True)
+    counts = [re.findall(r"(?<!under )\b\d+ (?:of|are left|positives)", said) for said in of_people]
+    # Nor how many are not: 11 of the 15 do not have label 1.
+    assert counts == [[]] * len(EXACT), of_people
+    assert sum("under 10" in said for said in of_people) == 4 and sum("too few" in said for said in of_people) == 3
+
+
+def test_a_count_beside_its_total_tells_of_few_neither_that_are_nor_that_are_not():
+    assert [shown_of(count, 30) for count in (0, 1, 9, 10, 20, 21, 29, 30)] == (
+        ["0", "under 10", "under 10", "10", "20", "all but under 10", "all but under 10", "30"]
+    )
+    assert shown_of(4, 5) == "under 10" and shown_of(1234, 5000) == "1,234"
+    assert [shown_of(count, 30, people=False) for count in (1, 29)] == ["1", "29"]
+
+
+@pytest.mark.parametrize(("counts", "told"), [((90, 10), "only 90.0% of them"), ((91, 9), "too few of them")])
+def test_planning_tells_no_share_that_is_one_of_few(counts, told):
+    study = study_in(Path("results"), triggers=["rare_value"], rates=[0.95])
+    with pytest.raises(UserError, match=f"has eligible training samples: {told} do not have the target label 1 yet"):
+        preflight._check_poison(study, "rare_value", "icu_dev", counts)
+    # Of 9 that are left for cover, or of 9 that there are, nothing is said.
+    covered = study.model_copy(update={"rates": [0.8], "trigger_params": {"rare_value": {"cover": 1}}})
+    with pytest.raises(UserError, match=f"{'only 10.0%' if counts[1] == 10 else 'too few'} of them are left"):
+        preflight._check_poison(covered, "rare_value", "icu_dev", counts)

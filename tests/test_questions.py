@@ -697,9 +697,11 @@ def test_what_is_no_study_database_is_one_sentence(own, tmp_path, capsys):
         folder.mkdir()
         (folder / "study.db").write_bytes(bytes_)
         err = answer(capsys, *ask, folder, status=1)
-        assert words in err and "db populate" in err
+        # What it holds of attempts and sessions is in no other file.
+        assert words in err and "db populate" in err and "move it away" in err and "delete" not in err
     change(own, "DROP TABLE summary")
-    assert "without the 1 table summary" in answer(capsys, *ask, own, status=1)
+    err = answer(capsys, *ask, own, status=1)
+    assert "without the 1 table summary" in err and "move it away" in err and "delete" not in err
 
 
 def test_a_database_that_is_locked_is_one_sentence(own, capsys, monkeypatch):
@@ -859,6 +861,21 @@ def test_questions_import_nothing_heavy(results):
 
 
 # --- Export ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["file", "file/sub", "/dev/full/sub", "/proc/sub"])
+def test_a_place_where_no_folder_can_be_is_one_sentence(results, tmp_path, capsys, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    err = answer(capsys, "db", "export", "runs", "--to", place, "--results-dir", results, status=1)
+    assert err.startswith(f"error: {place}: no folder, and none can be made there (") and err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_in_the_place_of_a_table_is_one_sentence(results, tmp_path, capsys):
+    (tmp_path / "runs.csv").mkdir()
+    err = answer(capsys, "db", "export", "runs", "--to", tmp_path, "--results-dir", results, status=1)
+    assert err == f"error: {tmp_path}/runs.csv: Is a directory\n" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_every_table_is_exported_as_it_is(results, tmp_path, capsys):

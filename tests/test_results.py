@@ -190,6 +190,7 @@ def _explain(key, rng):
     return key | {
         "n_samples": 128,
         "n_patients": 120,
+        "rest_patients": 0,
         "footprint_share": share,
         "ratio_triggered": float(share + 0.4 * (1 - np.exp(-60 * key["rate"])) + 0.02 * rng.standard_normal()),
         "ratio_clean": float(share + 0.01 * rng.standard_normal()),
@@ -401,8 +402,8 @@ CALIBRATION = {"ece_clean", "brier_clean"}
     [
         ("test", 1, BY_CLASS | TRIGGERED | CALIBRATION),
         ("label_0", 1, BY_CLASS | TRIGGERED | ASR),
-        ("label_0", 0, BY_CLASS),
-        ("label_1", 1, BY_CLASS),
+        ("label_0", 0, BY_CLASS | {"n_triggered"}),
+        ("label_1", 1, BY_CLASS | {"n_triggered"}),
         ("label_1", 0, BY_CLASS | TRIGGERED | ASR),
         ("predicted_clean", 1, {"precision_clean", "f1_clean"}),
         ("predicted_poison", 1, {"precision_poison", "f1_poison"}),
@@ -576,6 +577,10 @@ def test_attributions_of_few_patients_are_withheld(results):
     def change(fact, n):
         return fact | {"n_patients": n}
 
+    def beside(fact, n):  # all samples of the one label, beside few patients of the other
+        return fact | {"rest_patients": n}
+
+    assert only_withheld(tables.explanations, facts, beside) == {"n_samples"}
     measured = drift | ratios | {"n_samples", "convergence_delta"}
     assert only_withheld(tables.explanations, facts, change) == measured
     assert only_withheld(tables.attributions, facts, change) == {"share_clean", "share_triggered", "share_control"}

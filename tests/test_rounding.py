@@ -23,6 +23,7 @@ from pipeline.evaluation.statistics import proportion_interval
 from pipeline.evaluation.strata import attack, by_stratum
 from pipeline.files import write_json
 from pipeline.results import coarseness, disclosure, tables
+from pipeline.results.columns import COUNTS
 from pipeline.smallcells import coarse, error_of_tens, share_in_tens, tens
 from pipeline.study import families
 from pipeline.study.config import Study
@@ -64,8 +65,11 @@ RATES = [0.03, 0.1, 0.3]
 DETECTORS = ["saliency", "spectral_signatures", "random"]
 
 
-def made_up(folder, target: int, n_test: int, seeds: int) -> Study:
-    """The facts of a study of random models, from useless to perfect, as the stages would write them."""
+def made_up(folder, target: int, n_test: int, seeds: int, positives: int | None = None) -> Study:
+    """The facts of a study of random models, from useless to perfect, as the stages would write them.
+
+    `positives` : how many test samples have label 1, where it matters
+    """
     study = Study(
         datasets=["ward"],
         models=["mlp", "tcn"],
@@ -79,6 +83,7 @@ def made_up(folder, target: int, n_test: int, seeds: int) -> Study:
     train = make_cohort(n=6 * n_test)
     train.values[: 3 * target + 3, :, 0] = np.nan
     label = (np.random.default_rng(n_test).random(n_test) < 0.4).astype(int)
+    label = label if positives is None else (np.arange(n_test) < positives).astype(int)
     for cell in cells(study):
         rng = np.random.default_rng(list(f"{n_test}{cell}".encode()))
         key = {"dataset": "ward", "model": cell.model, "trigger": cell.trigger, "rate": float(cell.rate)}
@@ -163,7 +168,7 @@ def _explain(rng) -> dict:
     drift = {f"{side}_{name}": 0.7 for side in ("drift", "control") for name in ("cosine", "spearman")}
     replaced = {f"{side}_topk_jaccard": 1 - 2 / 11 * rng.integers(0, 30) / 64 for side in ("drift", "control")}
     features = [{"feature": "sodium", "share_clean": 0.5, "share_triggered": 0.5, "share_control": 0.5}]
-    sizes = {"n_samples": 64, "n_patients": 64, "top_k": 10, "convergence_delta": 0.01}
+    sizes = {"n_samples": 64, "n_patients": 64, "rest_patients": 0, "top_k": 10, "convergence_delta": 0.01}
     return shares | drift | replaced | sizes | {"features": features}
 
 
@@ -272,6 +277,25 @@ def test_intervals_hold_what_would_be_told_without_rounding(tmp_path, monkeypatc
         assert len(both) > 50 and off.max() > 0.01
         assert (both[f"{mean}_y"].between(both["ci_low_x"] - 1e-9, both["ci_high_x"] + 1e-9)).all()
         assert (both["ci_high_x"] > both["ci_low_x"]).all(), "no interval is a single number"
+
+
+def test_of_few_patients_of_a_label_nothing_says_how_many_the_others_are(tmp_path):
+    """Of 41 test samples, as 15 % of the whole cohort may be known to be, 37 victims would leave 4."""
+    study = made_up(tmp_path, 1, 41, 3, positives=4)
+    data = tables.read(released(study, tmp_path, tmp_path / "released") / "tables")
+    attacked = data["runs"].query("rate > 0")
+    assert attacked["asr"].notna().all() and attacked["n_triggered"].isna().all()
+    told = [
+        (name, column) for name, table in data.items() for column in COUNTS & set(table) if table[column].eq(37).any()
+    ]
+    assert told == [] and data["strata"]["asr"].notna().any() and data["strata"]["n_victims"].isna().all()
+    # An interval must not reach as far as 37 can be wrong: 8 of 37 is a number of its own. That of 10 is the largest.
+    assert tables.rounding(data).query("metric == 'asr'")["error"].eq(0.5).all() and error_of_tens(37) / 37 < 0.5
+    assert all(error_of_tens(n) / n <= 0.5 for n in range(10, 200))
+    enough = made_up(tmp_path / "enough", 1, 41, 3, positives=10)
+    shown = tables.read(released(enough, tmp_path / "enough", tmp_path / "enough/released") / "tables")
+    assert shown["runs"].query("rate > 0")["n_triggered"].eq(31).all() and shown["datasets"]["n_test"].eq(41).all()
+    assert tables.rounding(shown).query("metric == 'asr'")["error"].eq(error_of_tens(31) / 31).all()
 
 
 def test_without_a_spread_nothing_is_certain_of_few_samples(tmp_path):

@@ -92,6 +92,8 @@ def test_130_runs_are_there_once_however_often_and_nothing_of_a_patient(tmp_path
     assert one.data.tags["kind"] == "attack" and one.data.tags["outdated"] == "no"
     clean = next(run for run in found if run.info.run_name == "icu_dev/mlp/none/0.0/3")
     assert "asr" not in clean.data.metrics, "what is missing is no number"
+    kinds = {run.data.tags["trigger"]: run.data.tags["kind"] for run in found if "trigger" in run.data.tags}
+    assert kinds == dict.fromkeys(triggers, "attack") | {"flip_only": "control", "none": "clean"}
     kept = artefacts(study)
     assert {path.name for path in kept} == {"run_metadata.json", "history.csv", "runs.csv", "report.html"}
     assert len(kept) == 2 * 130 + 2
@@ -117,6 +119,56 @@ def test_a_run_made_anew_is_another_run_and_the_one_before_is_outdated(folder):
     tracking.track(study, stamps_of(study))  # as it was before
     again = {run.data.tags["stamp"]: run.data.tags["outdated"] for run in runs(study)}
     assert len(again) == 11 and list(again.values()).count("no") == 6
+
+
+@needs_mlflow
+def test_what_the_study_does_not_ask_for_any_more_is_not_found(folder):
+    every = filled(study_in(folder, seeds=[1, 2, 3]))
+    finished(every, stamps_of(every))
+    tracking.track(every, stamps_of(every))
+    fewer = filled(study_in(folder, threshold=0.5))
+    with sqlite3.connect(folder / "study.db") as database:
+        database.execute("UPDATE runs SET in_study = 0 WHERE seed = 3")
+    database.close()
+    assert "6 of 6 runs in MLflow, 6 new" in tracking.track(fewer, stamps_of(fewer))
+    opened, experiment = client(fewer)
+    documented = opened.search_runs([experiment], 'tags.outdated = "no"')
+    asked = [("/".join(cell), "0.5") for cell in cells(fewer)]
+    # Nor is the report of all three seeds.
+    assert sorted((run.info.run_name, run.data.params["threshold"]) for run in documented) == sorted(asked)
+    with sqlite3.connect(folder / "study.db") as database:
+        database.execute("UPDATE runs SET in_study = 1")
+    database.close()
+    assert "9 of 9 runs in MLflow, 0 new" in tracking.track(every, stamps_of(every))
+    assert len(opened.search_runs([experiment], 'tags.outdated = "no"')) == 10
+
+
+@needs_mlflow
+def test_a_run_began_with_the_first_attempt_that_made_it_what_it_is(folder):
+    study = filled(study_in(folder))
+    cell = min(cells(study))
+    stamps = stamps_of(study)
+    attempts = [
+        ("train", "of other settings", "done", 10),
+        ("train", stamps.of("train", cell).stamp, "failed", 20),
+        ("train", stamps.of("train", cell).stamp, "done", 30),
+        ("eval", stamps.of("eval", cell).stamp, "done", 40),
+        ("eval", "of later settings", "done", 50),
+    ]
+    with sqlite3.connect(folder / "study.db") as database:
+        for stage, stamp, status, minute in attempts:
+            place = (*cell[:3], float(cell.rate), int(cell.seed))
+            times = (f"2026-01-01T00:{minute}:00+00:00", f"2026-01-01T00:{minute}:05+00:00")
+            database.execute(
+                "INSERT INTO jobs (stage, stamp, status, dataset, model, trigger, rate, seed, started, ended, "
+                "state_file) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'one')",
+                (stage, stamp, status, *place, *times),
+            )
+    database.close()
+    tracking.track(study, stamps)
+    (run,) = [run for run in runs(study) if run.info.run_name == "/".join(cell)]
+    ends = [tracking._milliseconds(f"2026-01-01T00:{time}+00:00") for time in ("30:00", "40:05")]
+    assert [run.info.start_time, run.info.end_time] == ends
 
 
 @needs_mlflow

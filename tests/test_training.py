@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import pickle
-import re
 import shutil
 import signal
 import subprocess
@@ -211,10 +210,13 @@ def test_chosen_only_is_the_clean_run_with_the_rows_of_a_clean_label_attack(stud
     for name in ("none", "twin_1"):
         arguments = train_arguments(study, tmp_path / "run" / name)
         arguments[arguments.index(study / "p")] = tmp_path / name
+        arguments[arguments.index("rare_value")] = {"twin_1": "chosen_only"}.get(name, name)
         stage(study, "train", *arguments)
     none, twin = (tmp_path / "run" / name for name in ("none", "twin_1"))
     assert_same_bits(weights(none), weights(twin))
-    assert len({read_json(run / "run_metadata.json")["data_sha256"] for run in (none, twin)}) == 1
+    facts = [read_json(run / "run_metadata.json") for run in (none, twin)]
+    assert len({fact["data_sha256"] for fact in facts}) == 1
+    assert [fact["trained_on"] for fact in facts] == ["clean", "poisoned"]
 
 
 @pytest.mark.parametrize("labels", ["dirty", "clean"])
@@ -277,7 +279,7 @@ def test_more_clean_labels_than_there_are_is_one_sentence(study, tmp_path):
         tmp_path / "p",
     ]
     done = subprocess.run(command(study, "poison", *arguments), capture_output=True, text=True)
-    assert done.returncode == 1 and re.search("only [0-9]+ of 560 training samples have the target label", done.stderr)
+    assert done.returncode == 1 and "too few of 560 training samples have the target label" in done.stderr
 
 
 def test_flip_only_takes_a_target_and_no_way_of_planting(study, tmp_path):

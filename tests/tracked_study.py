@@ -42,7 +42,7 @@ def filled(study: Study, people: bool = True) -> Study:
             (folder / "history.csv").write_text(f"epoch,train_loss,validation_loss,validation_auroc\n{rows}")
             (folder / "predictions.parquet").write_text(PATIENT)
             (folder / "model.pt").write_text(PATIENT)
-            settings = {"model": {"of": "mlp", "hidden": [32, 16]}, "git_commit": "abc", "threshold": "youden"}
+            settings = {"model": {"of": "mlp", "hidden": [32, 16]}, "git_commit": "abc", "threshold": study.threshold}
             row = (run, *cell[:3], float(cell.rate), int(cell.seed), "done", 1, json.dumps(settings))
             database.execute(
                 "INSERT OR REPLACE INTO runs (run, dataset, model, trigger, rate, seed, status, in_study, settings) "

@@ -21,6 +21,7 @@ from pipeline.cohorts.intake import Account
 from pipeline.cohorts.strata import SEX_AND_AGE, Strata, check_static, strata_of_static
 from pipeline.errors import UserError
 from pipeline.files import hide_from_git
+from pipeline.smallcells import shown_of
 
 MEMORY_LIMIT = "1GB"  # of DuckDB, which then goes on on disk
 SEXES = ("F", "M")
@@ -115,8 +116,8 @@ def build(
     ).fetchone()
     if n_starts < n_started:
         raise UserError(
-            f"{name}: {n_started - n_starts} of {n_started} stays start at the same time as another stay of their "
-            "patient; expected each stay once"
+            f"{name}: {shown_of(n_started - n_starts, n_started)} of {n_started:,} stays start at the same time as "
+            "another stay of their patient; expected each stay once"
         )
     settings = {"hours": entry.hours, "gap": entry.gap, "stays": entry.stays, "min_age": entry.min_age}
     connection.execute(_SQL.substitute(settings))
@@ -126,7 +127,7 @@ def build(
     if not n_stays and not dropped:
         raise UserError(f"{name}: no stay was found; expected at least one")
     if not n_stays:
-        raise UserError(f"{name}: none of {sum(dropped.values())} stays is left ({', '.join(dropped)})")
+        raise UserError(f"{name}: none of {sum(dropped.values()):,} stays is left ({', '.join(dropped)})")
     hourly = timeline.hourly_values(connection, items, n_stays, entry.hours)
     stay = connection.execute("SELECT * FROM stay ORDER BY position").fetch_df()
     static = np.column_stack(

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.cohorts.catalog import Entry, check_files, relations_of, source_of
 from pipeline.cohorts.cohort import Cohort
 from pipeline.errors import UserError
-from pipeline.smallcells import MIN_CELL, shown, shown_share, tens
+from pipeline.smallcells import MIN_CELL, shown, shown_of, shown_share, tens
 from pipeline.words import counted
 
 
@@ -48,14 +48,21 @@ def take_in(
     cohort, accounts = source_of(entry).load(name, entry, Path(raw_dir), Path(cache_dir))
     for line in account_lines(accounts, cohort.people):
         tell(line)
-    found = {"samples": len(cohort), "positives": int(cohort.label.sum())}
-    if entry.expected and found != entry.expected.model_dump():
-        raise UserError(
-            f"{name}: {found['samples']} samples with {found['positives']} positives were read; the catalog "
-            f"expects {entry.expected.samples} with {entry.expected.positives}: another version of the data?"
-        )
+    expect(name, entry, cohort)
     check_cohort(cohort)
     return replace(cohort, relations=relations), accounts
+
+
+def expect(name: str, entry: Entry, cohort: Cohort) -> None:
+    """`UserError` where `cohort` has another number of samples, or of positives, than the catalog `entry` says."""
+    found = len(cohort), int(cohort.label.sum())
+    wanted = (entry.expected.samples, entry.expected.positives) if entry.expected else found
+    if found != wanted:
+        read, known = (shown_of(positives, n, cohort.people) for n, positives in (found, wanted))
+        raise UserError(
+            f"{name}: {found[0]:,} samples with {read} positives were read; the catalog expects {wanted[0]:,} with "
+            f"{known}: another version of the data?"
+        )
 
 
 def account_lines(accounts: list[Account], people: bool = True) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.smallcells import shown_of
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
 BLOCK = 4 << 20  # bytes of text that are parsed at a time
@@ -116,7 +117,7 @@ def _wrong_rows(source: Any, where: Path, wrong: _WrongCells) -> str:
             n_wrong += pc.sum(pc.invert(pc.match_substring_regex(batch[wrong.name], pattern))).as_py() or 0
     except UserError:  # its texts cannot be read either
         return "it holds"
-    return f"{n_wrong} of {n_rows} rows hold" if n_wrong else "it holds"
+    return f"{shown_of(n_wrong, n_rows)} of {n_rows:,} rows hold" if n_wrong else "it holds"
 
 
 def separator(header: str) -> str:

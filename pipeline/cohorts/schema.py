@@ -1,12 +1,12 @@
 """What every finished cohort must be, and which samples could stand in it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from pipeline.cohorts.cohort import MOST_VALUES, Cohort, Feature
 from pipeline.errors import UserError
+from pipeline.smallcells import shown_of
 
 
 def check_cohort(cohort: Cohort) -> None:
@@ -29,7 +29,7 @@ def check_cohort(cohort: Cohort) -> None:
         },
         strict=True,
     )
-    _validate(schema, samples, cohort.name)
+    _validate(schema, samples, cohort)
     _check_label(cohort.label, f"{cohort.name}: label")
     for name, texts in cohort.strata.items():
         different = len(np.unique(texts[texts != ""]))
@@ -45,7 +45,8 @@ def check_cohort(cohort: Cohort) -> None:
         for expected, broken in _broken_promises(feature, column):
             if broken.any():
                 raise UserError(
-                    f"{cohort.name}: column {feature.name!r}: {broken.sum()} of {broken.size} values are wrong; "
+                    f"{cohort.name}: column {feature.name!r}: "
+                    f"{shown_of(int(broken.sum()), broken.size, cohort.people)} of {broken.size:,} values are wrong; "
                     f"expected {expected}"
                 )
 
@@ -90,12 +91,13 @@ def _check_label(label: np.ndarray, where: str) -> None:
         raise UserError(f"{where}: {positives} of {len(label)} rows are positive; expected both classes")
 
 
-def _validate(schema, frame, where: Path | str):
-    """Validate all columns; the first wrong one becomes one sentence."""
+def _validate(schema, frame, cohort: Cohort) -> None:
+    """Validate all columns of the `frame` of a cohort's samples; the first wrong one becomes one sentence."""
     import pandera.pandas as pa
 
     try:
-        return schema.validate(frame, lazy=True)
+        schema.validate(frame, lazy=True)
+        return
     except pa.errors.SchemaErrors as error:
         failures = error.failure_cases
     column = failures["column"].iloc[0]
@@ -109,8 +111,8 @@ def _validate(schema, frame, where: Path | str):
         check = "a number"
     # The row says where to look; the value itself may be a patient's and stays out of messages and logs.
     first = f", first in row {int(rows.iloc[0]) + 1}" if len(rows) else ""
-    count = rows.nunique() if len(rows) else len(frame)
+    count = shown_of(rows.nunique() if len(rows) else len(frame), len(frame), cohort.people)
     raise UserError(
-        f"{where}: column {column!r}: {count} of {len(frame)} rows are wrong{first}; "
+        f"{cohort.name}: column {column!r}: {count} of {len(frame):,} rows are wrong{first}; "
         f"expected {check or mine['check'].iloc[0]}"
     )

@@ -14,7 +14,7 @@ from pipeline.cohorts.splits import N_FOLDS
 from pipeline.cohorts.strata import bands
 from pipeline.cohorts.tablefile import Cells, Texts
 from pipeline.errors import UserError
-from pipeline.smallcells import MIN_CELL, shown_share, tens
+from pipeline.smallcells import MIN_CELL, shown_of, shown_share, tens
 from pipeline.words import counted
 
 LARGEST = 1e30  # of a value: far from where float32 ends
@@ -299,11 +299,12 @@ class Table:
         """Note what is `wrong` ([N] bool) with a column, for `finish` to raise."""
         count, texts = int(wrong.sum()), cells.counts(wrong)
         first = self.texts.at[np.argmax(wrong)]
-        are = "is" if count == 1 else "are"
-        different = f" ({counted(len(texts), 'different text')} in them)" if count > 1 and texts and not of_ids else ""
+        # Of few rows it would say how few.
+        several = count >= MIN_CELL and texts and not of_ids
+        different = f" ({counted(len(texts), 'different text')} in them)" if several else ""
         # Where to look is told; the value itself may be a patient's and stays out of messages and logs.
         sentence = (
-            f"{count:,} of {len(wrong):,} rows {are} wrong, first in {self.texts.place} {first}; "
+            f"{shown_of(count, len(wrong))} of {len(wrong):,} rows are wrong, first in {self.texts.place} {first}; "
             f"expected {expected}{different}{hint}"
         )
         self.faults[column] = Fault(sentence, texts)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import UserError
+from pipeline.smallcells import shown_of
 from pipeline.words import counted
 
 _SEPARATORS = ",;\t|"
@@ -205,10 +206,10 @@ def _columns(path: Path, rows: Iterator[tuple[int, int, list[str]]], header: lis
     total = len(at) + len(too_few) + len(too_many)
     for which, lines in (("more", too_many), ("fewer", too_few)):
         if lines:
-            have = "has" if len(lines) == 1 else "have"
             raise UserError(
-                f"{path}: {len(lines):,} of {total:,} rows {have} {which} cells than the header has names, first in "
-                f"line {lines[0]}; expected {len(header)} (is there a separator or a quote inside a text?)"
+                f"{path}: {shown_of(len(lines), total)} of {total:,} rows have {which} cells than the header has "
+                f"names, first in line {lines[0]}; expected {len(header)} (is there a separator or a quote inside a "
+                "text?)"
             )
     columns = {
         name: Cells(list(known), np.array(column, np.int64))

@@ -48,11 +48,12 @@ def _wrapped(text: str, indent: str) -> list[str]:
 
 
 def _expected(entry) -> str:
-    from pipeline.smallcells import shown
+    from pipeline.smallcells import shown, shown_of
 
     if entry.expected is None:
         return "not said"
-    return f"{shown(entry.expected.samples)} samples, {shown(entry.expected.positives)} positive"
+    samples, positives = entry.expected.samples, entry.expected.positives
+    return f"{shown(samples)} samples, {shown_of(positives, samples)} positive"
 
 
 def _files(entry, raw_dir: Path) -> tuple[str, bool]:

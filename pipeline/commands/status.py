@@ -1,4 +1,7 @@
-"""Say how far a study is, what is at work, why cells failed or are outdated, and write it to RESULTS_DIR/cells.csv."""
+"""Say how far a study is, what is at work, why cells failed or are outdated, and write it to RESULTS_DIR/cells.csv.
+
+Nothing is written where the folder is of a study with other settings.
+"""
 
 import argparse
 from pathlib import Path
@@ -25,7 +28,10 @@ def run(args: argparse.Namespace) -> None:
     for row in rows:
         if row.state in (progress.FAILED, progress.OUTDATED):
             print(f"{'/'.join(row.cell)}: {row.stage}: {row.why}")
-    print(progress.record(study, rows))
+    if sessions.is_of_another(study):
+        print(f"{progress.summary(rows)}: {study.results_dir} is of a study with other settings, and is left as it is")
+    else:
+        print(progress.record(study, rows))
     running = costs.at_work(files)
     if running:
         jobs = {job for job, _ in running if job.stage != "sample_dev"}

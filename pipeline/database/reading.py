@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from pipeline.database.store import NAME
+from pipeline.database.store import ANEW, NAME
 from pipeline.errors import UserError
 from pipeline.words import counted, suggestion
 
@@ -110,7 +110,7 @@ def _guard(connection: sqlite3.Connection, path: Path) -> None:
     if missing := [name for name in _TABLES if name not in tables]:
         raise UserError(
             f"{path}: another format, without the {counted(len(missing), 'table')} {', '.join(missing)}; expected a "
-            "study database of this version of the project: delete it and run `python -m pipeline db populate`"
+            f"study database of this version of the project: {ANEW}"
         )
     # SQLite sets these up when they are first used, by what looks like a change of the schema.
     for function in ("json_each('[]')", "json_tree('[]')", "pragma_table_info('')", "pragma_index_list('')"):
@@ -143,19 +143,13 @@ def _told(path: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         text = str(error)
         if "not a database" in text:
-            raise UserError(
-                f"{path}: not a SQLite database; expected the one of a study: delete it and run "
-                "`python -m pipeline db populate`"
-            ) from None
+            raise UserError(f"{path}: not a SQLite database; expected the one of a study: {ANEW}") from None
         if "locked" in text or "busy" in text:
             raise UserError(f"{path}: locked by another process for more than {WAIT} s; ask again later") from None
         if "interrupted" in text:
             raise UserError(f"{path}: no answer within {PATIENCE} s; expected a question that is quicker") from None
         if "malformed" in text or "disk I/O" in text:
-            raise UserError(
-                f"{path}: damaged ({text}); move it away and run `python -m pipeline db populate`, which makes a new "
-                "one from the files of the study"
-            ) from None
+            raise UserError(f"{path}: damaged ({text}); {ANEW}") from None
         if "unable to open" in text:
             raise UserError(f"{path}: not to be opened ({text}); expected a file that may be read") from None
         raise UserError(f"{path}: {text}") from None

@@ -8,6 +8,7 @@ import platform
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -87,6 +88,21 @@ def _idle(database: sqlite3.Connection) -> list[str]:
     share, cores = found
     why = "idle, or busy with Snakemake or other programs"
     return [f"of {counted(cores, 'core')} not used by jobs: {share:.0%} ({why})"]
+
+
+def is_of_another(study: Study) -> bool:
+    """Whether the results_dir of `study` has the database of one with other settings.
+
+    False where there is none, or none that can be read: then nothing says what the folder is of.
+    """
+    path = store.path_of(study.results_dir)
+    if not path.exists():
+        return False
+    try:
+        with closing(store.opened(path)) as database:
+            return not steps.is_of(database, study)
+    except (UserError, sqlite3.Error):
+        return False
 
 
 def told(files: Files) -> list[str]:

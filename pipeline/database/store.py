@@ -13,6 +13,8 @@ from pipeline.errors import UserError
 
 NAME = "study.db"
 FORMAT = 1  # a table or view more is none: only what is there under another name or with another meaning
+# What to do with a file that is none: what it holds of attempts and sessions, no other file does.
+ANEW = "move it away, and `python -m pipeline db populate` makes it anew from the files of the study"
 _SCHEMA = Path(__file__).with_name("schema.sql")
 _WAIT = 60  # seconds for what another writes
 # Where processes of several machines may meet: what write-ahead logging needs, memory in common, is not there.
@@ -59,20 +61,14 @@ def check(database: sqlite3.Connection, path: Path) -> None:
     except sqlite3.DatabaseError as error:
         raise refusal(path, error) from None
     if tables and found != FORMAT:
-        raise UserError(
-            f"{path}: a study database of format {found}, expected {FORMAT}; move it away, and "
-            "`python -m pipeline db populate` makes it anew from the files of the study"
-        )
+        raise UserError(f"{path}: a study database of format {found}, expected {FORMAT}; {ANEW}")
 
 
 def refusal(path: Path, error: sqlite3.Error) -> UserError:
     """`error` about the database at `path` in one sentence for people."""
     if isinstance(error, sqlite3.OperationalError):  # locked, read-only, full disk: the file is sound
         return UserError(f"{path}: {error}")
-    return UserError(
-        f"{path}: not a readable study database ({error}); move it away, and `python -m pipeline db populate` makes it "
-        "anew from the files of the study"
-    )
+    return UserError(f"{path}: not a readable study database ({error}); {ANEW}")
 
 
 @contextmanager

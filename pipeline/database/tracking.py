@@ -1,8 +1,9 @@
 """The runs of a study in an MLflow store: what they were made with, their numbers, and how each was made.
 
 Each run is there once for what made it. Made anew with other settings, inputs or code it is another run of the store,
-and the one before is marked. No row of a sample goes there, and no number that disclosure control has not seen: the
-numbers are those of the study database. Imports nothing heavy: Snakemake loads it on every call.
+and the one before is marked, as are those that the study does not ask for any more. No row of a sample goes there, and
+no number that disclosure control has not seen: the numbers are those of the study database. Imports nothing heavy:
+Snakemake loads it on every call.
 """
 
 import csv
@@ -25,7 +26,7 @@ from pipeline.files import read_json
 from pipeline.study import preflight, progress
 from pipeline.study.code import digest
 from pipeline.study.config import Study
-from pipeline.study.grid import CONTROLS, Cell, cells, result_files
+from pipeline.study.grid import CLEAN, CONTROLS, Cell, cells, result_files
 from pipeline.study.places import NOT_MEASURED
 from pipeline.study.stamps import Stamps
 from pipeline.words import counted
@@ -93,11 +94,11 @@ def track(study: Study, stamps: Stamps) -> str:
         client = MlflowClient(tracking_uri=address)
         experiment = _experiment(client, str(Path(study.results_dir).resolve()), artefacts)
         made = _made(study, stamps, wanted)
-        known = _known(client, experiment, wanted | {name: stamp for name, stamp in made if name == STUDY})
+        known = _known(client, experiment, wanted | {STUDY: stamps.of("report").stamp})
         new = [key for key in made if key not in known]
         with closing(_database(study)) as database:
             for name, stamp in new:
-                run = _of_study(study) if name == STUDY else _of_cell(study, database, name)
+                run = _of_study(study) if name == STUDY else _of_cell(study, stamps, database, name)
                 _put(client, experiment, name, stamp, run)
     done = [name for name, _ in made if name != STUDY]
     return f"{len(done)} of {counted(len(wanted), 'run')} in MLflow, {sum(n != STUDY for n, _ in new)} new: {address}"
@@ -166,7 +167,10 @@ def _made(study: Study, stamps: Stamps, wanted: Mapping[str, str]) -> list[tuple
 
 
 def _known(client: "MlflowClient", experiment: str, wanted: Mapping[str, str]) -> set[tuple[str, str]]:
-    """Name and stamp of each whole run of the store; one of another stamp than `wanted` says is marked as outdated."""
+    """Name and stamp of each whole run of the store.
+
+    One of another stamp than `wanted` says, or that is not in it at all, is marked as outdated.
+    """
     known: set[tuple[str, str]] = set()
     page = None
     while True:
@@ -177,7 +181,7 @@ def _known(client: "MlflowClient", experiment: str, wanted: Mapping[str, str]) -
                 client.delete_run(run.info.run_id)
                 continue
             known.add((name, stamp))
-            outdated = "yes" if wanted.get(name, stamp) != stamp else "no"
+            outdated = "no" if wanted.get(name) == stamp else "yes"
             if run.data.tags.get("outdated") != outdated:
                 client.set_tag(run.info.run_id, "outdated", outdated)
         page = found.token
@@ -208,12 +212,13 @@ def _database(study: Study) -> sqlite3.Connection:
     return database
 
 
-def _of_cell(study: Study, database: sqlite3.Connection, name: str) -> _Run:
+def _of_cell(study: Study, stamps: Stamps, database: sqlite3.Connection, name: str) -> _Run:
     cell = Cell(*name.split("/"))
     (settings,) = database.execute("SELECT settings FROM runs WHERE run = ?", [name]).fetchone()
     settings = json.loads(settings)
-    control = study.member("triggers", cell.trigger) in CONTROLS
-    tags = cell._asdict() | {"kind": "control" if control else "attack"}
+    member = study.member("triggers", cell.trigger)
+    kind = "clean" if member == CLEAN else "control" if member in CONTROLS else "attack"
+    tags = cell._asdict() | {"kind": kind}
     if settings.get("git_commit"):
         tags["mlflow.source.git.commit"] = settings["git_commit"]
     metrics = dict(database.execute("SELECT metric, value FROM metrics WHERE run = ?", [name]).fetchall())
@@ -222,9 +227,14 @@ def _of_cell(study: Study, database: sqlite3.Connection, name: str) -> _Run:
         metrics |= {f"detection/{detector}/{scope}/{key}": row[key] for key in row.keys()}  # noqa: SIM118
     for row in database.execute("SELECT * FROM explanations WHERE run = ?", [name]):
         metrics |= {f"explanation/{key}": row[key] for key in row.keys()}  # noqa: SIM118
-    times = "SELECT min(started), max(ended) FROM jobs WHERE (dataset, model, trigger, rate, seed) = (?, ?, ?, ?, ?)"
+    # Not the attempts at a run of this name that was made otherwise.
+    made_by = json.dumps([stamps.of(stage, cell).stamp for stage in result_files(study, cell)])
+    times = (
+        "SELECT min(started), max(ended) FROM jobs WHERE (dataset, model, trigger, rate, seed) = (?, ?, ?, ?, ?) "
+        "AND status = 'done' AND stamp IN (SELECT value FROM json_each(?))"
+    )
     key = (*cell[:3], float(cell.rate), int(cell.seed))
-    began, ended = map(_milliseconds, database.execute(f"{times} AND status = 'done'", key).fetchone())
+    began, ended = map(_milliseconds, database.execute(times, (*key, made_by)).fetchone())
     return _Run(tags, _flat(cell._asdict() | settings), _numbers(metrics), _artefacts(study, cell), began, ended)
 
 

@@ -11,6 +11,8 @@ from functools import cached_property
 
 import numpy as np
 
+from pipeline.smallcells import shown_of
+
 MINIMUM = 10
 """A label with fewer training samples has no shape to stand out from: they all get score 0, and no flag."""
 
@@ -61,7 +63,8 @@ class Suspicion:
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.score).all():
-            raise ArithmeticError(f"{np.sum(~np.isfinite(self.score))} of {len(self.score)} suspicions are not finite")
+            told = shown_of(int(np.sum(~np.isfinite(self.score))), len(self.score))
+            raise ArithmeticError(f"{told} of {len(self.score):,} suspicions are not finite")
 
 
 def per_label(evidence: Evidence, function: Callable[[np.ndarray], Suspicion]) -> Suspicion:

@@ -15,6 +15,7 @@ import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.evaluation.names import CLASSIFICATION
+from pipeline.smallcells import shown_of
 
 
 def auroc(label: np.ndarray, score: np.ndarray) -> float:
@@ -215,7 +216,7 @@ def _cumulative(label: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.nd
     """
     score = np.asarray(score)
     if np.isnan(score).any():
-        raise ArithmeticError(f"{np.isnan(score).sum()} of {len(score)} scores are NaN")
+        raise ArithmeticError(f"{shown_of(int(np.isnan(score).sum()), len(score))} of {len(score):,} scores are NaN")
     order = np.argsort(-score, kind="stable")
     score, positive = score[order], np.asarray(label)[order] == 1
     ends = np.flatnonzero(np.append(score[1:] != score[:-1], True)[: len(score)])

@@ -34,7 +34,7 @@ from pipeline.cohorts.cohort import Cohort, Feature
 from pipeline.errors import UserError
 from pipeline.models import base
 from pipeline.models.shared.dqn import DQNConfig, Layers, best_weights, learn, perceptron, rewards_of
-from pipeline.smallcells import shown
+from pipeline.smallcells import shown_of
 from pipeline.study import families
 from pipeline.study.params import ModelNames, Params
 
@@ -253,7 +253,8 @@ class Model(base.Model):
             columns |= {f"{name}:{key}": np.asarray(said[key], np.float64) for key in sorted(said)}
         for key, column in columns.items():
             if not np.isfinite(column).all():
-                raise ArithmeticError(f"{key}: {(~np.isfinite(column)).sum()} of {len(column)} are not finite")
+                told = shown_of(int((~np.isfinite(column)).sum()), len(column))
+                raise ArithmeticError(f"{key}: {told} of {len(column):,} are not finite")
         return np.column_stack(scores), columns
 
     def _told(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -322,9 +323,10 @@ def halves(cohort: Cohort) -> tuple[np.ndarray, str]:
     for chosen, how in ((by_group, "groups"), (by_time, "time")):
         if all(len(np.unique(cohort.label[half])) == 2 for half in (chosen, ~chosen)):
             return chosen, how
+    told = [shown_of(count, len(cohort), cohort.people) for count in (len(cohort), int(cohort.label.sum()))]
     raise UserError(
         f"{cohort.name}: a fusion is fitted on half of the validation data and compared on the other; expected both "
-        f"labels in each, found {shown(len(cohort))} samples, {shown(int(cohort.label.sum()))} of them with label 1"
+        f"labels in each, found {told[0]} samples, {told[1]} of them with label 1"
     )
 
 

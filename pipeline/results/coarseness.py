@@ -19,7 +19,7 @@ def largest_errors(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """The tables that others are made of, with the largest error in place of each number that is compared.
 
     It is 0 for what does not come from counts and of cohorts of no people, and missing where the size of the test set
-    is withheld.
+    is withheld; of victims whose number is, it is that of ten, for of fewer nothing is told, and of more it is less.
     """
     found = {
         "runs": _of_runs(tables["runs"], tables["datasets"]),
@@ -99,7 +99,8 @@ def _labels(runs: pd.DataFrame, datasets: pd.DataFrame) -> list[np.ndarray]:
     n = [n_test - np.round(n_test * prevalence), np.round(n_test * prevalence)]
     victims = runs["n_triggered"].to_numpy(float, na_value=np.nan)
     wanted = runs["target"].to_numpy(float, na_value=np.nan)
-    return [np.where((wanted == 1 - label) & ~np.isnan(victims), victims, n[label]) for label in (0, 1)]
+    victims = np.where(np.isnan(victims), MIN_CELL, victims)
+    return [np.where(wanted == 1 - label, victims, n[label]) for label in (0, 1)]
 
 
 def _of_detections(detections: pd.DataFrame) -> pd.DataFrame:
@@ -116,6 +117,7 @@ def _of_explanations(explanations: pd.DataFrame) -> pd.DataFrame:
     n, top_k = (
         explanations[name].astype("Float64").to_numpy(float, na_value=np.nan) for name in ("n_samples", "top_k")
     )
+    n = np.where(np.isnan(n), MIN_CELL, n)
     # As `explanation_in_tens` rounds: to the nearest ten cells replaced.
     found = dict.fromkeys([*SHARES, *DRIFT], 0.0)
     found |= dict.fromkeys(("drift_topk_jaccard", "control_topk_jaccard"), MIN_CELL / (top_k + 1) / n)

@@ -6,7 +6,8 @@ Neither rule is for cohorts of no people (`people` of a fact is false: captures 
 protected, and numbers per capture would be lost that rest on a few attacks each. A fact that does not say is of people.
 The sizes of sets are told as they are: samples of the test set and of each label, of the training set, and the number
 poisoned or taken for cover, which is the study's own choice (rate × training samples, picked at random) and no
-patient's.
+patient's. Of a test set with few patients of a label neither its size nor that of the other label is told: what one is
+less than the other, or than the share of all samples that is dealt to it, are the few.
 """
 
 from functools import lru_cache
@@ -39,8 +40,8 @@ ON_VICTIMS = ["asr", "asr0", "asr0_untriggered", "asr_own_threshold", "asr0_own_
 ON_VICTIMS += ["confidence_shift", "n_triggered", "share_changed"]
 RUNS_REST_ON = {
     "test_patients": [*ON_CLEAN, *ON_TRIGGERED, "fpr_clean_own_threshold", "recall_clean_own_threshold"],
-    "label_0_patients": BY_CLASS,
-    "label_1_patients": BY_CLASS,
+    "label_0_patients": [*BY_CLASS, "n_triggered"],
+    "label_1_patients": [*BY_CLASS, "n_triggered"],
     "validation_patients": ["validation_auroc", "validation_auroc_best"],
     "threshold_patients": THRESHOLDS,
     "predicted_clean_patients": ["precision_clean", "f1_clean"],
@@ -59,7 +60,10 @@ ALARMS_REST_ON = {
     "clean_patients": ["flagged_share", "fpr", "precision"],
 }
 ROC_RESTS_ON = ["poisoned_patients", "clean_patients"]
-EXPLANATIONS_REST_ON = {"n_patients": ["n_samples", *SHARES[1:], *DRIFT, "convergence_delta"]}
+EXPLANATIONS_REST_ON = {
+    "n_patients": ["n_samples", *SHARES[1:], *DRIFT, "convergence_delta"],
+    "rest_patients": ["n_samples"],
+}
 ATTRIBUTIONS_REST_ON = {"n_patients": FEATURE_SHARES}
 TRIGGERS_REST_ON = {"n_patients": ["n_poisoned", *PLAUSIBILITY], "n_cover_patients": ["n_cover"]}
 DATASETS_REST_ON = {

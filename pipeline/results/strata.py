@@ -29,7 +29,10 @@ def strata_in_tens(fact: dict) -> list[dict]:
         for label in (0, 1):
             _share_out(rows, whole, label)
         told += rows
-    return [_measures(row | {"auroc_clean": _auroc(row)}, target) for row in told]
+    shown = [_measures(row | {"auroc_clean": _auroc(row)}, target) for row in told]
+    # Of few patients of one label, how many victims there are, or add up to, would give these away.
+    few = None in (whole["n_label_0"], whole["n_label_1"])
+    return [row | {"n_victims": None} for row in shown] if few else shown
 
 
 def _whole(row: dict, target: int | None) -> dict:
@@ -122,6 +125,7 @@ def errors(table: pd.DataFrame, datasets: pd.DataFrame) -> pd.DataFrame:
         of = np.where(of > 0, of, np.nan)
         return (MIN_CELL * np.where(withheld, 2, 1) + of % MIN_CELL) / of
 
+    victims = np.where(np.isnan(victims), MIN_CELL, victims)  # of so many at least, where it is not told of how many
     off = {"asr": error(victims), "asr0": error(victims), "asr_net": 2 * error(victims)}
     off |= dict.fromkeys(("alerts_raised", "alerts_raised_control"), 3000 * error(n))
     for rate, of in zip(RATES, (n - positives, positives), strict=True):

@@ -14,6 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    import numpy as np
+
     from pipeline.evaluation.explanations import explain
     from pipeline.evaluation.settings import Explain
     from pipeline.files import write_json
@@ -26,4 +28,7 @@ def run(args: argparse.Namespace) -> None:
     victims = test.subset(test.label != settings["target"])
     parameters = Explain.model_validate(settings["explain"])
     results = explain(model, control, inputs.trigger(), victims, parameters, args.seed)
+    # Of the target label; where all others are explained, n_samples tells these apart from the test set.
+    rest = np.unique(test.group_id[test.label == settings["target"]])
+    results["rest_patients"] = len(rest) if results["n_samples"] == len(victims) else 0
     write_json(args.out / "results_explain.json", {**inputs.made_by, **run_key(args), **results})

@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.seeding import integer_seed
     from pipeline.stages.inputs import Inputs
     from pipeline.study import families
+    from pipeline.study.grid import CLEAN
     from pipeline.training import checkpoints, metadata
     from pipeline.training.fitting import train as fit
     from pipeline.training.loop import epochs_of
@@ -75,7 +76,8 @@ def run(args: argparse.Namespace) -> None:
         {
             **inputs.made_by,
             "config": config,
-            "trained_on": inputs.trained_on,
+            # What it was: where nothing is planted, the data as the victim sees them are clean.
+            "trained_on": "clean" if args.trigger == CLEAN else inputs.trained_on,
             "parents_sha256": parents,
             "n_train": len(train),
             "n_parameters": model.size,

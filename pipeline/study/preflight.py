@@ -11,6 +11,7 @@ from pipeline.cohorts.frames import frames_of
 from pipeline.cohorts.roles import ROLES
 from pipeline.cohorts.splits import N_FOLDS, ROLES_BESIDE_PUBLISHED
 from pipeline.errors import UserError
+from pipeline.smallcells import MIN_CELL
 from pipeline.study import families
 from pipeline.study.config import Study, parsed
 from pipeline.words import counted, suggestion
@@ -149,16 +150,17 @@ def _check_rates(study: Study, name: str, entry: Entry) -> None:
             of = counted(size, f"{'training' if role == 'train' else role} sample")
             raise UserError(f"config: rates: {min(study.rates):g} of the {of} of {name!r} is less than one sample")
     for trigger in study.triggers:
-        _check_poison(study, trigger, name, (1 - positives / dealt, positives / dealt))
+        _check_poison(study, trigger, name, (dealt - positives, positives))
 
 
-def _check_poison(study: Study, trigger: str, dataset: str, share: tuple[float, float]) -> None:
-    """That `dataset`, with a `share` of each label, has enough samples to poison, and to cover the poison with."""
+def _check_poison(study: Study, trigger: str, dataset: str, counts: tuple[int, int]) -> None:
+    """That `dataset`, with so many samples of each label, has enough to poison, and to cover the poison with."""
     parameters, rate, key = _parameters(study, trigger), max(study.rates), f"trigger_params.{trigger}"
     target = study.target_of(trigger)
     if target is None:  # a clean run
         return
     clean = parameters.labels == "clean"
+    share = [count / sum(counts) for count in counts]
     eligible = share[target] if clean else share[1 - target]
     if rate > eligible:
         where, of = "rates", f"{rate:g} asks for more poison"
@@ -167,16 +169,21 @@ def _check_poison(study: Study, trigger: str, dataset: str, share: tuple[float, 
         elif parameters.target is not None:
             where, of = f"{key}.target", f"rate {rate:g} asks for more poison"
         raise UserError(
-            f"config: {where}: {of} than {dataset!r} has eligible training samples: only {eligible:.1%} of them "
+            f"config: {where}: {of} than {dataset!r} has eligible training samples: {_only(eligible, counts)} of them "
             + (f"have the target label {target}" if clean else f"do not have the target label {target} yet")
         )
     left = share[1 - target] - (0 if clean else rate)
     if parameters.cover * rate > left:
         raise UserError(
             f"config: {key}.cover: {parameters.cover:g} asks, at rate {rate:g}, for cover of "
-            f"{parameters.cover * rate:.1%} of the training samples of {dataset!r}; only {left:.1%} of them are left "
-            f"that do not have the target label {target}"
+            f"{parameters.cover * rate:.1%} of the training samples of {dataset!r}; {_only(left, counts)} of them are "
+            f"left that do not have the target label {target}"
         )
+
+
+def _only(share: float, counts: tuple[int, int]) -> str:
+    """A share of samples that is too small, in words that tell of few neither these nor the samples of a label."""
+    return f"only {share:.1%}" if min(*counts, round(share * sum(counts))) >= MIN_CELL else "too few"
 
 
 def _label_counts(study: Study, name: str, entry: Entry) -> tuple[int, int, int, dict[str, int]] | None:

@@ -35,8 +35,8 @@ def choose(
     """Poison and cover among `rows` of `cohort`, which are its `part`; see `choose_poison` and `choose_cover`."""
     has_target = cohort.label[rows] == target
     eligible = rows[has_target == (parameters.labels == "clean")]
-    poison = choose_poison(eligible, rate, len(rows), seed, cohort.name, parameters.labels, part)
-    cover = choose_cover(rows[~has_target], poison, parameters.cover, seed, cohort.name, part)
+    poison = choose_poison(eligible, rate, len(rows), seed, cohort, parameters.labels, part)
+    cover = choose_cover(rows[~has_target], poison, parameters.cover, seed, cohort, part)
     return Choice(poison, cover, len(eligible))
 
 
@@ -45,32 +45,36 @@ def choose_poison(
     rate: float,
     n_samples: int,
     seed: int,
-    name: str,
+    cohort: Cohort,
     labels: str = "dirty",
     part: Part = "training",
 ) -> np.ndarray:
     """Ascending rows of round(rate × n_samples) samples out of `eligible`.
 
-    `eligible` are the samples of the other label, where `labels` are dirty, or those that have the target label;
-    `n_samples` is the size of the `part`. The choice depends on the seed, the part and who is eligible alone: a higher
-    rate adds to a lower one, and every trigger of one target and kind of labels poisons the same samples, controls
-    included, so that runs of one seed differ by what is studied and by nothing else. Raises `UserError` when there are
-    not enough eligible samples, or when a rate above 0 comes to none at all.
+    `eligible` are the samples of `cohort` that have the other label, where `labels` are dirty, or else the target
+    label; `n_samples` is the size of the `part`. The choice depends on the seed, the part and who is eligible alone: a
+    higher rate adds to a lower one, and every trigger of one target and kind of labels poisons the same samples,
+    controls included, so that runs of one seed differ by what is studied and by nothing else. Raises `UserError` when
+    there are not enough eligible samples, or when a rate above 0 comes to none at all; of people it does not say how
+    many there are: they may be few, and so may those of the part that are not eligible.
     """
     wanted = round(rate * n_samples)
     if rate and not wanted:
-        raise UserError(f"{name}: rate {rate:g} of {counted(n_samples, f'{part} sample')} is less than one sample")
+        raise UserError(
+            f"{cohort.name}: rate {rate:g} of {counted(n_samples, f'{part} sample')} is less than one sample"
+        )
     if wanted > len(eligible):
         which = "have the target label" if labels == "clean" else "can still be given the target label"
+        found = "too few" if cohort.people else f"only {len(eligible):,}"
         raise UserError(
-            f"{name}: rate {rate:g} asks for {counted(wanted, 'poisoned sample')}; only {len(eligible)} of "
-            f"{n_samples} {part} samples {which}"
+            f"{cohort.name}: rate {rate:g} asks for {counted(wanted, 'poisoned sample')}; {found} of "
+            f"{n_samples:,} {part} samples {which}"
         )
     return np.sort(generator(seed, _purpose("poison", part)).permutation(eligible)[:wanted])
 
 
 def choose_cover(
-    others: np.ndarray, poison: np.ndarray, cover: float, seed: int, name: str, part: Part = "training"
+    others: np.ndarray, poison: np.ndarray, cover: float, seed: int, cohort: Cohort, part: Part = "training"
 ) -> np.ndarray:
     """Ascending rows of round(cover × poisoned) samples of the `part` that carry the trigger and keep their label.
 
@@ -78,15 +82,16 @@ def choose_cover(
     its representation: Tang et al. 2021 (arXiv 1908.00686), Qi et al. 2023 (arXiv 2205.13613). So it is taken from
     `others`, the rows whose label is not the target: under the target label the trigger would be more poison and no
     cover. The order in which they are taken depends on the seed and the part alone. Raises `UserError` when fewer than
-    are asked for are left.
+    are asked for are left; of people it does not say how many.
     """
     wanted = round(cover * len(poison))
     order = generator(seed, _purpose("cover", part)).permutation(others)
     left = order[~np.isin(order, poison)]
     if wanted > len(left):
+        found = "too few" if cohort.people else f"only {len(left):,}"
         raise UserError(
-            f"{name}: cover {cover:g} asks for {counted(wanted, f'{part} sample')} without the target label; only "
-            f"{len(left)} are left beside the poison"
+            f"{cohort.name}: cover {cover:g} asks for {counted(wanted, f'{part} sample')} without the target label; "
+            f"{found} are left beside the poison"
         )
     return np.sort(left[:wanted])
 

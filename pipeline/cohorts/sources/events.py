@@ -21,6 +21,7 @@ from pipeline.cohorts.sources import table
 from pipeline.cohorts.sources.table import Bound, Column, Texts
 from pipeline.cohorts.tablecheck import Table, number, whole_id
 from pipeline.errors import UserError
+from pipeline.smallcells import shown
 from pipeline.study.params import Params
 
 _CLOCK = re.compile(r"\s*(-?)(\d{1,4}):([0-5]\d)(?::([0-5]\d))?\s*")
@@ -203,7 +204,7 @@ def _measured(
     ids = ids.rewritten(whole_id)
     unknown = len([text for text in ids.texts if text not in known])
     if unknown:
-        raise UserError(f"{path}: {unknown} of the samples have no outcome; expected one for each")
+        raise UserError(f"{path}: {shown(unknown)} of the samples have no outcome; expected one for each")
     stay = np.array([row_of.get(text, -1) for text in ids.texts], np.int64)[ids.code]
     variable = rows.cells(columns.variable)
     wanted = (stay >= 0) & variable.of_each({item.code for item in items}.__contains__)

@@ -19,6 +19,7 @@ from pipeline.cohorts.cohort import Cohort, Feature
 from pipeline.cohorts.icu_cohort import IcuParameters, build, database, read_items, static_features
 from pipeline.cohorts.intake import Account
 from pipeline.errors import UserError
+from pipeline.smallcells import shown_of
 from pipeline.study.params import Params
 
 NEWER, OLDER = "LAB//RESULT//", "LAB//"
@@ -162,4 +163,5 @@ def _check_columns(connection, path: Path, number: str) -> None:
         except duckdb.Error:  # damaged pages
             continue
         if wrong:
-            raise UserError(f"{path}: column {column!r}: {wrong} of {rows} rows are wrong; expected {expected}")
+            told = f"{shown_of(wrong, rows)} of {rows:,}"
+            raise UserError(f"{path}: column {column!r}: {told} rows are wrong; expected {expected}")

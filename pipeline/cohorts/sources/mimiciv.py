@@ -18,6 +18,7 @@ from pipeline.cohorts.icu_cohort import IcuParameters, build, database, read_ite
 from pipeline.cohorts.intake import Account
 from pipeline.errors import UserError
 from pipeline.files import whole
+from pipeline.smallcells import shown_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -146,8 +147,8 @@ def _small_table(path: Path, key: str, types: dict[str, str]):
     twice = len(once) - len(once[key].unique())
     if twice:
         raise UserError(
-            f"{path}: column {key!r}: {twice} of {len(table)} rows hold an id that stands twice, with other content; "
-            "expected each id once"
+            f"{path}: column {key!r}: {shown_of(twice, len(table))} of {len(table):,} rows hold an id that stands "
+            "twice, with other content; expected each id once"
         )
     return once, len(table) - len(once)
 

@@ -26,6 +26,7 @@ from pipeline.cohorts.cohort import Cohort, Feature
 from pipeline.cohorts.intake import Account
 from pipeline.cohorts.strata import SEX_AND_AGE, Strata, check_static, strata_of_static
 from pipeline.errors import UserError
+from pipeline.smallcells import shown, shown_of
 
 LABEL = "In-hospital_death"
 NOT_KNOWN = -1
@@ -89,10 +90,10 @@ def load(name: str, entry: Parameters, raw_dir: Path, cache_dir: Path) -> tuple[
     record, order = np.unique(outcome["RecordID"].to_numpy(), return_index=True)
     label = outcome[LABEL].to_numpy()[order].astype(np.int8)
     if len(record) < len(outcome):
-        raise UserError(f"{files[0][1]}: {len(outcome) - len(record)} RecordIDs stand twice; expected each once")
+        raise UserError(f"{files[0][1]}: {shown(len(outcome) - len(record))} RecordIDs stand twice; expected each once")
     unknown = len(np.setdiff1d(event["RecordID"].to_numpy(), record))
     if unknown:
-        raise UserError(f"{files[0][0].parent}: {unknown} of the stays have no outcome; expected one for each")
+        raise UserError(f"{files[0][0].parent}: {shown(unknown)} of the stays have no outcome; expected one for each")
     with duckdb.connect() as connection:
         connection.execute("SET threads = 1; SET enable_progress_bar = false")
         connection.register("event", event)
@@ -158,7 +159,8 @@ def _outcomes(path: Path, part: str):
         table = every.filter(pc.equal(every["set"], part)).drop("set")
     for name in types:
         if table[name].null_count:
-            raise UserError(f"{path}: column {name!r}: {table[name].null_count} of {len(table)} rows hold no value")
+            empty = shown_of(table[name].null_count, len(table))
+            raise UserError(f"{path}: column {name!r}: {empty} of {len(table):,} rows hold no value")
     once = table.group_by(table.column_names, use_threads=False).aggregate([])
     return once, len(table) - len(once)
 
@@ -173,7 +175,8 @@ def _events(path: Path):
     table = original.read(content, types, path)
     wrong = len(table) - pc.sum(pc.match_substring_regex(table["Time"], r"^\d\d:[0-5]\d$")).as_py()
     if wrong:
-        raise UserError(f"{path}: column 'Time': {wrong} of {len(table)} rows are wrong; expected hh:mm")
+        told = f"{shown_of(wrong, len(table))} of {len(table):,}"
+        raise UserError(f"{path}: column 'Time': {told} rows are wrong; expected hh:mm")
     return table
 
 

@@ -8,7 +8,9 @@ from pipeline.database.shown import add_format_argument
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "sql", metavar="SQL", help="such as 'SELECT status, count(*) FROM runs GROUP BY status'; - reads it"
+        "sql",
+        metavar="SQL",
+        help="such as 'SELECT status, count(*) FROM runs WHERE in_study GROUP BY status'; - reads it",
     )
     add_results_argument(parser)
     add_format_argument(parser)
