@@ -62,7 +62,8 @@ def _put_group(database, model: str, trigger: str, rate: float, seeds: list[int]
         row = (run, "icu_dev", model, trigger, rate, seed, status, None if status == "done" else "train", why, 1)
         model_settings = {"hidden": [32, 16], "dropout": 0.0003, "batch_norm": False}
         settings = json.dumps({"model": model_settings, "threshold": "youden", "patience": None})
-        database.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, settings))
+        row += (settings, "stamps" if status == "done" else None, int(status == "done"))
+        database.execute(f"INSERT INTO runs VALUES ({', '.join('?' * len(row))})", row)
         job = (model, trigger, rate, seed, "failed" if status == "failed" else "done", 3.0, 2.5, 400.0, f"state/{run}")
         if status != "missing":
             database.execute(

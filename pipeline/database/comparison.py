@@ -133,8 +133,8 @@ def config_diff(study: Recorded, names: tuple[str, str], every: bool) -> Table:
 
 def _settings_of(name: str, runs: Sequence[Run]) -> dict[str, Any]:
     # What was recorded of a run that has been made anew since is not what it was made with.
-    known = [run for run in runs if run.settings and (run.current or run.status != "done")]
-    found = {run.seed: flat(json.loads(run.settings)) for run in known}
+    known = [run for run in runs if run.current or run.status != "done"]
+    found = {run.seed: flat(json.loads(run.settings)) for run in known if run.settings}
     if not found:
         raise UserError(f"{name}: no settings recorded of what it has now; expected a run that is in the numbers")
     settings: dict[str, Any] = {}
