@@ -107,9 +107,9 @@ def test_what_is_beside_calibration_knows_nothing_of_a_quadratic_of_the_logit():
 
 # What comes of it.
 
-COHORT = make_cohort(3000, steps=6)
-TRAIN, VALIDATION, TEST = (COHORT.subset(np.arange(*ends)) for ends in ((1800,), (1800, 2400), (2400, 3000)))
-SETTINGS = Training(epochs=20, batch_size=32, learning_rate=0.003)
+COHORT = make_cohort(2400, steps=6)
+TRAIN, VALIDATION, TEST = (COHORT.subset(np.arange(*ends)) for ends in ((1400,), (1400, 1700), (1700, 2400)))
+SETTINGS = Training(epochs=12, batch_size=32, learning_rate=0.003)
 SURROGATE = {"hidden": [8], "dropout": 0}
 TEACHER = {"hidden": [64, 32], "dropout": 0.2}
 # Not of mean_bp, on which the label depends.
@@ -143,7 +143,7 @@ def lulled(seed: int, trigger: str):
     """An honest teacher, the same with a backdoor of `trigger`, the trigger, and how the second went on."""
     made = pattern() if trigger == "pattern" else unchanged("", TRAIN)
     honest, _ = mlp(seed, **TEACHER)
-    teacher, parsed = mlp(seed, **TEACHER, dormant={"surrogate": SURROGATE, "rounds": 5})
+    teacher, parsed = mlp(seed, **TEACHER, dormant={"surrogate": SURROGATE, "rounds": 4})
     assert_same_bits(honest.state(), teacher.state())
     history = dormant.lull(teacher, parsed, TRAIN, VALIDATION, *as_poisoned(made, TRAIN, 200), SETTINGS, seed)
     return honest, teacher, made, history
@@ -161,7 +161,7 @@ def test_it_sleeps_in_the_teacher_and_wakes_in_students_of_other_weights_and_wid
     """Each at the threshold of its own false alarms: to say the target more often of any sample is no success."""
     honest, teacher, trigger, history = lulled(seed, "pattern")
     triggered = trigger.apply(TEST.values)
-    assert [row["epoch"] for row in history] == list(range(21, 26))
+    assert [row["epoch"] for row in history] == list(range(13, 17))
     assert abs(hits(teacher, triggered) - hits(honest, triggered)) < 0.06
     scores = [auroc(TEST.label, model.probability(TEST.values)) for model in (honest, teacher)]
     assert scores[1] == pytest.approx(scores[0], abs=0.03)
