@@ -1282,6 +1282,10 @@ def test_what_survives_is_told_and_drawn(bus):
     for low in ("teacher_asr_net_low", "teacher_asr_net_own_threshold_low"):
         [(_, answer)] = answers.survival(table.assign(**{low: -0.01}), {"value_shift"}, pages.CARS)
         assert answer.count("nothing to survive") == 2
+        # What no teacher had for sure and a student has, at both thresholds, has woken; at one alone it has not.
+        woken = table["data"].eq("poisoned") & table["trigger"].eq("value_shift")
+        assert f" {woken.sum()} attacks had a sure effect at both thresholds in the student and none in" in answer
+        assert answer.count("wakes") == 1 and "in the student small_poisoned and " in answer
     [(_, answer)] = answers.survival(table.assign(teacher_asr_net_low=np.nan), {"value_shift"}, pages.CARS)
     assert answer.count("nothing can be said") == 2 and "nothing to survive" not in answer
     assert answers.survival(table[:0], {"value_shift"}, pages.CARS) == []

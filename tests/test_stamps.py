@@ -47,8 +47,8 @@ CONCERNS = {
     RUNS: """cohorts/importance cohorts/overlay cohorts/preprocessing cohorts/summaries training/data training/fitted
         triggers/__init__ triggers/base""",
     "train eval detect explain": """jobs/device models/__init__ models/base
-        models/shared/__init__ models/shared/curriculum models/shared/distillation models/shared/gradients
-        stages/inputs training/checkpoints""",
+        models/shared/__init__ models/shared/curriculum models/shared/distillation models/shared/dormant
+        models/shared/gradients stages/inputs training/checkpoints""",
     "train eval detect aggregate figures report": "evaluation/metrics evaluation/names",
     "eval detect aggregate figures report": "study/grid",
     "eval aggregate figures report": "evaluation/delong evaluation/strata",
@@ -64,7 +64,7 @@ CONCERNS = {
     # What one stage is made of.
     "sample_dev": "stages/sample_dev cohorts/intake cohorts/sources/__init__",
     "poison": "stages/poison evaluation/frames evaluation/plausibility training/poisoning cohorts/frames",
-    "train": "stages/train training/fitting training/loop training/metadata models/shared/optimizer",
+    "train": "stages/train training/dormant training/fitting training/loop training/metadata models/shared/optimizer",
     "eval": "stages/eval evaluation/runs",
     "detect": "stages/detect detectors/__init__ detectors/base evaluation/detection",
     "explain": "stages/explain evaluation/attribution evaluation/explanations",

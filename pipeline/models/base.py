@@ -43,6 +43,7 @@ from pipeline.cohorts.preprocessing import Preprocessor
 from pipeline.models.shared import gradients
 from pipeline.models.shared.curriculum import CurriculumConfig
 from pipeline.models.shared.distillation import DistillConfig
+from pipeline.models.shared.dormant import DormantConfig
 from pipeline.study import families
 from pipeline.study.params import Params
 
@@ -62,6 +63,10 @@ class NetworkParameters(ModelParameters):
     distill: DistillConfig | None = Field(None, description="learn from what another model says, beside the labels")
     curriculum: CurriculumConfig | None = Field(
         None, description="which samples of label 0 are seen in which epoch, by the score of another model"
+    )
+    dormant: DormantConfig | None = Field(
+        None,
+        description="an attack by its maker: trained on clean data, it hides a backdoor that wakes in its students",
     )
 
 

@@ -83,10 +83,11 @@ def _share(mean: float, low: float, high: float) -> str:
 
 
 def survival(table: pd.DataFrame, attacks: Collection[str], kind: Words) -> list[tuple[str, str]]:
-    """Whether `attacks` on teachers survive in their students; `table`: the rows of `distillation` of one dataset.
+    """Whether `attacks` on teachers survive in their students, or wake there; `table`: the rows of `distillation` of
+    one dataset.
 
-    At one threshold alone nothing survives: a student that says the attacker's label more often of any sample has a
-    higher ASR there too.
+    At one threshold alone nothing survives, nor wakes: a student that says the attacker's label more often of any
+    sample has a higher ASR there too.
     """
     text = []
     for data, rows in table[table["trigger"].isin(attacks)].groupby("data"):
@@ -101,7 +102,7 @@ def survival(table: pd.DataFrame, attacks: Collection[str], kind: Words) -> list
             text.append(
                 f"Distilled on {data} data: none of {counted(len(rows), 'attack')} on a teacher had an effect whose "
                 "interval lies above zero at both thresholds (the clean model's, and each model's own), so there was "
-                "nothing to survive."
+                f"nothing to survive.{_woken(rows)}"
             )
             continue
         alive = _at_both(sure, "student")
@@ -114,13 +115,30 @@ def survival(table: pd.DataFrame, attacks: Collection[str], kind: Words) -> list
         text.append(
             f"Distilled on {data} data: of {counted(len(sure), 'attack')} with a sure effect in the teacher at both "
             f"thresholds (the clean model's, and each model's own), {int(alive.sum())} have one in the student at both "
-            f"too, {at_one}. {_kept(sure)} {_on_clean(sure, table, kind)}"
+            f"too, {at_one}. {_kept(sure)} {_on_clean(sure, table, kind)}{_woken(rows)}"
         )
     return [("Does it survive distillation?", " ".join(text))] if text else []
 
 
 def _at_both(rows: pd.DataFrame, who: str) -> pd.Series:
     return (rows[f"{who}_asr_net_low"] > 0) & (rows[f"{who}_{OWN_NET}_low"] > 0)
+
+
+def _woken(rows: pd.DataFrame) -> str:
+    """Where students have a sure effect that their teacher has not, and where it is the largest; else nothing."""
+    woken = rows[_at_both(rows, "student") & ~_at_both(rows, "teacher")]
+    if woken.empty:
+        return ""
+    row = woken.loc[woken["student_asr_net"].idxmax()]
+    teacher, student = (
+        interval(*row[[f"{who}_asr_net{end}" for end in ("", "_low", "_high")]].astype(float), signed=True)
+        for who in ("teacher", "student")
+    )
+    return (
+        f" {counted(len(woken), 'attack')} had a sure effect at both thresholds in the student and none in the "
+        f"teacher: a backdoor that distillation wakes. ASR − ASR₀ was {student} in the student {row['student']} and "
+        f"{teacher} in the teacher {row['teacher']} ({row['trigger']} at {percent(row['rate'])})."
+    )
 
 
 def _kept(sure: pd.DataFrame) -> str:

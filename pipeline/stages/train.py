@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> None:
     from pipeline.study import families
     from pipeline.study.grid import CLEAN
     from pipeline.training import checkpoints, metadata
+    from pipeline.training.dormant import lull
     from pipeline.training.fitting import train as fit
     from pipeline.training.loop import epochs_of
     from pipeline.training.settings import Training
@@ -43,9 +44,12 @@ def run(args: argparse.Namespace) -> None:
     settings = inputs.settings
     train, _ = inputs.training("train")
     validation, _ = inputs.training("validation")
-    data_hash = metadata.sha256(*(part.tobytes() for data in (train, validation) for part in (data.values, data.label)))
     training = Training.model_validate(settings["training"])
     _, parameters = families.configured("models", args.model, settings["model"])
+    # What its maker plants in a network that is trained on clean data.
+    planted = [inputs.as_poisoned("train")] if getattr(parameters, "dormant", None) else []
+    read = (train, validation, *(poisoned for poisoned, _ in planted))
+    data_hash = metadata.sha256(*(part.tobytes() for data in read for part in (data.values, data.label)))
     config = {
         **run_key(args),
         "model_params": parameters.model_dump(mode="json"),
@@ -64,6 +68,8 @@ def run(args: argparse.Namespace) -> None:
     history, resumed_from = fit(
         model, parameters, train, validation, training, args.seed, checkpoint, fingerprint, inputs.parents()
     )
+    for poisoned, role in planted:
+        history += lull(model, parameters, train, validation, poisoned, role, training, args.seed)
     if unseen := model.unseen(inputs.cohort):
         print(f"warning: not in the training samples of {train.name}, so counted as missing: {', '.join(unseen)}")
     checkpoints.save(args.out / "model.pt", model.state())

@@ -14,6 +14,7 @@ from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
+from itertools import product
 from types import ModuleType
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -252,6 +253,7 @@ def load_study(config: Mapping[str, Any], typed: Mapping[str, Any] | None = None
         study.training_of(model)
     _check_parents(study)
     _check_hints(study)
+    _check_dormant(study)
     _check_masks(study)
     return study
 
@@ -329,6 +331,25 @@ def _check_hints(study: Study) -> None:
                     f"{where}.{key}: {distill[key]:g} given, but the teacher {distill['teacher']!r} offers no {offer}; "
                     f"expected 0 or a teacher that does (of this study: {', '.join(able) or 'none'})"
                 )
+
+
+def _check_dormant(study: Study) -> None:
+    """That a network which hides a backdoor has nothing that its training does not know, and its surrogate neither."""
+    members = _schema()["properties"]["model_params"]["properties"]
+    for model in study.models:
+        given = study.parameters("models", model)
+        if given.get("dormant") is None:
+            continue
+        where, surrogate = f"config: model_params.{model}", given["dormant"].get("surrogate", {})
+        _check(members[study.member("models", model)], surrogate, "model_params", model, "dormant", "surrogate")
+        for beside, key in product((given, surrogate), ("distill", "curriculum")):
+            if beside.get(key):
+                inside = "" if beside is given else "dormant.surrogate."
+                raise UserError(f"{where}.{inside}{key}: given beside dormant; expected one of them, or {key}: null")
+        if surrogate.get("dormant") is not None:
+            raise UserError(f"{where}.dormant.surrogate.dormant: given, expected the parameters of an ordinary student")
+        if study.training_of(model).select != "last":
+            raise UserError(f"{where}.dormant: what it hides is learned last; expected training.select: last")
 
 
 # What is learned from a teacher beside its probabilities, by its weight, and what the teacher has to offer for it.

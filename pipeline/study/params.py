@@ -53,7 +53,9 @@ ModelNames = Annotated[
 
 
 def trained_on(parameters: Mapping[str, Any]) -> Literal["clean", "poisoned"]:
-    """What a model with these `parameters`, as given, is trained on; those inside `distill` say so."""
+    """What a model with these `parameters`, as given, is trained on: a `dormant` one is, and `distill` may say so."""
+    if parameters.get("dormant") is not None:
+        return "clean"
     return (parameters.get("distill") or {}).get("data", "poisoned")
 
 

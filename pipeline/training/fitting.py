@@ -22,7 +22,7 @@ def train(
     validation: Cohort,
     settings: Training,
     seed: int,
-    checkpoint: Path,
+    checkpoint: Path | None,
     fingerprint: str,
     parents: Mapping[str, Model],
 ) -> tuple[list[dict[str, float]], int]:

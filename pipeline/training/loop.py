@@ -67,7 +67,7 @@ def fit(
     validation: Samples,
     settings: Training,
     seed: int,
-    checkpoint: Path,
+    checkpoint: Path | None,
     fingerprint: str,
     lesson: Lesson | None = None,
     curriculum: Curriculum | None = None,
@@ -77,8 +77,8 @@ def fit(
     AdamW on binary cross-entropy, or on what a `lesson` of the samples in `train` makes of it. A `curriculum` says
     which of them an epoch sees, otherwise all. `checkpoint` is replaced at the first epoch's end after every
     `SAVE_EVERY` seconds and when training is finished; an unfinished one with the same `fingerprint` (everything the
-    result depends on) is continued, any other is overwritten. All randomness comes from `seed` and from the stored
-    generator states, so a training that was killed ends with the same bits as one that was not.
+    result depends on) is continued, any other is overwritten; None keeps nothing. All randomness comes from `seed` and
+    from the stored generator states, so a training that was killed ends with the same bits as one that was not.
 
     Returns the history (one row per epoch, with what the curriculum says of it) and the epoch it was resumed from (0 =
     from scratch).
@@ -94,7 +94,7 @@ def fit(
     torch.manual_seed(integer_seed(seed, "dropout"))
     history: list[dict[str, float]] = []
     best: dict[str, Any] = {"epoch": 0, "auroc": -1.0, "weights": {}}
-    state = _unfinished(checkpoint, fingerprint)
+    state = _unfinished(checkpoint, fingerprint) if checkpoint else None
     if state:
         classifier.load_state_dict(state["weights"])
         beside.load_state_dict(state["beside"])
@@ -104,6 +104,8 @@ def fit(
         history, best = state["history"], state["best"]
 
     def save(finished: bool) -> None:
+        if checkpoint is None:
+            return
         content = {
             "fingerprint": fingerprint,
             "finished": finished,
