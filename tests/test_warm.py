@@ -240,6 +240,18 @@ def test_server_children_and_clients_end_with_snakemake(tmp_path, number):
     assert len(pids.read_text().split()) == 1 and not folder.exists()
 
 
+def test_a_snakemake_that_was_killed_and_not_yet_asked_for_is_gone(monkeypatch):
+    """Else a client whose server has died with it would begin the stage itself."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        monkeypatch.setenv(lifetime.SNAKEMAKE, str(process.pid))
+        assert not lifetime.snakemake_is_gone()
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a zombie
+        assert lifetime.snakemake_is_gone()
+        process.wait()
+        assert lifetime.snakemake_is_gone()
+
+
 # The workflow.
 
 TINY = {

@@ -28,12 +28,12 @@ def run(args: argparse.Namespace) -> None:
 
     import torch
 
+    from pipeline.cohorts.overlay import CLEAN
     from pipeline.files import whole, write_json
     from pipeline.jobs import device
     from pipeline.seeding import integer_seed
     from pipeline.stages.inputs import Inputs
     from pipeline.study import families
-    from pipeline.study.grid import CLEAN
     from pipeline.training import checkpoints, metadata
     from pipeline.training.dormant import lull
     from pipeline.training.fitting import train as fit
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
 
     inputs = Inputs(args)
     settings = inputs.settings
-    train, _ = inputs.training("train")
+    train, roles = inputs.training("train")
     validation, _ = inputs.training("validation")
     training = Training.model_validate(settings["training"])
     _, parameters = families.configured("models", args.model, settings["model"])
@@ -82,8 +82,8 @@ def run(args: argparse.Namespace) -> None:
         {
             **inputs.made_by,
             "config": config,
-            # What it was: where nothing is planted, the data as the victim sees them are clean.
-            "trained_on": "clean" if args.trigger == CLEAN else inputs.trained_on,
+            # What it was, not what it was to be: of a clean run nothing is poisoned.
+            "trained_on": "poisoned" if (roles != CLEAN).any() else "clean",
             "parents_sha256": parents,
             "n_train": len(train),
             "n_parameters": model.size,
