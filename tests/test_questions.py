@@ -143,12 +143,12 @@ def test_the_leaderboard_ranks_attacks_and_sets_each_beside_its_controls(results
         assert row["auroc_clean"] == pytest.approx(mean)
         if row["kind"] == "attack":
             rivals = expected.query(f"model == '{row['model']}' and rate == {row['rate']}")
-            rivals = rivals[rivals["trigger"].isin(["flip_only", "mask_sodium"])]
-            strongest = rivals.loc[rivals["mean"].idxmax(), "trigger"]
-            control = runs.query(f"model == '{row['model']}' and rate == {row['rate']} and trigger == '{strongest}'")
+            # Measuring alone, mask_sodium, which does more, is a trigger of its own.
+            assert rivals.set_index("trigger")["mean"].idxmax() != "flip_only"
+            control = runs.query(f"model == '{row['model']}' and rate == {row['rate']} and trigger == 'flip_only'")
             *_, less, less_low, less_high = contrast(one, control, "effect_share", "fixed")
             found = [row["control"], row["control_difference"], row["control_low"], row["control_high"]]
-            assert found == [strongest, *map(pytest.approx, (less, less_low, less_high))]
+            assert found == ["flip_only", *map(pytest.approx, (less, less_low, less_high))]
         else:
             assert row["control"] is None
         random = (summary["metric"] == "detection_auroc_in_label:random") & (summary["trigger"] == row["trigger"])
@@ -199,7 +199,7 @@ def test_means_of_other_runs_than_those_done_are_marked(own, capsys):
     assert "1 running, 1 failed, 1 outdated" in out
     assert len(re.findall(r"\d/5\*", out)) == 2 and "2 means marked *" in out and "db populate" in out
     assert "1 run done, but not in the numbers yet" in out
-    assert "20 runs that the study does not ask for any more: left out" in out and "flip_only" not in out
+    assert "20 runs that the study does not ask for any more: left out" in out and "  flip_only  " not in out
     rows = rows_of(capsys, "db", "leaderboard", "--results-dir", own)
     assert {"/".join([row["model"], row["trigger"], str(row["rate"])]) for row in rows if not row["current"]} == {
         "mlp/rare_value/0.05",

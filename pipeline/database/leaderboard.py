@@ -8,7 +8,7 @@ from pipeline.database.recorded import Group, Recorded, differing, other_cohorts
 from pipeline.database.shown import Column, Table
 from pipeline.errors import UserError
 from pipeline.results.columns import LABEL_AUROC
-from pipeline.study.grid import CLEAN
+from pipeline.study.grid import CHOSEN, FLIPPED
 from pipeline.study.variants import BASELINE
 from pipeline.words import counted, suggestion
 
@@ -111,12 +111,16 @@ def _rows(study: Recorded, metric: str, dataset: str | None) -> tuple[list[dict[
 
 
 def less_control(study: Recorded, metric: str) -> dict[Group, tuple[str, Difference]]:
-    """What each attack has more than the control of its model and rate, paired by seed; of several the strongest."""
+    """What each attack has more than the control of its model and rate, paired by seed; of several the strongest.
+
+    Controls of what the poison does without a trigger: its labels, or its choice of rows. What measuring alone does
+    (mask_only) is a trigger of its own: that another adds nothing to it does not make it none.
+    """
     values, errors, means = study.by_seed(metric), study.errors(metric), study.means(metric)
     sign, found = direction(metric) or 1, {}
     rivals: dict[Group, list[Group]] = {}
     for group, mean in means.items():
-        if group.trigger != CLEAN and study.is_control(group.trigger) and mean.mean is not None:
+        if study.member(group.trigger) in (FLIPPED, CHOSEN) and mean.mean is not None:
             rivals.setdefault(group._replace(trigger=""), []).append(group)
     for group in means:
         if study.is_control(group.trigger):
@@ -177,9 +181,9 @@ def _how(metric: str) -> str:
         order += "; at the clean model's threshold, …_own_threshold at that which the run's user sets"
     return (
         f"{metric}: {order}; mean over seeds with its 95 % interval, {SAME_PATIENTS}. Less its control: {metric} less "
-        f"that of the control of the same model and rate, of several the strongest{nothing}. Clean AUROC less the "
-        "clean runs'. Both paired by seed, t-interval. Detectors: AUROC within the target label; the best of several "
-        "is flattered by the choice"
+        f"that of the same model and rate without a trigger (flip_only, chosen_only; the stronger){nothing}. Clean "
+        "AUROC less the clean runs'. Both paired by seed, t-interval. Detectors: AUROC within the target label; the best of "
+        "several is flattered by the choice"
     )
 
 

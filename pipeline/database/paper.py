@@ -66,9 +66,9 @@ def attacks(study: Recorded) -> str:
     caption = (
         "Backdoor attacks on {model}, {dataset}. ASR: share of triggered test samples of the other label that get the "
         "attacker's; ASR$_0$: of the same samples under the clean model; share of possible: (ASR $-$ ASR$_0$) / "
-        "(1 $-$ ASR$_0$); effect less control's: ASR $-$ ASR$_0$ less that of the control of the same rate, of several "
-        "the strongest, paired by seed; last column: what the poison costs, paired by seed. Below the line: "
-        "controls, which carry no trigger value. "
+        "(1 $-$ ASR$_0$); effect less control's: ASR $-$ ASR$_0$ less that of the same poison without a trigger; "
+        "last column: what the poison costs, both paired by seed. Below the line: controls, which carry no trigger "
+        "value. "
     )
     return _tables(study, "attacks", caption, columns, lambda group: group.trigger != CLEAN)
 

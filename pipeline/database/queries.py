@@ -108,8 +108,9 @@ QUERIES = (
     Query(
         "leaderboard",
         "Leaderboard: which attack won",
-        "The attacks by their effect, the controls among them: an attack that does not exceed the controls of its "
-        f"model and rate has shown nothing. What has no interval stands last. {_EFFECTS_MEAN}",
+        "The attacks by their effect, the controls among them: an attack that does not exceed flip_only of its model "
+        "and rate has shown nothing; mask_only is what measuring alone does, which is a trigger of its own. "
+        f"What has no interval stands last. {_EFFECTS_MEAN}",
         f"{_EFFECTS}ORDER BY net_low IS NULL, asr_net DESC, dataset, model, trigger, rate",
     ),
     Query(

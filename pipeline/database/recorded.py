@@ -190,7 +190,11 @@ class Recorded:
 
     def is_control(self, trigger: str) -> bool:
         """Whether `trigger` is, or is a variant of, what attacks are compared with."""
-        return resolved(self.configuration.get("trigger_params", {}), trigger)[0] in CONTROLS
+        return self.member(trigger) in CONTROLS
+
+    def member(self, trigger: str) -> str:
+        """Which of the family `trigger` is, or is a variant of."""
+        return resolved(self.configuration.get("trigger_params", {}), trigger)[0]
 
     def _numbers(self, metric: str) -> tuple[str, list[str]]:
         """A query for `metric` of each run, as `run` and `value`, and what it takes.
