@@ -182,8 +182,8 @@ def _how(metric: str) -> str:
     return (
         f"{metric}: {order}; mean over seeds with its 95 % interval, {SAME_PATIENTS}. Less its control: {metric} less "
         f"that of the same model and rate without a trigger (flip_only, chosen_only; the stronger){nothing}. Clean "
-        "AUROC less the clean runs'. Both paired by seed, t-interval. Detectors: AUROC within the target label; the best "
-        "of several is flattered by the choice"
+        "AUROC less the clean runs'. Both paired by seed, t-interval. Detectors: AUROC within the target label; the "
+        "best of several is flattered by the choice"
     )
 
 
