@@ -31,17 +31,20 @@ WITH RECURSIVE
         FROM variants
         GROUP BY trigger
     )"""
-# `now` is what the means have to be of.
-_EFFECTS = f"""\
-{_KINDS},
-    now AS (
+# Of the runs of the study as they stand now: how many there are, and of how many the numbers are not what they have.
+_NOW = """\
         SELECT
             dataset,
             model,
             trigger,
             rate,
             count(*) AS n_asked,
-            sum((status = 'done') != current) AS n_changed,
+            sum((status = 'done') != current) AS n_changed,"""
+# `now` is what the means have to be of.
+_EFFECTS = f"""\
+{_KINDS},
+    now AS (
+{_NOW}
             count(value) AS n,
             avg(value) AS mean
         FROM runs LEFT JOIN metrics ON metrics.run = runs.run AND metric = 'asr_net' AND status = 'done' AND current
@@ -129,14 +132,8 @@ QUERIES = (
         f"""\
 {_KINDS},
     now AS (
-        SELECT
-            dataset,
-            model,
-            trigger,
-            rate,
-            count(*) AS n_asked,
-            sum(status = 'done' AND current) AS n_done,
-            sum((status = 'done') != current) AS n_changed
+{_NOW}
+            sum(status = 'done' AND current) AS n_done
         FROM runs
         WHERE in_study
         GROUP BY dataset, model, trigger, rate
