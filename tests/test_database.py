@@ -151,6 +151,22 @@ def test_what_stages_write_through_is_what_the_files_say(tmp_path, monkeypatch, 
     assert set(kept) <= set(database.execute("SELECT * FROM jobs"))
 
 
+def test_a_job_of_another_stamp_is_none_of_this_study(tmp_path, monkeypatch):
+    study = study_in(tmp_path)
+    path = path_of(study, "train", ATTACK)
+    path.unlink()
+    result_of(study, "train", ATTACK).unlink()
+    database = brought_in(study)
+    before = recorded(database)
+    monkeypatch.setenv(live.DATABASE, str(store.path_of(study.results_dir)))
+    place = ATTACK._asdict() | {"seed": int(ATTACK.seed)}
+    for stamp, is_ours in (("other", False), (stamps(study).of("train", ATTACK).stamp, True)):
+        teller = live.teller(Namespace(command="train", state=path, **place))
+        with state.kept(path, "train", {"stamp": stamp, "code": "c"}, Clock(), teller):
+            assert (recorded(database) != before) == is_ours
+    assert database.execute("SELECT count(*) FROM jobs WHERE stamp = 'other'").fetchone() == (1,), "it was at work"
+
+
 def test_an_attempt_is_recorded_with_its_times_its_end_and_its_costs(tmp_path, monkeypatch):
     study = study_in(tmp_path)
     database = brought_in(study)

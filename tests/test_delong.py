@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from pipeline.evaluation import delong
 from pipeline.evaluation.delong import auroc_interval, difference_interval, inflation, variance
 from pipeline.evaluation.metrics import auroc
 from pipeline.evaluation.runs import over_test_samples
@@ -163,6 +164,15 @@ def test_what_says_nothing_is_no_certainty():
     one_patient = np.where(label == 1, 0, group)
     found = over_test_samples(label, one_patient, np.arange(100.0), label * 1.0)
     assert found["auroc_low"] is None and found["difference_low"] is None and found["difference"] is not None
+
+
+@pytest.mark.parametrize("area", [0.0, 0.03, 0.5, 0.72, 0.999, 1.0])
+@pytest.mark.parametrize("n", [(10, 10), (12, 400)])
+def test_an_interval_is_all_that_the_score_test_keeps(area, n):
+    theta = np.linspace(0, 1, 200_001)
+    spread = np.array([delong._assumed_variance(each, n) for each in theta]).clip(0)
+    kept = theta[np.abs(area - theta) <= delong._Z * np.sqrt(1.4 * spread)]
+    assert auroc_interval(area, 1.4, n) == pytest.approx((kept.min(), kept.max()), abs=1e-5)
 
 
 def test_intervals_are_within_what_is_possible_and_undefined_stays_so():

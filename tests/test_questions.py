@@ -303,6 +303,12 @@ def test_a_sweep_over_a_setting_says_what_goes_with_it(results, capsys):
     assert "epochs differs only where the model does" in out
 
 
+def test_what_the_study_says_of_a_variant_is_no_setting_of_other_runs(own, capsys):
+    of_one = """'$.model_params', json('{"big": {"of": "mlp", "width": 512}}')"""
+    change(own, f"UPDATE study SET value = json_set(value, {of_one}) WHERE key = 'configuration'")
+    assert "unknown 'width'" in answer(capsys, "db", "sweep", "width", "asr", "--results-dir", own, status=1)
+
+
 def test_seeds_that_were_made_otherwise_are_not_averaged(own, capsys):
     change(
         own,
